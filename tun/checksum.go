@@ -1,0 +1,52 @@
+package tun
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// sum adds b to the ones' complement sum acc (RFC 1071). The result is not
+// folded; b must start on an even offset of what is summed.
+func sum(b []byte, acc uint64) uint64 {
+	var carry uint64
+	for len(b) >= 64 {
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[0:]), 0)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[8:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[16:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[24:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[32:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[40:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[48:]), carry)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[56:]), carry)
+		acc += carry
+		b = b[64:]
+	}
+	for len(b) >= 8 {
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b), 0)
+		acc += carry
+		b = b[8:]
+	}
+	if len(b) > 0 {
+		var last [8]byte
+		copy(last[:], b)
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(last[:]), 0)
+		acc += carry
+	}
+	return acc
+}
+
+// fold brings a sum down to 16 bits.
+func fold(acc uint64) uint16 {
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	return uint16(acc)
+}
+
+// pseudo is the sum of the pseudo header without the length: addrs are the
+// source and destination address as they stand in the IP header (8 or 32
+// bytes), RFC 9293 §3.1 and RFC 8200 §8.1.
+func pseudo(addrs []byte, proto uint8) uint64 {
+	return sum(addrs, uint64(proto))
+}
