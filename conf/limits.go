@@ -15,7 +15,7 @@ const (
 	// MaxDepth is how deeply sections may nest, inherited ones counted.
 	MaxDepth = 32
 	// MaxNodes is the number of values and sections, before and after references are resolved.
-	MaxNodes = 4 << 20
+	MaxNodes = 2 << 20
 	// MaxName is the length in bytes of a section name or key; VICI can carry no more.
 	MaxName = 255
 	// MaxValue is the length in bytes of one value.
