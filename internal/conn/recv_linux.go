@@ -1,0 +1,277 @@
+//go:build linux
+
+package conn
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+	_   [4]byte
+}
+
+// controlLen is room for the control messages that we ask for: packet info
+// (up to 40 bytes with its header), TOS or traffic class (24), UDP_GRO (24).
+const controlLen = 128
+
+// socketReader is a Reader over one socket. What the kernel reads and writes
+// lies in fields on the heap: a stack can move under a system call.
+type socketReader struct {
+	sock  *socket
+	arena []byte // readSlots times maxDatagram+1
+	msgs  [readSlots]mmsghdr
+	iovs  [readSlots]unix.Iovec
+	names [readSlots]unix.RawSockaddrInet6
+	ctrl  [readSlots][controlLen]byte
+
+	got  int // messages of the last call
+	cur  int // the one being handed out
+	pos  int // where its next segment starts
+	meta message
+	vlen int
+	err  error
+	woke bool // the poller woke us, and nothing was found yet
+	call func(fd uintptr) bool
+}
+
+// message is what the control messages and the address of a message said.
+type message struct {
+	buf           []byte
+	segment       int // bytes of a segment; 0: one datagram
+	local, remote netip.AddrPort
+	ifIndex       uint32
+	tos           uint8
+}
+
+const slotLen = maxDatagram + 1
+
+func newReader(s *socket) *socketReader {
+	r := &socketReader{sock: s, arena: make([]byte, readSlots*slotLen)}
+	for i := range r.msgs {
+		r.iovs[i].Base = &r.arena[i*slotLen]
+		r.iovs[i].SetLen(slotLen)
+		h := &r.msgs[i].hdr
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Control = &r.ctrl[i][0]
+	}
+	r.call = r.receive
+	return r
+}
+
+// ReadBatch implements Reader.
+func (r *socketReader) ReadBatch(pkts []Packet) (int, error) {
+	if len(pkts) == 0 {
+		return 0, nil
+	}
+	for {
+		if n := r.handOut(pkts); n > 0 {
+			r.sock.conn.stats.received.Add(uint64(n))
+			return n, nil
+		}
+		if r.sock.conn.closed.Load() {
+			return 0, ErrClosed
+		}
+		r.vlen = min(readSlots, len(pkts))
+		for i := range r.vlen {
+			h := &r.msgs[i].hdr
+			h.Namelen = unix.SizeofSockaddrInet6
+			h.SetControllen(controlLen)
+			h.Flags = 0
+		}
+		r.got, r.cur, r.pos, r.err, r.woke = 0, 0, 0, nil, false
+		if err := r.sock.raw.Read(r.call); err != nil {
+			return 0, r.sock.conn.closedOr(err)
+		}
+		if r.err != nil {
+			return 0, r.sock.conn.closedOr(fmt.Errorf("conn: receive: %w", r.err))
+		}
+	}
+}
+
+// receive is one try; false lets the poller wait.
+func (r *socketReader) receive(fd uintptr) bool {
+	for {
+		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])),
+			uintptr(r.vlen), unix.MSG_DONTWAIT, 0, 0)
+		switch e {
+		case 0:
+			r.got = int(n)
+			return true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			// Woken for nothing: an error waits in the socket's error queue
+			// whose errno a sender has already got.
+			if r.woke {
+				r.sock.drainErrors(int(fd))
+			}
+			r.woke = true
+			return false
+		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL:
+			r.err = e
+			return true
+		default:
+			// ICMP errors about what we sent, and passing shortages.
+			r.sock.drainErrors(int(fd))
+		}
+	}
+}
+
+// handOut fills pkts from the messages of the last call.
+func (r *socketReader) handOut(pkts []Packet) (n int) {
+	stats := &r.sock.conn.stats
+	for n < len(pkts) && r.cur < r.got {
+		if r.pos == 0 {
+			if !r.open(r.cur) {
+				r.cur++
+				continue
+			}
+			if r.meta.segment > 0 && r.meta.segment < len(r.meta.buf) {
+				stats.receivedTrains.Add(1)
+			}
+		}
+		m := &r.meta
+		end := len(m.buf)
+		if m.segment > 0 {
+			end = min(end, r.pos+m.segment)
+		}
+		payload := m.buf[r.pos:end:end]
+		if r.pos = end; end == len(m.buf) {
+			r.pos = 0
+			r.cur++
+		}
+		p := &pkts[n]
+		*p = Packet{Local: m.local, Remote: m.remote, IfIndex: m.ifIndex, TOS: m.tos}
+		if r.sock.role == roleRaw {
+			p.Kind, p.Buf = ESP, payload
+			if len(payload) < minESP {
+				stats.malformed.Add(1)
+				continue
+			}
+		} else {
+			var ok bool
+			p.Encap = r.sock.role == roleEncap
+			if p.Kind, p.Buf, ok = Demux(payload, p.Encap); !ok {
+				stats.malformed.Add(1)
+				continue
+			}
+		}
+		n++
+	}
+	return n
+}
+
+// open decodes addresses and control messages of message i into meta. It is
+// false for what is to be dropped.
+func (r *socketReader) open(i int) bool {
+	stats := &r.sock.conn.stats
+	msg := &r.msgs[i]
+	m := &r.meta
+	*m = message{}
+	if msg.hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		stats.truncated.Add(1)
+		return false
+	}
+	base := i * slotLen
+	m.buf = r.arena[base : base+int(msg.n) : base+int(msg.n)]
+	if len(m.buf) == 0 {
+		stats.malformed.Add(1)
+		return false
+	}
+	m.remote = addrPort(&r.names[i])
+	local := parseControl(r.ctrl[i][:min(int(msg.hdr.Controllen), controlLen)], m)
+	if r.sock.role != roleRaw {
+		m.local = netip.AddrPortFrom(local, r.sock.port)
+	} else {
+		m.local = netip.AddrPortFrom(local, 0)
+		m.remote = netip.AddrPortFrom(m.remote.Addr(), 0)
+		if !r.sock.v6 && !m.stripIPv4() {
+			stats.malformed.Add(1)
+			return false
+		}
+	}
+	if !local.IsValid() || local.IsMulticast() || local == broadcast {
+		stats.malformed.Add(1)
+		return false
+	}
+	return true
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// stripIPv4 takes off the IP header that raw IPv4 sockets deliver.
+func (m *message) stripIPv4() bool {
+	if len(m.buf) < 20 || m.buf[0]>>4 != 4 {
+		return false
+	}
+	ihl := int(m.buf[0]&15) * 4
+	if ihl < 20 || ihl >= len(m.buf) {
+		return false
+	}
+	m.buf = m.buf[ihl:]
+	return true
+}
+
+// addrPort decodes a socket address of either family.
+func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	switch sa.Family {
+	case unix.AF_INET:
+		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), ntohs(a.Port))
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), ntohs(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func ntohs(v uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], v)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// parseControl walks the control messages of a received datagram and returns
+// the address it was sent to.
+func parseControl(b []byte, m *message) (local netip.Addr) {
+	for len(b) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		length := int(h.Len)
+		if length < unix.SizeofCmsghdr || length > len(b) {
+			return local
+		}
+		body := b[unix.SizeofCmsghdr:length]
+		switch {
+		case h.Level == unix.SOL_IP && h.Type == unix.IP_PKTINFO && len(body) >= 12:
+			// ifindex, the address to answer from, the address in the header
+			m.ifIndex = binary.NativeEndian.Uint32(body)
+			local = netip.AddrFrom4([4]byte(body[8:12]))
+		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(body) >= 20:
+			local = netip.AddrFrom16([16]byte(body[:16])).Unmap()
+			m.ifIndex = binary.NativeEndian.Uint32(body[16:])
+		case h.Level == unix.SOL_IP && h.Type == unix.IP_TOS && len(body) >= 1:
+			m.tos = body[0]
+		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_TCLASS && len(body) >= 4:
+			m.tos = uint8(binary.NativeEndian.Uint32(body))
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(body) >= 4:
+			if v := int32(binary.NativeEndian.Uint32(body)); v > 0 {
+				m.segment = int(v)
+			}
+		}
+		b = b[min(cmsgAlign(length), len(b)):]
+	}
+	return local
+}
+
+func cmsgAlign(n int) int {
+	const a = int(unsafe.Sizeof(uintptr(0)))
+	return (n + a - 1) &^ (a - 1)
+}

@@ -1,0 +1,411 @@
+//go:build linux
+
+package conn
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sender is the scratch space of one WriteBatch: system-level messages for one
+// socket. It lies on the heap and is used again.
+type sender struct {
+	conn  *linuxConn
+	sock  *socket
+	msgs  [sendSlots]mmsghdr
+	names [sendSlots]unix.RawSockaddrInet6
+	ctrl  [sendSlots][controlLen]byte
+	train [sendSlots]train
+	iovs  [maxIov]unix.Iovec
+
+	n     int // messages built
+	iov   int // I/O vectors used
+	done  int // messages dealt with
+	sent  int // packets handed to the kernel
+	err   error
+	last  unix.Errno // what message number done failed with before
+	tries int        // how often it failed
+	call  func(fd uintptr) bool
+}
+
+const maxIov = 1024
+
+// maxTries is how often one message is tried: the first failures may be ICMP
+// errors about earlier datagrams, which the kernel reports just once.
+const maxTries = 3
+
+// train is what a message carries: one packet, or several of one size for
+// UDP_SEGMENT.
+type train struct {
+	first   *Packet
+	packets int
+	bytes   int
+	last    int // length of the last packet
+	iov     int // its first I/O vector
+}
+
+// marker is the non-ESP marker, in front of IKE on the port for both.
+var marker [markerLen]byte
+
+// keepalive is the payload of a NAT keepalive.
+var keepalive = [1]byte{0xff}
+
+func newSender(c *linuxConn) *sender {
+	s := &sender{conn: c}
+	s.call = s.transmit
+	return s
+}
+
+// WriteBatch implements Conn.
+func (c *linuxConn) WriteBatch(pkts []Packet) (int, error) {
+	if c.closed.Load() {
+		return 0, ErrClosed
+	}
+	s := c.senders.Get().(*sender)
+	s.sent, s.err = 0, nil
+	for i := range pkts {
+		p := &pkts[i]
+		sock, err := c.socketFor(p)
+		if err != nil {
+			s.err = err
+			c.stats.other.Add(1)
+			continue
+		}
+		if len(p.Buf) > maxSegmentBytes {
+			s.err = ErrTooBig
+			c.stats.tooBig.Add(1)
+			continue
+		}
+		if sock != s.sock || s.n == sendSlots || s.iov+2 > maxIov {
+			s.flush()
+			s.sock = sock
+		}
+		if !s.extend(p) {
+			s.add(p)
+		}
+	}
+	s.flush()
+	n, err := s.sent, s.err
+	s.sock = nil
+	c.senders.Put(s)
+	c.stats.sent.Add(uint64(n))
+	return n, err
+}
+
+// socketFor chooses the socket that a packet leaves by.
+func (c *linuxConn) socketFor(p *Packet) (*socket, error) {
+	r := rolePlain
+	switch {
+	case p.Kind < IKE || p.Kind > Keepalive:
+		return nil, ErrKind
+	case p.Encap:
+		r = roleEncap
+	case p.Kind == ESP:
+		r = roleRaw
+	}
+	if !p.Remote.IsValid() {
+		return nil, ErrNoRoute
+	}
+	s := c.out[family(p.Remote.Addr().Is6())][r][index(p.DF)]
+	if s == nil {
+		return nil, ErrNoSocket
+	}
+	return s, nil
+}
+
+// add starts a message with p.
+func (s *sender) add(p *Packet) {
+	m := &s.msgs[s.n]
+	*m = mmsghdr{}
+	h := &m.hdr
+	h.Name = (*byte)(unsafe.Pointer(&s.names[s.n]))
+	h.Namelen = s.putName(&s.names[s.n], p)
+	if n := s.putControl(s.ctrl[s.n][:0], p); n > 0 {
+		h.Control = &s.ctrl[s.n][0]
+		h.SetControllen(n)
+	}
+	t := &s.train[s.n]
+	*t = train{first: p, packets: 1, bytes: len(p.Buf), last: len(p.Buf), iov: s.iov}
+	switch {
+	case p.Kind == Keepalive:
+		s.addIov(keepalive[:])
+	case p.Kind == IKE && p.Encap:
+		s.addIov(marker[:])
+		s.addIov(p.Buf)
+	default:
+		s.addIov(p.Buf)
+	}
+	h.Iov = &s.iovs[t.iov]
+	h.SetIovlen(s.iov - t.iov)
+	s.n++
+}
+
+func (s *sender) addIov(b []byte) {
+	v := &s.iovs[s.iov]
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
+	s.iov++
+}
+
+// extend appends p to the last message as a further UDP_SEGMENT segment, if
+// the two may travel together: all segments are as long as the first, but for
+// the last one, and everything outside the payload is equal.
+func (s *sender) extend(p *Packet) bool {
+	if s.n == 0 || !s.sock.gso || p.Kind != ESP {
+		return false
+	}
+	t := &s.train[s.n-1]
+	f := t.first
+	if f.Kind != ESP || t.packets == maxSegments || t.last != len(f.Buf) ||
+		len(p.Buf) > len(f.Buf) || len(p.Buf) == 0 || t.bytes+len(p.Buf) > maxSegmentBytes ||
+		p.TOS != f.TOS || p.Remote != f.Remote || p.Local != f.Local || p.IfIndex != f.IfIndex {
+		return false
+	}
+	if t.packets == 1 {
+		if s.conn.noGSO.has(p.Remote) {
+			return false
+		}
+		s.addSegment(s.n-1, len(f.Buf))
+	}
+	s.addIov(p.Buf)
+	s.msgs[s.n-1].hdr.SetIovlen(s.iov - t.iov)
+	t.packets++
+	t.bytes += len(p.Buf)
+	t.last = len(p.Buf)
+	return true
+}
+
+// addSegment appends the UDP_SEGMENT control message to message i.
+func (s *sender) addSegment(i, size int) {
+	h := &s.msgs[i].hdr
+	c := s.ctrl[i][:int(h.Controllen)]
+	c = appendControl(c, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+	binary.NativeEndian.PutUint16(c[int(h.Controllen)+unix.SizeofCmsghdr:], uint16(size))
+	h.Control = &s.ctrl[i][0]
+	h.SetControllen(len(c))
+}
+
+func (s *sender) putName(sa *unix.RawSockaddrInet6, p *Packet) uint32 {
+	port := p.Remote.Port()
+	if s.sock.role == roleRaw {
+		port = 0 // raw sockets take a port for a protocol number
+	}
+	if a := p.Remote.Addr(); a.Is4() {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		*v4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: ntohs(port), Addr: a.As4()}
+		return unix.SizeofSockaddrInet4
+	}
+	*sa = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: ntohs(port), Addr: p.Remote.Addr().As16()}
+	if p.Remote.Addr().IsLinkLocalUnicast() {
+		sa.Scope_id = p.IfIndex
+	}
+	return unix.SizeofSockaddrInet6
+}
+
+// putControl builds source address and traffic class; c has the capacity.
+func (s *sender) putControl(c []byte, p *Packet) int {
+	local := p.Local.Addr()
+	if local.IsValid() && !local.IsUnspecified() {
+		// The interface is left to the routes, except where the address does
+		// not tell it.
+		if s.sock.v6 {
+			at := len(c)
+			c = appendControl(c, unix.SOL_IPV6, unix.IPV6_PKTINFO, 20)
+			b := c[at+unix.SizeofCmsghdr:]
+			a := local.As16()
+			copy(b, a[:])
+			var ifIndex uint32
+			if local.IsLinkLocalUnicast() || p.Remote.Addr().IsLinkLocalUnicast() {
+				ifIndex = p.IfIndex
+			}
+			binary.NativeEndian.PutUint32(b[16:], ifIndex)
+		} else if local.Is4() {
+			at := len(c)
+			c = appendControl(c, unix.SOL_IP, unix.IP_PKTINFO, 12)
+			b := c[at+unix.SizeofCmsghdr:]
+			a := local.As4()
+			clear(b[:12])
+			copy(b[4:], a[:]) // ipi_spec_dst
+		}
+	}
+	if p.TOS != 0 {
+		level, typ := int32(unix.SOL_IP), int32(unix.IP_TOS)
+		if s.sock.v6 {
+			level, typ = unix.SOL_IPV6, unix.IPV6_TCLASS
+		}
+		at := len(c)
+		c = appendControl(c, level, typ, 4)
+		binary.NativeEndian.PutUint32(c[at+unix.SizeofCmsghdr:], uint32(p.TOS))
+	}
+	return len(c)
+}
+
+// appendControl appends a control message's header and room for its body.
+func appendControl(c []byte, level, typ int32, size int) []byte {
+	at := len(c)
+	c = c[:at+cmsgAlign(unix.SizeofCmsghdr+size)]
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&c[at]))
+	h.Level, h.Type = level, typ
+	h.SetLen(unix.SizeofCmsghdr + size)
+	return c
+}
+
+// flush sends what was built and forgets it.
+func (s *sender) flush() {
+	if s.n > 0 {
+		s.done, s.tries = 0, 0
+		if err := s.sock.raw.Write(s.call); err != nil {
+			s.err = s.conn.closedOr(err)
+		}
+		clear(s.iovs[:s.iov]) // don't hold on to the caller's buffers
+		clear(s.train[:s.n])
+	}
+	s.n, s.iov = 0, 0
+}
+
+// transmit sends from message done on; false lets the poller wait for room.
+func (s *sender) transmit(fd uintptr) bool {
+	for s.done < s.n {
+		n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[s.done])),
+			uintptr(s.n-s.done), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case e == unix.EINTR:
+		case e == unix.EAGAIN:
+			return false
+		case e == unix.EBADF || e == unix.ENOTSOCK:
+			s.err = s.conn.closedOr(e)
+			return true
+		case e != 0:
+			s.failed(fd, e)
+		default:
+			for range int(n) {
+				s.success()
+			}
+		}
+	}
+	return true
+}
+
+func (s *sender) success() {
+	t := &s.train[s.done]
+	s.sent += t.packets
+	if t.packets > 1 {
+		s.conn.stats.sentTrains.Add(1)
+	}
+	s.done++
+	s.tries = 0
+}
+
+// failed deals with an error of message done: try again, since it may be an
+// old ICMP error; take a train apart; or count and go on.
+func (s *sender) failed(fd uintptr, e unix.Errno) {
+	s.sock.drainErrors(int(fd))
+	if s.tries++; s.tries < maxTries && (s.tries == 1 || e != s.last) {
+		s.last = e
+		return
+	}
+	t := &s.train[s.done]
+	if t.packets > 1 && (e == unix.EIO || e == unix.EINVAL || e == unix.EMSGSIZE) {
+		if e != unix.EMSGSIZE {
+			// EMSGSIZE is about the size of these packets, not the destination.
+			s.conn.noGSO.add(t.first.Remote)
+			s.conn.stats.segmentFallback.Add(1)
+		}
+		s.single(fd)
+	} else {
+		s.count(e, t.packets)
+	}
+	s.done++
+	s.tries = 0
+}
+
+// single sends the packets of train number done one by one.
+func (s *sender) single(fd uintptr) {
+	t := &s.train[s.done]
+	h := &s.msgs[s.done].hdr
+	// Without UDP_SEGMENT, the last of the control messages.
+	h.SetControllen(int(h.Controllen) - cmsgAlign(unix.SizeofCmsghdr+2))
+	if h.Controllen == 0 {
+		h.Control = nil
+	}
+	h.SetIovlen(1)
+	for i := range t.packets {
+		h.Iov = &s.iovs[t.iov+i]
+		for tries := 0; ; {
+			_, _, e := unix.Syscall6(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT, 0, 0, 0)
+			if e == unix.EINTR {
+				continue
+			}
+			if e == 0 {
+				s.sent++
+				break
+			}
+			if tries++; tries == maxTries || e == unix.EAGAIN {
+				s.count(e, 1)
+				break
+			}
+			s.sock.drainErrors(int(fd))
+		}
+	}
+}
+
+// count books a refusal by cause.
+func (s *sender) count(e unix.Errno, packets int) {
+	st := &s.conn.stats
+	c := &st.other
+	s.err = e
+	switch e {
+	case unix.EMSGSIZE:
+		c = &st.tooBig
+		s.err = ErrTooBig
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EADDRNOTAVAIL:
+		c = &st.unreachable
+	case unix.ECONNREFUSED, unix.EPERM, unix.EACCES:
+		c = &st.refused
+	case unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN:
+		c = &st.noBuff
+	}
+	c.Add(uint64(packets))
+}
+
+// destinations is a bounded set of remote addresses.
+type destinations struct {
+	n  atomic.Int32 // zero: no need to lock
+	mu sync.Mutex
+	m  map[netip.AddrPort]struct{}
+}
+
+func (d *destinations) has(a netip.AddrPort) bool {
+	if d.n.Load() == 0 {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.m[a]
+	return ok
+}
+
+func (d *destinations) add(a netip.AddrPort) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.m == nil || len(d.m) >= maxNoSegment {
+		d.m = make(map[netip.AddrPort]struct{})
+	}
+	d.m[a] = struct{}{}
+	d.n.Store(int32(len(d.m)))
+}
+
+// disconnect takes away the peer of a UDP socket.
+func disconnect(fd int) error {
+	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unix.SizeofSockaddrInet4)
+	if e != 0 {
+		return e
+	}
+	return nil
+}

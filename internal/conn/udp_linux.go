@@ -1,0 +1,454 @@
+//go:build linux
+
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// role is what a socket is for; the sockets of a Conn are a table over family,
+// role and DF.
+type role int
+
+const (
+	rolePlain role = iota // UDP without marker: 500
+	roleEncap             // UDP with marker: 4500
+	roleRaw               // raw ESP
+	roles
+)
+
+// socket is one socket of the kernel.
+type socket struct {
+	conn *linuxConn
+	file *os.File
+	raw  syscall.RawConn
+	v6   bool
+	role role
+	df   bool // the send-only twin with DF set
+	port uint16
+	gso  bool // UDP_SEGMENT is there
+}
+
+// linuxConn is a Conn over sockets of the Linux kernel.
+//
+// DF is a property of a socket (IP_MTU_DISCOVER), so each family and role has
+// two of them on one port: the one that receives and sends without DF, and a
+// send-only one with DF that a selector keeps free of arriving datagrams.
+type linuxConn struct {
+	opts    Options
+	ports   Ports
+	out     [2][roles][2]*socket // [v6][role][df]; nil where there is none
+	readers []Reader
+	senders sync.Pool // of *sender
+	noGSO   destinations
+	closed  atomic.Bool
+
+	probeMu sync.Mutex
+	probe   [2]int // sockets for SourceFor, -1 where there is none
+
+	errMu sync.Mutex
+	errs  *errorReader
+
+	stats counters
+}
+
+type counters struct {
+	received, receivedTrains, malformed, truncated         atomic.Uint64
+	sent, sentTrains, tooBig, unreachable, refused, noBuff atomic.Uint64
+	other, segmentFallback, reports                        atomic.Uint64
+}
+
+var _ Conn = (*linuxConn)(nil)
+
+// Listen opens the sockets in the network namespace of the calling thread. A
+// port that is taken gives a *PortError with ErrPortInUse.
+func Listen(opts Options) (Conn, error) {
+	ports, err := opts.ports()
+	if err != nil {
+		return nil, err
+	}
+	c := &linuxConn{opts: opts, ports: ports, probe: [2]int{-1, -1}, errs: newErrorReader()}
+	c.senders.New = func() any { return newSender(c) }
+	if err := c.open(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *linuxConn) open() error {
+	for _, v6 := range []bool{false, true} {
+		if v6 && c.opts.NoIPv6 || !v6 && c.opts.NoIPv4 {
+			continue
+		}
+		err := c.openFamily(v6)
+		if v6 && !c.opts.NoIPv4 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			c.closeFamily(v6) // a kernel without IPv6
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for f := range c.out {
+		for r := range c.out[f] {
+			if s := c.out[f][r][0]; s != nil {
+				c.readers = append(c.readers, newReader(s))
+			}
+		}
+	}
+	if len(c.readers) == 0 {
+		return ErrNoSocket
+	}
+	return nil
+}
+
+func (c *linuxConn) openFamily(v6 bool) error {
+	f := family(v6)
+	fd, err := unix.Socket(domain(v6), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("conn: socket: %w", err)
+	}
+	c.probe[f] = fd
+	if err := c.setMark(fd); err != nil {
+		return err
+	}
+	for _, r := range []role{rolePlain, roleEncap} {
+		port := &c.ports.IKE
+		if r == roleEncap {
+			port = &c.ports.NATT
+		}
+		if err := c.openUDP(v6, r, port); err != nil {
+			return err
+		}
+	}
+	if c.opts.NoRaw {
+		return nil
+	}
+	for _, df := range []bool{false, true} {
+		if err := c.openRaw(v6, df); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openUDP opens the receiving socket of a port and its send-only twin. The
+// first is bound without SO_REUSEPORT, so that a second instance is refused;
+// only then the twin may join it. The group's selector gives every datagram to
+// the first member. (The kernel looks at the option when the later one binds.)
+func (c *linuxConn) openUDP(v6 bool, r role, port *uint16) error {
+	main, err := c.newSocket(v6, r, false)
+	if err != nil {
+		return err
+	}
+	err = main.control(func(fd int) error {
+		if err := bind(fd, v6, port); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("conn: SO_REUSEPORT: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	main.port = *port
+	twin, err := c.newSocket(v6, r, true)
+	if err != nil {
+		return err
+	}
+	twin.port = *port
+	err = twin.control(func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("conn: SO_REUSEPORT: %w", err)
+		}
+		return bind(fd, v6, port)
+	})
+	if err != nil {
+		return err
+	}
+	return main.control(func(fd int) error {
+		return attach(fd, unix.SO_ATTACH_REUSEPORT_CBPF)
+	})
+}
+
+// openRaw opens a raw ESP socket. Every raw socket gets a copy of each packet;
+// the send-only one has a filter that takes none.
+func (c *linuxConn) openRaw(v6, df bool) error {
+	s, err := c.newSocket(v6, roleRaw, df)
+	if err != nil || !df {
+		return err
+	}
+	return s.control(func(fd int) error { return attach(fd, unix.SO_ATTACH_FILTER) })
+}
+
+// attach sets the classic BPF program "return 0": for a filter it means "keep
+// no byte", for a SO_REUSEPORT selector "member 0".
+func attach(fd, option int) error {
+	ret := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	prog := unix.SockFprog{Len: 1, Filter: &ret[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &prog); err != nil {
+		return fmt.Errorf("conn: attach selector: %w", err)
+	}
+	return nil
+}
+
+func (c *linuxConn) newSocket(v6 bool, r role, df bool) (*socket, error) {
+	typ, proto := unix.SOCK_DGRAM, unix.IPPROTO_UDP
+	if r == roleRaw {
+		typ, proto = unix.SOCK_RAW, unix.IPPROTO_ESP
+	}
+	fd, err := unix.Socket(domain(v6), typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if err != nil {
+		if r == roleRaw && errors.Is(err, unix.EPERM) {
+			return nil, fmt.Errorf("conn: raw ESP socket needs CAP_NET_RAW: %w", err)
+		}
+		return nil, fmt.Errorf("conn: socket: %w", err)
+	}
+	s := &socket{conn: c, v6: v6, role: r, df: df}
+	s.file = os.NewFile(uintptr(fd), "socket") // non-blocking: goes through the poller
+	if s.raw, err = s.file.SyscallConn(); err != nil {
+		s.file.Close()
+		return nil, err
+	}
+	c.out[family(v6)][r][index(df)] = s
+	return s, s.control(s.configure)
+}
+
+func (s *socket) configure(fd int) error {
+	if err := s.conn.setMark(fd); err != nil {
+		return err
+	}
+	type option struct{ level, name, value int }
+	var list []option
+	if s.v6 {
+		discover := unix.IPV6_PMTUDISC_WANT
+		if s.df {
+			// PROBE: no fragments, and no belief in what ICMP told the kernel.
+			discover = unix.IPV6_PMTUDISC_PROBE
+			list = append(list, option{unix.SOL_IPV6, unix.IPV6_DONTFRAG, 1})
+		}
+		list = append(list,
+			option{unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, discover},
+			option{unix.SOL_IPV6, unix.IPV6_V6ONLY, 1},
+			option{unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
+			option{unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1},
+			option{unix.SOL_IPV6, unix.IPV6_RECVERR, 1})
+	} else {
+		// OMIT: DF clear, and no fragments because of forged ICMP.
+		discover := unix.IP_PMTUDISC_OMIT
+		if s.df {
+			discover = unix.IP_PMTUDISC_PROBE
+		}
+		list = append(list,
+			option{unix.SOL_IP, unix.IP_MTU_DISCOVER, discover},
+			option{unix.SOL_IP, unix.IP_PKTINFO, 1},
+			option{unix.SOL_IP, unix.IP_RECVTOS, 1},
+			option{unix.SOL_IP, unix.IP_RECVERR, 1})
+	}
+	for _, o := range list {
+		if s.v6 && s.role == roleRaw && o.name == unix.IPV6_V6ONLY {
+			continue // a raw IPv6 socket is so anyway
+		}
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return fmt.Errorf("conn: socket option %d/%d: %w", o.level, o.name, err)
+		}
+	}
+	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
+	if !s.df {
+		setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
+	}
+	if s.role == roleEncap {
+		if !s.df && !s.conn.opts.NoGRO {
+			// Not there before Linux 5.0: datagrams come one by one.
+			_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+		}
+		if !s.conn.opts.NoGSO {
+			_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+			s.gso = err == nil
+		}
+	}
+	return nil
+}
+
+// setBuffer asks for a large buffer beyond the system's limit, or else up to it.
+func setBuffer(fd, force, plain int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, sockBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, sockBuffer)
+	}
+}
+
+func (c *linuxConn) setMark(fd int) error {
+	if c.opts.Mark == 0 {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(c.opts.Mark)); err != nil {
+		return fmt.Errorf("conn: SO_MARK: %w", err)
+	}
+	return nil
+}
+
+// bind binds to port on every address; a port of 0 becomes the one given by
+// the kernel.
+func bind(fd int, v6 bool, port *uint16) error {
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(*port)}
+	network := "udp4"
+	if v6 {
+		sa, network = &unix.SockaddrInet6{Port: int(*port)}, "udp6"
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = ErrPortInUse
+		}
+		return &PortError{Port: *port, Network: network, Err: err}
+	}
+	got, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	switch a := got.(type) {
+	case *unix.SockaddrInet4:
+		*port = uint16(a.Port)
+	case *unix.SockaddrInet6:
+		*port = uint16(a.Port)
+	}
+	return nil
+}
+
+// control runs f on the socket's descriptor.
+func (s *socket) control(f func(fd int) error) error {
+	var err error
+	if e := s.raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
+func domain(v6 bool) int {
+	if v6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func family(v6 bool) int { return index(v6) }
+
+func index(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// SourceFor implements Conn: connecting a UDP socket sends nothing, but makes
+// the kernel look up the route and choose the address.
+func (c *linuxConn) SourceFor(remote netip.Addr) (netip.Addr, error) {
+	remote = remote.Unmap()
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: PortIKE}
+	if remote.Is4() {
+		sa.(*unix.SockaddrInet4).Addr = remote.As4()
+	} else if remote.Is6() {
+		a := &unix.SockaddrInet6{Port: PortIKE, Addr: remote.As16()}
+		if z := remote.Zone(); z != "" {
+			ifi, err := net.InterfaceByName(z)
+			if err != nil {
+				return netip.Addr{}, ErrNoRoute
+			}
+			a.ZoneId = uint32(ifi.Index)
+		}
+		sa = a
+	}
+	c.probeMu.Lock()
+	defer c.probeMu.Unlock()
+	if c.closed.Load() {
+		return netip.Addr{}, ErrClosed
+	}
+	fd := c.probe[family(remote.Is6())]
+	if !remote.IsValid() || fd < 0 {
+		return netip.Addr{}, ErrNoRoute
+	}
+	// AF_UNSPEC takes the last connection, and with it the last address, away.
+	if err := disconnect(fd); err != nil {
+		return netip.Addr{}, err
+	}
+	if err := unix.Connect(fd, sa); err != nil {
+		return netip.Addr{}, fmt.Errorf("%w %s: %w", ErrNoRoute, remote, err)
+	}
+	got, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	switch a := got.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr), nil
+	}
+	return netip.Addr{}, ErrNoRoute
+}
+
+// Readers implements Conn.
+func (c *linuxConn) Readers() []Reader { return c.readers }
+
+// Ports implements Conn.
+func (c *linuxConn) Ports() Ports { return c.ports }
+
+// Stats implements Conn.
+func (c *linuxConn) Stats() Stats {
+	s := &c.stats
+	return Stats{
+		Received: s.received.Load(), ReceivedTrains: s.receivedTrains.Load(),
+		Malformed: s.malformed.Load(), Truncated: s.truncated.Load(),
+		Sent: s.sent.Load(), SentTrains: s.sentTrains.Load(),
+		SendTooBig: s.tooBig.Load(), SendUnreachable: s.unreachable.Load(),
+		SendRefused: s.refused.Load(), SendNoBuffer: s.noBuff.Load(), SendOther: s.other.Load(),
+		SegmentFallback: s.segmentFallback.Load(), Reports: s.reports.Load(),
+	}
+}
+
+// Close implements Conn.
+func (c *linuxConn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.closeFamily(false)
+	c.closeFamily(true)
+	return nil
+}
+
+func (c *linuxConn) closeFamily(v6 bool) {
+	f := family(v6)
+	for r := range c.out[f] {
+		for d := range c.out[f][r] {
+			// The pointers stay: readers and senders find a closed file.
+			if s := c.out[f][r][d]; s != nil {
+				s.file.Close()
+			}
+		}
+	}
+	c.probeMu.Lock()
+	defer c.probeMu.Unlock()
+	if c.probe[f] >= 0 {
+		unix.Close(c.probe[f])
+		c.probe[f] = -1
+	}
+}
+
+// closedOr makes ErrClosed of what a closed descriptor gives.
+func (c *linuxConn) closedOr(err error) error {
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	return err
+}
