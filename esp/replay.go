@@ -1,0 +1,107 @@
+package esp
+
+import "sync/atomic"
+
+// window is the anti-replay window of RFC 4303 §3.4.3, as a ring of blocks in
+// the manner of RFC 6479. A slot holds in its upper half the number of the block
+// whose bits are in its lower half. As block number and bits change in one atomic
+// step, a number once taken is either found in its slot or the slot already
+// belongs to a later block, and both refuse it: goroutines need no lock, and no
+// interleaving takes a packet twice.
+type window struct {
+	size  uint64 // packets; 0: no protection, top alone is kept
+	top   atomic.Uint64
+	mask  uint64
+	slots []atomic.Uint64
+}
+
+const blockBits = 32
+
+func newWindow(size uint32) *window {
+	w := &window{size: uint64(size)}
+	if size == 0 {
+		return w
+	}
+	// One block more than the window covers: its lower edge lies inside a block.
+	blocks := uint64(1)
+	for blocks < uint64(size)/blockBits+2 {
+		blocks *= 2
+	}
+	w.mask = blocks - 1
+	w.slots = make([]atomic.Uint64, blocks)
+	return w
+}
+
+// stale reports whether seq lies behind the window.
+func (w *window) stale(seq uint64) bool {
+	top := w.top.Load()
+	return seq == 0 || top >= w.size && seq <= top-w.size
+}
+
+// check is the test before authentication: could seq be new?
+func (w *window) check(seq uint64) bool {
+	if w.size == 0 {
+		return true
+	}
+	if w.stale(seq) {
+		return false
+	}
+	v := w.slots[seq/blockBits&w.mask].Load()
+	age := int32(uint32(seq/blockBits) - uint32(v>>32))
+	return age > 0 || age == 0 && v&(1<<(seq%blockBits)) == 0
+}
+
+// commit marks an authenticated number as received; false if it was already, or
+// fell behind the window meanwhile.
+func (w *window) commit(seq uint64) bool {
+	if w.size != 0 {
+		if w.stale(seq) {
+			return false
+		}
+		block, bit := uint32(seq/blockBits), uint64(1)<<(seq%blockBits)
+		slot := &w.slots[seq/blockBits&w.mask]
+		for {
+			v := slot.Load()
+			next := v | bit
+			age := int32(block - uint32(v>>32))
+			if age > 0 {
+				next = uint64(block)<<32 | bit
+			} else if age < 0 || next == v {
+				return false
+			}
+			if slot.CompareAndSwap(v, next) {
+				break
+			}
+		}
+	}
+	for {
+		top := w.top.Load()
+		if seq <= top || w.top.CompareAndSwap(top, seq) {
+			return true
+		}
+	}
+}
+
+// extend guesses the whole of an extended sequence number from its low half
+// (RFC 4303 appendix A2.2): the value nearest to the window that is not before
+// it. False: it could only be a number from before the first.
+func (w *window) extend(low uint32) (uint64, bool) {
+	size := w.size
+	if size == 0 {
+		size = guessWindow
+	}
+	top := w.top.Load()
+	tl, th := uint32(top), top>>32
+	edge := tl - uint32(size) + 1 // modulo 2^32
+	if uint64(tl) >= size-1 {     // the window lies in one subspace
+		if low < edge {
+			th++
+		}
+	} else if low >= edge { // it spans two, and low is in the older
+		if th == 0 {
+			return 0, false
+		}
+		th--
+	}
+	return th<<32 | uint64(low), true
+}
