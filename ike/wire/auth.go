@@ -172,7 +172,8 @@ func (p *EAP) critical() bool    { return p.Critical }
 func parseEAP(c *cursor, crit bool) Payload {
 	body := *c
 	c.skip(2)
-	at, length := c.pos, int(c.u16())
+	at := c.pos
+	length := int(c.u16())
 	if c.err == nil && length != body.left() {
 		c.fail(at, ErrLength)
 	}

@@ -59,7 +59,8 @@ func (p *Delete) critical() bool    { return p.Critical }
 
 func parseDelete(c *cursor, crit bool) Payload {
 	p := &Delete{Critical: crit, Protocol: ProtocolID(c.u8())}
-	sizeAt, size, n := c.pos, int(c.u8()), int(c.u16())
+	sizeAt := c.pos
+	size, n := int(c.u8()), int(c.u16())
 	switch {
 	case c.err != nil:
 		return p

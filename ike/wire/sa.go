@@ -84,7 +84,8 @@ func parseProposal(c *cursor, p *Proposal) {
 	p.Number = c.u8()
 	p.Protocol = ProtocolID(c.u8())
 	spiLen := int(c.u8())
-	countAt, count := c.pos, int(c.u8())
+	countAt := c.pos
+	count := int(c.u8())
 	p.SPI = c.take(spiLen)
 	if c.err != nil {
 		return

@@ -78,7 +78,8 @@ func FindTS(payloads []Payload, kind PayloadType) *TS {
 
 func parseTS(c *cursor, t PayloadType, crit bool) Payload {
 	p := &TS{Critical: crit, Kind: t}
-	countAt, count := c.pos, int(c.u8())
+	countAt := c.pos
+	count := int(c.u8())
 	c.skip(3)
 	n := countSelectors(*c, c)
 	if n != count {
@@ -109,7 +110,8 @@ func countSelectors(c cursor, out *cursor) int {
 			break
 		}
 		c.skip(2)
-		at, length := c.pos, int(c.u16())
+		at := c.pos
+		length := int(c.u16())
 		if c.err == nil && length < selectorHeaderLen {
 			c.fail(at, ErrLength)
 		}
