@@ -93,6 +93,7 @@ func (c *linuxConn) open() error {
 		err := c.openFamily(v6)
 		if v6 && !c.opts.NoIPv4 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			c.closeFamily(v6) // a kernel without IPv6
+			c.out[family(v6)] = [roles][2]*socket{}
 			continue
 		}
 		if err != nil {
