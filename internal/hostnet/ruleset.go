@@ -1,0 +1,275 @@
+package hostnet
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+)
+
+// tableName is our nftables table, of family inet.
+const tableName = "adit"
+
+// program is the whole content of our table, as plain values. Names of chains
+// and maps that are not base chains carry the generation, so that a transaction
+// replaces one program by the next without a name meaning two things.
+type program struct {
+	bases    []baseChain
+	chains   []ruleChain
+	maps     []verdictMap
+	counters map[string]bool
+}
+
+type baseChain struct {
+	name     string
+	kind     nftables.ChainType
+	hook     *nftables.ChainHook
+	priority nftables.ChainPriority
+	rules    []exprs
+}
+
+type ruleChain struct {
+	name  string
+	rules []exprs
+}
+
+// verdictMap leads an address to the chain of the rules that concern it.
+type verdictMap struct {
+	name  string
+	v6    bool
+	slots []slot
+	chain func(list int) string
+}
+
+// exprs is one rule: its expressions in order.
+type exprs = []expr.Any
+
+// The hooks' priorities. Steering and the inbound guard come after destination
+// NAT (-100) and right before the routing decision; the outbound guard looks
+// before and after source NAT (100), for what counts is what is on the wire.
+const (
+	priorityRoute    = -90
+	priorityLeave    = -150
+	priorityLeft     = 110
+	maxLists         = 60000 // rules in a dispatch before it becomes coarse
+	counterOut       = "o_"
+	counterIn        = "i_"
+	fibLocal         = 2 // RTN_LOCAL
+	offDst4, offDst6 = 16, 24
+	offSrc4, offSrc6 = 12, 8
+)
+
+// counterName makes a counter's name from a policy's ID, which may be anything.
+func counterName(prefix, id string) string {
+	h := sha256.Sum256([]byte(id))
+	return prefix + hex.EncodeToString(h[:12])
+}
+
+// purpose is what a set of rule chains is for.
+type purpose struct {
+	name    string
+	inbound bool // matches packets from remote to local
+	act     func(b *builder, q *Policy, r row) []expr.Any
+}
+
+// builder makes the program of one plan.
+type builder struct {
+	p   *plan
+	o   *Options
+	gen uint64
+	out program
+}
+
+func buildProgram(p *plan, o *Options, gen uint64) *program {
+	b := &builder{p: p, o: o, gen: gen, out: program{counters: map[string]bool{}}}
+	steer := b.dispatch(purpose{"s", false, (*builder).steer})
+	pre := b.prerouting(steer)
+	out := b.output(steer)
+	bases := []*baseChain{pre, out}
+	if !o.GuardOff {
+		in := b.dispatch(purpose{"i", true, (*builder).refuseIn})
+		b.guardIn(pre, in)
+		leave := b.dispatch(purpose{"o", false, (*builder).refuseOut})
+		bases = append(bases, b.postrouting("leaving", priorityLeave, leave),
+			b.postrouting("left", priorityLeft, leave))
+	}
+	for _, c := range bases {
+		b.out.bases = append(b.out.bases, *c)
+	}
+	return &b.out
+}
+
+// dispatch adds the maps and chains of a purpose and returns the two rules (IPv4,
+// IPv6) that look an address up; a family without policies has none.
+func (b *builder) dispatch(u purpose) []exprs {
+	var lookups []exprs
+	for f, rows := range b.p.rows {
+		if len(rows) == 0 {
+			continue
+		}
+		ranges := make([]addrRange, len(rows))
+		for i, r := range rows {
+			ranges[i] = r.remote
+		}
+		d, fine := cut(ranges, maxLists)
+		if !fine {
+			d = cutCoarse(ranges)
+		}
+		prefix := fmt.Sprintf("%s%d_%d", u.name, 4+2*f, b.gen)
+		for n, list := range d.lists {
+			c := ruleChain{name: fmt.Sprintf("%s_%d", prefix, n)}
+			for _, i := range list {
+				c.rules = append(c.rules, b.rowRules(u, rows[i], !fine)...)
+			}
+			b.out.chains = append(b.out.chains, c)
+		}
+		m := verdictMap{name: prefix, v6: f == 1, slots: d.slots,
+			chain: func(list int) string { return fmt.Sprintf("%s_%d", prefix, list) }}
+		b.out.maps = append(b.out.maps, m)
+		lookups = append(lookups, lookup(m, u.inbound))
+	}
+	return lookups
+}
+
+// rowRules are the rules of one row: usually one; for a row with ports one more
+// for fragments without ports.
+func (b *builder) rowRules(u purpose, r row, explicitRemote bool) []exprs {
+	q := &b.p.state.Policies[r.policy]
+	act := u.act(b, q, r)
+	v6 := r.remote.from.Is6()
+	var head exprs
+	if r.overlap && !u.inbound {
+		head = append(head, b.markIs(expr.CmpOpNeq, markInside)...)
+	}
+	head = append(head, addrMatch(r.local, v6, u.inbound)...)
+	if explicitRemote {
+		head = append(head, addrMatch(r.remote, v6, !u.inbound)...)
+	}
+	if r.proto != 0 {
+		head = append(head, protoIs(r.proto)...)
+	}
+	sport, dport := r.lport, r.rport
+	if u.inbound {
+		sport, dport = dport, sport
+	}
+	if sport.any && dport.any {
+		return []exprs{slices.Concat(head, act)}
+	}
+	var rules []exprs
+	if ports, ok := portMatch(r.proto, sport, dport); ok {
+		rules = append(rules, slices.Concat(head, ports, act))
+	}
+	// A later fragment has no ports. It goes the way of the policy that it may
+	// belong to, unless that way is in the clear.
+	if q.Action != Bypass || sport.fragments || dport.fragments {
+		rules = append(rules, slices.Concat(head, laterFragment(v6), act))
+	}
+	return rules
+}
+
+// steer marks the packets of a policy for the routing decision.
+func (b *builder) steer(q *Policy, _ row) []expr.Any {
+	index, ok := b.p.device[q.Device]
+	switch {
+	case q.Action == Bypass:
+		return append(b.setMark(markBypass), verdict(expr.VerdictReturn))
+	case q.Action == Protect && q.InstallRoutes && ok:
+		return append(b.setMark(markSteer+index), verdict(expr.VerdictAccept))
+	}
+	return exprs{verdict(expr.VerdictReturn)}
+}
+
+func (b *builder) refuseOut(q *Policy, _ row) []expr.Any { return b.refuse(counterOut, q) }
+func (b *builder) refuseIn(q *Policy, _ row) []expr.Any  { return b.refuse(counterIn, q) }
+
+func (b *builder) refuse(prefix string, q *Policy) []expr.Any {
+	if q.Action == Bypass {
+		return exprs{verdict(expr.VerdictAccept)}
+	}
+	name := counterName(prefix, q.ID)
+	b.out.counters[name] = true
+	return exprs{&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: name}, verdict(expr.VerdictDrop)}
+}
+
+// prerouting marks forwarded packets. Marks that came along are not believed.
+func (b *builder) prerouting(steer []exprs) *baseChain {
+	c := &baseChain{name: "arriving", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: priorityRoute}
+	c.rules = append(c.rules,
+		slices.Concat(ifName(expr.MetaKeyIIFNAME, "lo"), exprs{verdict(expr.VerdictAccept)}),
+		b.setMark(0))
+	for _, d := range b.p.state.Devices {
+		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyIIFNAME, d), b.setMark(markInside)))
+	}
+	c.rules = append(c.rules, steer...)
+	return c
+}
+
+// guardIn goes on where prerouting ends: what came by our devices or belongs to
+// IKE, ESP, neighbour discovery or DHCP of the host itself passes.
+func (b *builder) guardIn(c *baseChain, in []exprs) {
+	for _, d := range b.p.state.Devices {
+		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyIIFNAME, d), exprs{verdict(expr.VerdictAccept)}))
+	}
+	accept := exprs{verdict(expr.VerdictAccept)}
+	local := exprs{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
+		compare(expr.CmpOpEq, native32(fibLocal))}
+	for _, port := range b.o.IKEPorts {
+		c.rules = append(c.rules, slices.Concat(protoIs(protoUDP), portIs(2, port), local, accept))
+	}
+	c.rules = append(c.rules, slices.Concat(protoIs(protoESP), local, accept))
+	// Later fragments of IKE and ESP: nothing comes of them without a first
+	// fragment, which is judged by its ports.
+	for _, v6 := range []bool{false, true} {
+		c.rules = append(c.rules, slices.Concat(family(v6), laterFragment(v6), protoIs(protoUDP), local, accept))
+	}
+	c.rules = append(c.rules, neighbourDiscovery(), slices.Concat(protoIs(protoUDP), portsAre(67, 68), local, accept),
+		slices.Concat(protoIs(protoUDP), portsAre(547, 546), local, accept))
+	c.rules = append(c.rules, in...)
+}
+
+// output marks packets of the host itself. What the first routing decision led
+// into a device of ours by a hinted route, but which belongs to no policy, is
+// sent on by the mark that our rules don't know.
+func (b *builder) output(steer []exprs) *baseChain {
+	c := &baseChain{name: "sending", kind: nftables.ChainTypeRoute, hook: nftables.ChainHookOutput, priority: priorityRoute}
+	accept := exprs{verdict(expr.VerdictAccept)}
+	c.rules = append(c.rules,
+		slices.Concat(ifName(expr.MetaKeyOIFNAME, "lo"), accept),
+		slices.Concat(b.markIs(expr.CmpOpEq, markOwn), accept),
+		neighbourDiscovery(),
+		slices.Concat(protoIs(protoUDP), portsAre(68, 67), b.setMark(markBypass), accept),
+		slices.Concat(protoIs(protoUDP), portsAre(546, 547), b.setMark(markBypass), accept))
+	c.rules = append(c.rules, steer...)
+	for _, d := range b.p.state.Devices {
+		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyOIFNAME, d), b.setMark(markBypass)))
+	}
+	return c
+}
+
+// postrouting is the outbound guard.
+func (b *builder) postrouting(name string, priority nftables.ChainPriority, leave []exprs) *baseChain {
+	c := &baseChain{name: name, kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPostrouting, priority: priority}
+	accept := exprs{verdict(expr.VerdictAccept)}
+	c.rules = append(c.rules,
+		slices.Concat(b.markIs(expr.CmpOpEq, markOwn), accept),
+		slices.Concat(ifName(expr.MetaKeyOIFNAME, "lo"), accept))
+	for _, d := range b.p.state.Devices {
+		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyOIFNAME, d), accept))
+	}
+	local := exprs{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagSADDR: true},
+		compare(expr.CmpOpEq, native32(fibLocal))}
+	c.rules = append(c.rules, neighbourDiscovery(),
+		slices.Concat(protoIs(protoUDP), portsAre(68, 67), local, accept),
+		slices.Concat(protoIs(protoUDP), portsAre(546, 547), local, accept))
+	c.rules = append(c.rules, leave...)
+	return c
+}
+
+func (b *builder) setMark(value int) exprs { return markSet(b.o.MarkMask, b.o.mark(value)) }
+
+func (b *builder) markIs(op expr.CmpOp, value int) exprs {
+	return markCompare(b.o.MarkMask, op, b.o.mark(value))
+}
