@@ -124,12 +124,15 @@ func (r *RunningFlow) close() {
 	}
 }
 
-// payload: magic, number, and octets that depend on the number.
+// fill writes magic, number, and octets that depend on every bit of the number, so
+// that a flipped bit anywhere is noticed.
 func (r *RunningFlow) fill(b []byte, n uint64) {
 	copy(b, flowMagic[:])
 	binary.BigEndian.PutUint64(b[4:], n)
+	mix := n
 	for i := 12; i < len(b); i++ {
-		b[i] = byte(n) + byte(i)
+		mix = (mix ^ mix>>29) * 0x9e3779b97f4a7c15
+		b[i] = byte(mix >> 56)
 	}
 }
 

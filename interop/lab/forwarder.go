@@ -26,7 +26,8 @@ const (
 // Impairment says what the forwarder does to the frames that pass. Probabilities
 // are of each frame and lie in [0, 1]. What happens to the n-th frame of a
 // direction depends on Seed and n alone; the zero value forwards unchanged.
-// Frames that aren't IP (ARP) always pass unharmed.
+// Frames by which neighbours find each other (ARP, IPv6 neighbour discovery) and
+// frames that aren't IP always pass unharmed.
 type Impairment struct {
 	Seed      uint64
 	Loss      float64       // dropped
@@ -203,7 +204,7 @@ func (f *forwarder) handle(ln *lane, frame []byte) {
 	if len(frame) < 14 {
 		return
 	}
-	if et := binary.BigEndian.Uint16(frame[12:]); et != unix.ETH_P_IP && et != unix.ETH_P_IPV6 {
+	if !impairable(frame) {
 		f.send(ln, frame)
 		return
 	}
@@ -229,6 +230,17 @@ func (f *forwarder) handle(ln *lane, frame []byte) {
 		f.count(&f.counts.Duplicated, ln.dir)
 		f.later(ln, delay, frame)
 	}
+}
+
+// impairable tells user traffic from what links need to work at all.
+func impairable(frame []byte) bool {
+	switch b := frame[14:]; binary.BigEndian.Uint16(frame[12:]) {
+	case unix.ETH_P_IP:
+		return true
+	case unix.ETH_P_IPV6: // types 133 to 137 are neighbour discovery (RFC 4861)
+		return len(b) < 41 || b[6] != protoICMPv6 || b[40] < 133 || b[40] > 137
+	}
+	return false
 }
 
 // later sends a frame now or hands a copy to release.

@@ -235,6 +235,17 @@ func (l *Lab) build() error {
 	for _, n := range nodes {
 		say("netns add %s", l.NS(n))
 	}
+	if out, err := run(20*time.Second, b.String(), "ip", "-batch", "-"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	// Before the interfaces exist: they copy the defaults when they are made, and
+	// duplicate address detection would keep IPv6 waiting for a second.
+	for _, n := range nodes {
+		if err := l.sysctls(n); err != nil {
+			return fmt.Errorf("%s: %w", n, err)
+		}
+	}
+	b.Reset()
 	veth := func(nodeA, ifA, nodeB, ifB string, mtu int) {
 		say("link add %s netns %s mtu %d type veth peer name %s netns %s mtu %d",
 			ifA, l.NS(nodeA), mtu, ifB, l.NS(nodeB), mtu)
@@ -251,11 +262,6 @@ func (l *Lab) build() error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	for _, n := range nodes {
-		if err := l.sysctls(n); err != nil {
-			return fmt.Errorf("%s: %w", n, err)
-		}
-	}
-	for _, n := range nodes {
 		b.Reset()
 		say("link set lo up")
 		l.configure(n, say)
@@ -263,13 +269,44 @@ func (l *Lab) build() error {
 			return fmt.Errorf("%s: %w: %s", n, err, out)
 		}
 	}
+	var err error
 	switch l.opt.Middle {
 	case Impaired:
-		return l.startForwarder()
+		err = l.startForwarder()
 	case NAT:
-		return l.Rebind(20000)
+		err = l.Rebind(20000)
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	return l.waitLinks()
+}
+
+// waitLinks waits until every link carries both address families: the kernel tells
+// its IPv6 of a new carrier only after a while.
+func (l *Lab) waitLinks() error {
+	type link struct {
+		from string
+		to   netip.Addr
+	}
+	links := []link{
+		{LeftHost, l.L.Lan4}, {LeftHost, l.L.Lan6}, {RightHost, l.R.Lan4}, {RightHost, l.R.Lan6},
+		{Left, l.L.Host6}, {Right, l.R.Host6}, {Left, l.R.Wan4}, {Left, l.R.Wan6},
+	}
+	if l.opt.Middle != NAT {
+		links = append(links, link{Right, l.L.Wan6})
+	}
+	errs := make([]error, len(links))
+	var wg sync.WaitGroup
+	for i, k := range links {
+		wg.Go(func() {
+			if err := l.WaitPing(k.from, k.to, 10*time.Second); err != nil {
+				errs[i] = fmt.Errorf("from %s to %v: %w", k.from, k.to, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func (l *Lab) sysctls(node string) error {
@@ -288,11 +325,8 @@ func (l *Lab) sysctls(node string) error {
 		case node == Left, node == Right, node == Wire:
 			set["ipv4/ip_forward"] = "1"
 			set["ipv6/conf/all/forwarding"] = "1"
+			set["ipv6/conf/default/forwarding"] = "1"
 			for _, c := range []string{"all", "default"} {
-				set["ipv4/conf/"+c+"/rp_filter"] = "0"
-				set["ipv4/conf/"+c+"/send_redirects"] = "0"
-			}
-			for _, c := range l.interfaces(node) {
 				set["ipv4/conf/"+c+"/rp_filter"] = "0"
 				set["ipv4/conf/"+c+"/send_redirects"] = "0"
 			}
@@ -304,16 +338,6 @@ func (l *Lab) sysctls(node string) error {
 		}
 		return nil
 	})
-}
-
-func (l *Lab) interfaces(node string) []string {
-	switch node {
-	case Left, Right:
-		return []string{Wan, Lan}
-	case Wire:
-		return []string{Left, Right}
-	}
-	return []string{Eth0}
 }
 
 // nowhereMAC is the link-layer address of the neighbour that does not exist.
