@@ -99,6 +99,7 @@ var malformed = []struct {
 	{"delete counts none of one", hdr + `2a 20 25 08 00000000 00000028 0000000c 03040000 01020304`, wire.ErrTrailing, 36, wire.PayloadDelete},
 	{"delete of 65535 SPIs of no size", hdr + `2a 20 25 08 00000000 00000024 00000008 0300ffff`, wire.ErrLength, 33, wire.PayloadDelete},
 	{"delete with SPIs of 8 bytes", hdr + `2a 20 25 08 00000000 0000002c 00000010 01080001 0102030405060708`, wire.ErrLength, 33, wire.PayloadDelete},
+	{"delete of IKE with an SPI", hdr + `2a 20 25 08 00000000 00000028 0000000c 01040001 01020304`, wire.ErrLength, 33, wire.PayloadDelete},
 	{"empty SA", first + `21 20 22 08 00000000 00000020 00000004`, wire.ErrShort, 32, wire.PayloadSA},
 	{"proposal of length zero", first + `21 20 22 08 00000000 00000028 0000000c 02000000 01010000`, wire.ErrLength, 34, wire.PayloadSA},
 	{"proposal of length seven", first + `21 20 22 08 00000000 00000027 0000000b 00000007 010100`, wire.ErrLength, 34, wire.PayloadSA},

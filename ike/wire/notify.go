@@ -66,7 +66,7 @@ func parseDelete(c *cursor, crit bool) Payload {
 		return p
 	case n == 0:
 		return p
-	case size != deleteSPILen:
+	case p.Protocol == ProtocolIKE, size != deleteSPILen:
 		c.fail(sizeAt, ErrLength)
 	case n > MaxDeleteSPIs:
 		c.fail(sizeAt+1, ErrTooMany)
