@@ -35,8 +35,6 @@ var cfgTypeNames = map[CFGType]string{
 // String is the name in the registry.
 func (t CFGType) String() string { return name(cfgTypeNames, t, "CFGType") }
 
-const attributeHeaderLen = 4
-
 // attributeTypeMask clears the reserved bit in front of the attribute's type.
 const attributeTypeMask = 0x7fff
 
