@@ -1,0 +1,133 @@
+package archtest
+
+// anything marks a room that may import every other.
+var anything = []string{"*"}
+
+// Imports is the import table: which rooms of the module a room may import, by
+// directory ("." is the module's root). A package that isn't listed is an error. A
+// room with "*" may import all; tests may, too, and are not looked at.
+var Imports = map[string][]string{
+	// L0: the standard library, x/crypto, x/sys and one library each; they know nobody.
+	"suite":            nil,
+	"ike/wire":         nil,
+	"conf":             nil,
+	"radius":           nil,
+	"pki":              nil,
+	"tun":              nil,
+	"tun/netstack":     {"tun"},
+	"internal/conn":    nil,
+	"internal/hostnet": nil,
+
+	// L1
+	"ipsec":        {"suite"},
+	"ipsec/dptest": {"ipsec", "suite"},
+	"esp":          {"ipsec", "suite"},
+	"vici":         {"conf"},
+	"eap":          {"suite"},
+
+	// L2
+	"ike": {"ike/wire", "ipsec", "suite"},
+
+	// L3: the versions never import each other.
+	"ike/ikev1":           {"ike", "ike/wire", "ipsec", "suite"},
+	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite"},
+	"dataplane/userspace": {"ipsec", "esp", "tun", "internal/conn"},
+	"dataplane/xfrm":      {"ipsec"},
+	"internal/config":     {"conf", "ike", "ipsec", "suite"},
+
+	// L4: sees ipsec.Dataplane, never a concrete backend.
+	"internal/gateway": {"ike", "ike/ikev1", "ike/ikev2", "internal/config", "ipsec",
+		"internal/conn", "internal/hostnet", "pki", "eap", "radius"},
+
+	// L5
+	"internal/control": {"internal/gateway", "vici"},
+	"internal/web":     {"internal/gateway"},
+	"internal/cluster": {"internal/gateway"},
+
+	// L6
+	".":        anything,
+	"cmd/adit": anything,
+
+	// Beside the product: tests and their tools.
+	"internal/sim":      anything,
+	"internal/archtest": nil,
+	"interop":           anything,
+	"interop/lab":       nil,
+	"interop/peer":      {"interop/lab"},
+}
+
+// anywhere marks a library that every room may import that isn't a protocol room.
+var anywhere = []string{"*"}
+
+// Libraries says which rooms may import a foreign module: few, and each in one
+// place. Subdirectories of a room count as the room only if they are listed. A
+// module that isn't listed may be imported by tests alone.
+var Libraries = map[string][]string{
+	"golang.org/x/crypto":            {"*", "suite", "esp", "eap", "ike/ikev1", "ike/ikev2"},
+	"golang.org/x/sys":               {"*", "suite", "esp"}, // suite and esp: cpu features
+	"golang.org/x/net":               anywhere,
+	"golang.org/x/sync":              anywhere,
+	"filippo.io/bigmod":              {"suite"},
+	"github.com/cloudflare/circl":    {"suite"},
+	"github.com/coreos/go-systemd":   {"cmd/adit", "internal/gateway"},
+	"github.com/google/nftables":     {"internal/hostnet"},
+	"github.com/vishvananda/netlink": {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
+	"github.com/vishvananda/netns":   {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
+	"github.com/spf13/cobra":         {"cmd/adit"},
+	"github.com/spf13/pflag":         {"cmd/adit"},
+	"github.com/strongswan/govici":   {"interop", "interop/peer"},
+	"github.com/gopacket/gopacket":   {"interop", "internal/sim"},
+	"gvisor.dev/gvisor":              {"tun/netstack"},
+	"github.com/nats-io":             {"internal/cluster"},
+	"github.com/prometheus":          {"internal/web"},
+	"github.com/mdlayher/netlink":    {"internal/hostnet"}, // the connection type of google/nftables
+}
+
+// Protocol are the sans-I/O rooms: no I/O, clock, goroutine, lock or environment.
+var Protocol = []string{"ike", "ike/wire", "ike/ikev1", "ike/ikev2", "ipsec", "suite", "esp", "eap"}
+
+// forbiddenImports are what no protocol room may import, with the reason. A path
+// that ends in "/" stands for everything below it.
+var forbiddenImports = map[string]string{
+	"net":         "I/O; net/netip is fine",
+	"net/":        "I/O; net/netip is fine",
+	"os":          "the environment",
+	"os/":         "the environment",
+	"context":     "a sign of blocking",
+	"sync":        "locks",
+	"sync/":       "locks",
+	"log":         "logging; return events",
+	"log/":        "logging; return events",
+	"math/rand":   "predictable; crypto/rand",
+	"math/rand/":  "predictable; crypto/rand",
+	"unsafe":      "unsafe",
+	"syscall":     "the environment",
+	"runtime/cgo": "the environment",
+}
+
+// permittedImports are the exceptions from forbiddenImports, by room; "" is every
+// protocol room. A file of eap whose name begins with "tls" may also do what
+// crypto/tls needs (it blocks, so it is driven over a pipe).
+var permittedImports = map[string][]string{
+	"":    {"net/netip"},
+	"esp": {"sync/atomic"},
+}
+
+// forbiddenTime are the names of package time that read or wait for the clock.
+var forbiddenTime = []string{"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "NewTimer", "NewTicker", "Tick"}
+
+// Unfuzzed are exported parsers without a fuzz target of their own, by
+// "directory.Name", each with the reason.
+var Unfuzzed = map[string]string{}
+
+// unparsed are rooms whose parsers read no hostile input.
+var unparsed = []string{"interop", "interop/lab", "interop/peer", "internal/sim", "internal/archtest", "cmd/adit"}
+
+// Sizes of files, in lines.
+const (
+	warnLines = 600
+	maxLines  = 800
+)
+
+// emptyWords are parts of names that say nothing about what is inside.
+var emptyWords = []string{"manager", "helper", "util", "common"}
