@@ -1,0 +1,42 @@
+package ike
+
+import "time"
+
+// The bounds of one Engine's tables, queues and loops (rule R9 of the design).
+const (
+	// limitSAs bounds the IKE SAs of one engine, established or not.
+	limitSAs = 250_000
+	// limitHalfOpen is the default of Config.InitLimit.
+	limitHalfOpen = 10_000
+	// limitConnections bounds the connections that are remembered; each Peer has one.
+	limitConnections = 200_000
+	// limitWanted bounds the Child SAs that one connection waits for.
+	limitWanted = 1024
+	// limitWaiters bounds the commands that wait for one initiation.
+	limitWaiters = 64
+	// limitTargets bounds the address pairs that one round of an initiation tries.
+	limitTargets = 32
+	// limitCandidates bounds the connections that are considered for one first message.
+	limitCandidates = 4096
+	// limitRejectionCandidates bounds those that a Rejection lists.
+	limitRejectionCandidates = 16
+	// limitSourceTable bounds the addresses whose half-open IKE SAs are counted.
+	limitSourceTable = 65_536
+
+	// timeoutAsk is how long a question about addresses may take.
+	timeoutAsk = 15 * time.Second
+	// cookieLifetime is how long one secret signs cookies; the one before stays valid as long.
+	cookieLifetime = 60 * time.Second
+	// dropInterval is the least time between two Dropped events of one reason.
+	dropInterval = time.Second
+	// orphanInterval is the least time between two INVALID_SPI notifies of one engine.
+	orphanInterval = 200 * time.Millisecond
+	// majorInterval is the least time between two INVALID_MAJOR_VERSION notifies of one engine.
+	majorInterval = 100 * time.Millisecond
+	// retryFirst and retryMost bound the back-off of RetryInitiate's default.
+	retryFirst = time.Second
+	retryMost  = time.Minute
+	// duplicateGrace is how long the losing one of two IKE SAs that both sides
+	// made at once is kept for Child SAs that the winner does not have yet.
+	duplicateGrace = 10 * time.Second
+)

@@ -1,0 +1,148 @@
+package ike
+
+import (
+	"net/netip"
+	"time"
+
+	"adit/ipsec"
+	"adit/suite"
+)
+
+// Peer is one entry of the PAD (RFC 4301 §4.4.3): who may authenticate how, and
+// which Child SAs it may have. strongSwan calls it a connection. A Peer is
+// immutable once it was given to an engine; a reload gives a new one.
+type Peer struct {
+	Name    string
+	Version uint8 // 2, 1, or 0: initiate IKEv2 and accept both
+
+	// LocalAddrs and RemoteAddrs match a peer's first message and give the
+	// addresses to initiate to, in order. Empty means %any.
+	LocalAddrs, RemoteAddrs []AddrSpec
+	LocalPort, RemotePort   uint16 // 500 by default
+
+	Proposals []suite.Proposal
+	// PreferPeer selects by the peer's order of proposals (`charon.prefer_configured_proposals = no`).
+	PreferPeer bool
+
+	Local, Remote []AuthRound // at least one each
+
+	Children []*Child // ordered as configured
+
+	Unique      UniquePolicy
+	Encap       EncapPolicy
+	KeyingTries int // initiations before giving up; 0: for ever. strongSwan's default is 1
+	// Lifetimes; 0 is never. RandTime is the span randomly taken off RekeyTime and
+	// ReauthTime; OverTime is how long after either the IKE SA is closed hard.
+	RekeyTime, ReauthTime, OverTime, RandTime time.Duration
+	DPDDelay                                  time.Duration // 0: no active checks
+	DPDTimeout                                time.Duration // IKEv1 only
+	DSCP                                      uint8         // of IKE packets, 0 to 63
+	Aggressive                                bool          // IKEv1 only
+
+	// Warnings that the configuration gave, for logs (weak algorithms …).
+	Warnings []string
+}
+
+// Child returns the child of that name, nil if there is none.
+func (p *Peer) Child(name string) *Child {
+	for _, c := range p.Children {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// AuthMethod is how one side proves its identity in one round.
+type AuthMethod uint8
+
+// The methods of this issue's engine.
+const (
+	AuthPSK AuthMethod = iota
+)
+
+// String prints the method as swanctl.conf has it.
+func (m AuthMethod) String() string {
+	if m == AuthPSK {
+		return "psk"
+	}
+	return "unknown"
+}
+
+// AuthRound is one authentication of one side.
+type AuthRound struct {
+	Name   string // section name, for errors and list-conns
+	Method AuthMethod
+	// ID is the identity: ours, or the pattern that the peer's must match. The zero
+	// Identity stands for the endpoint's address (local) or %any (remote).
+	ID Identity
+}
+
+// AddrSpec is one element of local_addrs or remote_addrs: any address, a range, or a host name.
+type AddrSpec struct {
+	Any      bool
+	From, To netip.Addr // valid for an address (From == To), prefix or range
+	Host     string     // to be resolved, anew after each failure
+}
+
+// UniquePolicy is `unique`: what happens with a second IKE SA of one identity.
+type UniquePolicy uint8
+
+// Values; no is the default: only INITIAL_CONTACT of the peer replaces.
+const (
+	UniqueNo UniquePolicy = iota
+	UniqueNever
+	UniqueReplace
+	UniqueKeep
+)
+
+// EncapPolicy is `encap`: when ESP is sent in UDP (RFC 3948).
+type EncapPolicy uint8
+
+// Values; see docs of `encap` in this project: auto forces UDP where the data plane prefers it.
+const (
+	EncapAuto EncapPolicy = iota
+	EncapYes
+	EncapNo
+)
+
+// StartAction says what happens when a configuration is loaded, or when a Child SA is lost or closed.
+type StartAction uint8
+
+// Bits: `trap|start` has both.
+const (
+	ActionNone  StartAction = 0
+	ActionTrap  StartAction = 1
+	ActionStart StartAction = 2
+)
+
+// Child is the template of Child SAs: selectors, mode, proposals and actions.
+type Child struct {
+	Name          string
+	Local, Remote []ipsec.Selector // Dynamic ones are resolved to the endpoint's address
+	Action        ipsec.Action     // Protect; Bypass and Discard are shunt policies (mode = pass|drop) that only the driver uses
+	Mode          ipsec.Mode
+	Proposals     []suite.Proposal
+	PreferPeer    bool
+
+	StartAction StartAction
+	CloseAction StartAction // on a Delete by the peer
+	DPDAction   StartAction // when the peer is dead: ActionNone clears, Trap, Start restarts
+
+	// Soft and hard lifetimes; the Rand value is the span randomly taken off the soft one. 0 is none.
+	RekeyTime, LifeTime, RandTime          time.Duration
+	RekeyBytes, LifeBytes, RandBytes       uint64
+	RekeyPackets, LifePackets, RandPackets uint64
+	Inactivity                             time.Duration
+
+	ReqID        uint32 // 0: allocated
+	IfID         uint32
+	Priority     uint32 // 0: by the selectors' width
+	ReplayWindow uint32 // packets; 4096 by default
+	TFC          int    // see ipsec.SAParams
+	DF           ipsec.DFMode
+	CopyECN      bool
+	CopyDSCP     ipsec.DSCPCopy
+	MSSClamp     bool
+	Policies     bool // install policies
+}
