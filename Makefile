@@ -1,0 +1,57 @@
+# make test       everything that must hold before a commit, in at most 8 minutes on 2 cores
+# make test-long  the same with more seeds, and every fuzz target for a while
+# make build      the static binary, in bin/adit
+# make bench      benchmarks, the tunnel beside strongSwan's among them (root)
+# make demo       two networks joined before your eyes (root; without it in one process)
+# make clean      what the above left behind
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-print-directory
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 60s
+TESTFLAGS ?=
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: test test-long check setup build bench demo clean
+
+test: setup check
+	@rm -rf interop/out
+	@rc=0; go test -race -timeout 7m $(TESTFLAGS) ./... || rc=$$?; \
+	scripts/results.sh; exit $$rc
+
+test-long: setup check
+	@rm -rf interop/out
+	@rc=0; ADIT_LONG=1 go test -race -timeout 120m $(TESTFLAGS) ./... || rc=$$?; \
+	scripts/results.sh; \
+	scripts/fuzz.sh $(FUZZTIME) || rc=$$?; exit $$rc
+
+# Peers and tools are installed where we may; elsewhere the tests that need root say
+# that they are skipped.
+setup:
+	@if [ "$$(id -u)" = 0 ]; then scripts/setup.sh; \
+	else echo 'not root: no packages are installed, tests that need namespaces are skipped'; fi
+
+check:
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	if [ -n "$$bad" ]; then echo "gofmt these: $$bad" >&2; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@scripts/govulncheck.sh
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/adit ./cmd/adit
+
+bench: setup
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./interop/...
+	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v '/interop')
+
+demo:
+	go run ./cmd/adit demo
+
+clean:
+	rm -rf bin interop/out
+	go clean -testcache
