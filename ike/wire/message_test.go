@@ -120,6 +120,7 @@ var malformed = []struct {
 	{"TS selector of length zero", hdr + `2c 20 23 08 00000000 00000034 00000018 01000000 07000000 0000ffff 00000000 ffffffff`, wire.ErrLength, 38, wire.PayloadTSi},
 	{"TS selector beyond it", hdr + `2d 20 23 08 00000000 00000034 00000018 01000000 07000011 0000ffff 00000000 ffffffff`, wire.ErrShort, 40, wire.PayloadTSr},
 	{"TS IPv6 selector of IPv4's length", hdr + `2d 20 23 08 00000000 00000034 00000018 01000000 08000010 0000ffff 00000000 ffffffff`, wire.ErrLength, 38, wire.PayloadTSr},
+	{"TS IPv4 selector longer than one", hdr + `2d 20 23 08 00000000 00000038 0000001c 01000000 07000014 0000ffff 00000000 ffffffff 00000000`, wire.ErrLength, 38, wire.PayloadTSr},
 	{"TS of unknown type with length zero", hdr + `2d 20 23 08 00000000 00000028 0000000c 01000000 63000000`, wire.ErrLength, 38, wire.PayloadTSr},
 	{"CP attribute beyond it", hdr + `2f 20 23 08 00000000 00000028 0000000c 01000000 0001ffff`, wire.ErrShort, 40, wire.PayloadCP},
 	{"half a CP attribute", hdr + `2f 20 23 08 00000000 00000026 0000000a 01000000 0001`, wire.ErrShort, 38, wire.PayloadCP},

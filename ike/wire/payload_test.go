@@ -53,6 +53,10 @@ var bodies = []struct {
 		&wire.SA{Proposals: []wire.Proposal{{Number: 1, Protocol: wire.ProtocolIKE, SPI: []byte{}, Transforms: []wire.Transform{
 			{Type: 1, ID: 12, KeyLength: 256, RawAttributes: []byte{0x80, 0x0e, 1, 0, 0x80, 0x0e, 0, 0x80}},
 		}}}}},
+	{"RFC7296_3_3_5_key_length_zero", wire.PayloadSA, `00 00 0014 01 01 00 01 00 00 000c 01 00 000c 800e 0000`,
+		&wire.SA{Proposals: []wire.Proposal{{Number: 1, Protocol: wire.ProtocolIKE, SPI: []byte{}, Transforms: []wire.Transform{
+			{Type: 1, ID: 12, RawAttributes: []byte{0x80, 0x0e, 0, 0}},
+		}}}}},
 	{"RFC7296_3_4_KE", wire.PayloadKE, `001f 0000 0102030405`,
 		&wire.KE{Group: 31, Data: []byte{1, 2, 3, 4, 5}}},
 	{"RFC7296_3_5_IDi", wire.PayloadIDi, `02 000000 676174652e6578616d706c65`,
@@ -160,6 +164,38 @@ func TestRFC7296_3_2_CriticalBit(t *testing.T) {
 	}
 }
 
+// RFC 7296 sections 3.2, 3.4, 3.8, 3.13, 3.15.1: reserved bits and fields are
+// ignored on receipt, and zero in what is built from the parsed values.
+func TestReservedBitsAreIgnored(t *testing.T) {
+	for _, tt := range []struct {
+		typ       wire.PayloadType
+		got, want string
+	}{
+		{wire.PayloadVendorID, `007f0005 76`, `00000005 76`},
+		{200, `007f0005 76`, `00000005 76`},
+		{wire.PayloadSA, `00000014 00ff0010 01010001 00ff0008 01ff0003`, `00000014 00000010 01010001 00000008 01000003`},
+		{wire.PayloadKE, `00000009 001fffff 01`, `00000009 001f0000 01`},
+		{wire.PayloadAUTH, `00000009 02ffffff 01`, `00000009 02000000 01`},
+		{wire.PayloadTSi, `0000000d 01ffffff 0a000005 01`, `0000000d 01000000 0a000005 01`},
+		{wire.PayloadCP, `0000000c 01ffffff 80010000`, `0000000c 01000000 00010000`},
+	} {
+		ps, err := wire.ParsePayloads(tt.typ, unhex(t, tt.got))
+		if err != nil {
+			t.Errorf("%v: %v", tt.typ, err)
+			continue
+		}
+		if _, out := wire.AppendPayloads(nil, ps); !bytes.Equal(out, unhex(t, tt.want)) {
+			t.Errorf("%v: built %x", tt.typ, out)
+		}
+		if cp, ok := ps[0].(*wire.CP); ok && cp.Attributes[0].Type != wire.InternalIP4Address {
+			t.Errorf("attribute %v", cp.Attributes[0].Type)
+		}
+		if u, critical := wire.UnknownCritical(ps); critical {
+			t.Errorf("payload %d is not critical", u)
+		}
+	}
+}
+
 // Every truncation of every body is refused or parses to something that is
 // rebuilt to the same bytes; none panics.
 func TestTruncatedBodies(t *testing.T) {
@@ -225,6 +261,22 @@ func TestFindPayloads(t *testing.T) {
 	}
 	if n, ok := wire.First[*wire.Nonce](ps); ok || n != nil {
 		t.Errorf("First found %v", n)
+	}
+}
+
+// RFC 7296 section 3.3.6: an attribute that is not understood bars its transform,
+// and no other.
+func TestRFC7296_3_3_6_UnknownAttributeMarksItsTransform(t *testing.T) {
+	got, err := wire.ParsePayloads(wire.PayloadSA, chain(wire.PayloadNone, 0, unhex(t, `
+		00 00 0020 01 01 00 02
+			03 00 000c 01 00 0014 8011 0100
+			00 00 000c 01 00 0014 800e 0100`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := got[0].(*wire.SA).Proposals[0].Transforms
+	if !tr[0].UnknownAttribute() || tr[1].UnknownAttribute() {
+		t.Errorf("transforms %+v", tr)
 	}
 }
 
