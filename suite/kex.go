@@ -139,9 +139,11 @@ type x448Exchange struct {
 func newX448() (KeyExchange, error) {
 	x := new(x448Exchange)
 	rand.Read(x.secret[:])
-	x448.KeyGen(&x.public, &x.secret)
+	x.derive()
 	return x, nil
 }
+
+func (x *x448Exchange) derive() { x448.KeyGen(&x.public, &x.secret) }
 
 func (x *x448Exchange) Public() []byte { return x.public[:] }
 

@@ -9,8 +9,9 @@ import (
 // Key is secret key material. It never prints: every fmt verb, slog's handlers
 // and encoding/json show [key] instead.
 //
-// fmt cannot call methods on unexported struct fields; a struct that holds Keys
-// in such fields and may be printed needs a Format method of its own.
+// Two gaps are fmt's own: it calls no methods on unexported struct fields, so a
+// struct that holds Keys there and may be printed needs a Format method; and %w
+// outside Errorf prints raw bytes (go vet refuses it).
 type Key []byte
 
 const keyShown = "[key]"

@@ -1,0 +1,55 @@
+package suite
+
+import (
+	"crypto/cipher"
+	"crypto/ecdh"
+	"errors"
+)
+
+// NewKeyExchangeFrom is NewKeyExchange with a given secret, for known answers.
+func NewKeyExchangeFrom(id TransformID, secret []byte) (KeyExchange, error) {
+	curves := map[TransformID]ecdh.Curve{
+		KEECP256: ecdh.P256(), KEECP384: ecdh.P384(), KEECP521: ecdh.P521(), KECurve25519: ecdh.X25519(),
+	}
+	if curve := curves[id]; curve != nil {
+		private, err := curve.NewPrivateKey(secret)
+		if err != nil {
+			return nil, err
+		}
+		skip := 1
+		if id == KECurve25519 {
+			skip = 0
+		}
+		return &ecdhExchange{private, private.PublicKey().Bytes()[skip:], skip}, nil
+	}
+	if id == KECurve448 {
+		x := new(x448Exchange)
+		if len(secret) != len(x.secret) {
+			return nil, errors.New("secret length")
+		}
+		copy(x.secret[:], secret)
+		x.derive()
+		return x, nil
+	}
+	return newMODPFrom(modpGroup(id), append(Key(nil), secret...))
+}
+
+// MODPPrime returns the constant of a group in hexadecimal.
+func MODPPrime(id TransformID) string { return modpGroup(id).prime }
+
+// PlainCBC makes the CBC that is used when Go's own cannot change its IV.
+func PlainCBC(block cipher.Block, decrypt bool) interface {
+	cipher.BlockMode
+	SetIV([]byte)
+} {
+	return &plainCBC{block: block, decrypt: decrypt}
+}
+
+// KnownKeywords lists every accepted keyword with its transform.
+func KnownKeywords() map[string]Transform {
+	m := make(map[string]Transform)
+	for _, k := range keywords {
+		m[k.name] = k.t
+	}
+	return m
+}
