@@ -140,9 +140,9 @@ func (r *ruler) replace(p *plan) error {
 	}
 	r.gen++
 	prog := buildProgram(p, r.opt, r.gen)
-	r.clear(c)
-	next := inventory{exists: true}
 	c.AddTable(r.table)
+	r.clear(c, prog)
+	next := inventory{exists: true}
 	for name := range prog.counters {
 		if !slices.Contains(r.have.counters, name) {
 			c.AddObj(&nftables.NamedObj{Table: r.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
@@ -191,11 +191,17 @@ func (r *ruler) replace(p *plan) error {
 
 // clear takes everything but counters out of the table, in the order in which
 // nothing is removed that is still referred to.
-func (r *ruler) clear(c *nftables.Conn) {
+//
+// Base chains that stay are emptied, not replaced: a packet reads its chain's
+// rules of the old or the new generation at once, but two chains on one hook it
+// may read on either side of the switch, and find both empty.
+func (r *ruler) clear(c *nftables.Conn, next *program) {
 	for _, name := range r.have.bases {
 		ch := &nftables.Chain{Table: r.table, Name: name}
 		c.FlushChain(ch)
-		c.DelChain(ch)
+		if !slices.ContainsFunc(next.bases, func(b baseChain) bool { return b.name == name }) {
+			c.DelChain(ch)
+		}
 	}
 	for _, name := range r.have.maps {
 		c.DelSet(&nftables.Set{Table: r.table, Name: name})
@@ -216,8 +222,11 @@ func (r *ruler) addMap(c *nftables.Conn, m verdictMap) error {
 	}
 	var elems []nftables.SetElement
 	for _, s := range m.slots {
-		elems = append(elems, nftables.SetElement{Key: s.r.from.AsSlice(),
-			VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: m.chain(s.list)}})
+		v := &expr.Verdict{Kind: expr.VerdictAccept}
+		if s.list >= 0 {
+			v = &expr.Verdict{Kind: expr.VerdictJump, Chain: m.chain(s.list)}
+		}
+		elems = append(elems, nftables.SetElement{Key: s.r.from.AsSlice(), VerdictData: v})
 		if end := s.r.to.Next(); end.IsValid() {
 			elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 		}

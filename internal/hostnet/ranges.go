@@ -181,6 +181,19 @@ func cutCoarse(ranges []addrRange) dispatch {
 	return d
 }
 
+// total adds slots of no list (-1) for the addresses that have none.
+func (d *dispatch) total(family netip.Addr) {
+	var used []addrRange
+	for _, s := range d.slots {
+		used = append(used, s.r)
+	}
+	all := prefixRange(netip.PrefixFrom(family, 0))
+	for _, r := range all.without(used) {
+		d.slots = append(d.slots, slot{r, -1})
+	}
+	slices.SortFunc(d.slots, func(a, b slot) int { return a.r.from.Compare(b.r.from) })
+}
+
 func lastAddr(family netip.Addr) netip.Addr {
 	return prefixRange(netip.PrefixFrom(family, 0)).to
 }

@@ -72,7 +72,12 @@ func counterName(prefix, id string) string {
 type purpose struct {
 	name    string
 	inbound bool // matches packets from remote to local
-	act     func(b *builder, q *Policy, r row) []expr.Any
+	// guard: the packets are accepted unless a rule of their chain drops them,
+	// and dropped if the map knows nothing of their address, which can only be
+	// when a transaction replaces the map while the packet is on its way: chains
+	// switch at once, but elements vanish from under a chain that still runs.
+	guard bool
+	act   func(b *builder, q *Policy, r row) []expr.Any
 }
 
 // builder makes the program of one plan.
@@ -85,14 +90,14 @@ type builder struct {
 
 func buildProgram(p *plan, o *Options, gen uint64) *program {
 	b := &builder{p: p, o: o, gen: gen, out: program{counters: map[string]bool{}}}
-	steer := b.dispatch(purpose{"s", false, (*builder).steer})
+	steer := b.dispatch(purpose{name: "s", act: (*builder).steer})
 	pre := b.prerouting(steer)
 	out := b.output(steer)
 	bases := []*baseChain{pre, out}
 	if !o.GuardOff {
-		in := b.dispatch(purpose{"i", true, (*builder).refuseIn})
+		in := b.dispatch(purpose{name: "i", inbound: true, guard: true, act: (*builder).refuseIn})
 		b.guardIn(pre, in)
-		leave := b.dispatch(purpose{"o", false, (*builder).refuseOut})
+		leave := b.dispatch(purpose{name: "o", guard: true, act: (*builder).refuseOut})
 		bases = append(bases, b.postrouting("leaving", priorityLeave, leave),
 			b.postrouting("left", priorityLeft, leave))
 	}
@@ -102,8 +107,8 @@ func buildProgram(p *plan, o *Options, gen uint64) *program {
 	return &b.out
 }
 
-// dispatch adds the maps and chains of a purpose and returns the two rules (IPv4,
-// IPv6) that look an address up; a family without policies has none.
+// dispatch adds the maps and chains of a purpose and returns the rules that look
+// an address up, a family at a time; a family without policies has none.
 func (b *builder) dispatch(u purpose) []exprs {
 	var lookups []exprs
 	for f, rows := range b.p.rows {
@@ -118,11 +123,17 @@ func (b *builder) dispatch(u purpose) []exprs {
 		if !fine {
 			d = cutCoarse(ranges)
 		}
+		if u.guard {
+			d.total(ranges[0].from)
+		}
 		prefix := fmt.Sprintf("%s%d_%d", u.name, 4+2*f, b.gen)
 		for n, list := range d.lists {
 			c := ruleChain{name: fmt.Sprintf("%s_%d", prefix, n)}
 			for _, i := range list {
 				c.rules = append(c.rules, b.rowRules(u, rows[i], !fine)...)
+			}
+			if u.guard {
+				c.rules = append(c.rules, exprs{verdict(expr.VerdictAccept)})
 			}
 			b.out.chains = append(b.out.chains, c)
 		}
@@ -130,6 +141,9 @@ func (b *builder) dispatch(u purpose) []exprs {
 			chain: func(list int) string { return fmt.Sprintf("%s_%d", prefix, list) }}
 		b.out.maps = append(b.out.maps, m)
 		lookups = append(lookups, lookup(m, u.inbound))
+		if u.guard {
+			lookups = append(lookups, append(family(m.v6), verdict(expr.VerdictDrop)))
+		}
 	}
 	return lookups
 }
