@@ -1,0 +1,427 @@
+package userspace
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"adit/esp"
+	"adit/internal/conn"
+	"adit/ipsec"
+	"adit/tun"
+)
+
+// Plane is the data plane. Make it with New, name the receiver of its events,
+// then Start it. SAs and policies may come at any time.
+type Plane struct {
+	cfg   Config
+	count counters
+	spd   spd
+	spis  spiTable
+	event atomic.Pointer[func(ipsec.Event)]
+
+	mu       sync.Mutex // of the calls that change something; never taken by a packet on its way
+	byRef    map[ipsec.SARef]*sa
+	outBySPI map[ipsec.SPI][]*sa // for ICMP reports; peers may choose alike
+	policies map[ipsec.PolicyID]*entry
+	devices  map[uint32]*device
+	flusher  *outbound // sends what waited
+	started  bool
+	closed   bool
+
+	waitMu  sync.Mutex
+	waiters map[*entry]struct{} // policies for which packets wait
+
+	wg   sync.WaitGroup
+	stop chan struct{}
+	done chan struct{} // closed when a worker ended for good
+	once sync.Once
+	err  atomic.Pointer[error]
+}
+
+// device is a packet device and the interface ID of the SAs and policies that use it.
+type device struct {
+	tun  tun.Device
+	ifID uint32
+}
+
+var _ ipsec.Dataplane = (*Plane)(nil)
+
+// New makes a data plane that moves nothing until Start.
+func New(cfg Config) (*Plane, error) {
+	if cfg.Tun == nil || cfg.Conn == nil || cfg.IKE == nil {
+		return nil, errors.New("userspace: Config without Tun, Conn or IKE")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	p := &Plane{cfg: cfg, byRef: map[ipsec.SARef]*sa{}, outBySPI: map[ipsec.SPI][]*sa{}, policies: map[ipsec.PolicyID]*entry{},
+		devices: map[uint32]*device{}, waiters: map[*entry]struct{}{}, stop: make(chan struct{}), done: make(chan struct{})}
+	p.spd.index = map[netip.Prefix][]*entry{}
+	p.spd.gen.Store(1)
+	p.spis.init()
+	p.devices[0] = &device{tun: cfg.Tun}
+	p.flusher = newOutbound(p, p.devices[0], 1)
+	return p, nil
+}
+
+// AddDevice adds the device for SAs and policies of an interface ID. It is the
+// Plane's from then on, which closes it at the end.
+func (p *Plane) AddDevice(ifID uint32, t tun.Device) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return ErrClosed
+	case p.devices[ifID] != nil:
+		return ErrIfID
+	}
+	d := &device{tun: t, ifID: ifID}
+	p.devices[ifID] = d
+	if p.started {
+		p.wg.Add(1)
+		go p.readDevice(d)
+	}
+	return nil
+}
+
+// Start begins to move packets: one goroutine for each device and for each reader of the Conn.
+func (p *Plane) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.started {
+		return ErrClosed
+	}
+	p.started = true
+	for _, d := range p.devices {
+		p.wg.Add(1)
+		go p.readDevice(d)
+	}
+	for _, r := range p.cfg.Conn.Readers() {
+		p.wg.Add(1)
+		go p.readConn(r)
+	}
+	p.wg.Add(1)
+	go p.age()
+	return nil
+}
+
+// Done is closed when a device or the Conn failed for good, or by Close; Err
+// tells the failure then.
+func (p *Plane) Done() <-chan struct{} { return p.done }
+
+// Err is why Done was closed, nil after Close.
+func (p *Plane) Err() error {
+	if e := p.err.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+func (p *Plane) fail(err error) {
+	select {
+	case <-p.stop:
+		err = nil
+	default:
+	}
+	p.once.Do(func() {
+		if err != nil {
+			p.err.Store(&err)
+		}
+		close(p.done)
+	})
+}
+
+// Close ends the data plane and closes the devices and the Conn, as only that
+// ends their readers. SAs are forgotten.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed = true
+	close(p.stop)
+	errs := []error{p.cfg.Conn.Close()}
+	for _, d := range p.devices {
+		errs = append(errs, d.tun.Close())
+	}
+	for ref := range p.byRef {
+		p.deleteSA(ref)
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+	p.fail(nil)
+	return errors.Join(errs...)
+}
+
+// Events implements ipsec.Dataplane. The function may not call the Plane.
+func (p *Plane) Events(f func(ipsec.Event)) { p.event.Store(&f) }
+
+func (p *Plane) emit(e ipsec.Event) {
+	if f := p.event.Load(); f != nil {
+		(*f)(e)
+	}
+}
+
+// AddSA implements ipsec.Dataplane.
+func (p *Plane) AddSA(params ipsec.SAParams) error {
+	s := &sa{ref: params.Ref, spi: params.SPI}
+	e, err := esp.New(params)
+	if err != nil {
+		return err
+	}
+	s.SA = e
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	in := params.Ref.Dir == ipsec.In
+	s.dev = p.devices[params.IfID]
+	switch {
+	case p.closed:
+		return ErrClosed
+	case params.Ref.IsZero() || p.byRef[params.Ref] != nil:
+		return ErrRefTaken
+	case in && p.spis.get(params.SPI) != nil:
+		return ErrSPITaken
+	case s.dev == nil:
+		return ErrNoDevice
+	case !resolved(params.LocalTS) || !resolved(params.RemoteTS):
+		return ErrSelector
+	}
+	p.byRef[params.Ref] = s
+	if in {
+		p.spis.put(s)
+	} else {
+		p.outBySPI[s.spi] = append(p.outBySPI[s.spi], s)
+	}
+	return nil
+}
+
+func resolved(ts []ipsec.Selector) bool {
+	for _, s := range ts {
+		if s.IsDynamic() || !s.Valid() {
+			return false
+		}
+	}
+	return len(ts) > 0
+}
+
+// UpdateSA implements ipsec.Dataplane.
+func (p *Plane) UpdateSA(ref ipsec.SARef, u ipsec.SAUpdate) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.byRef[ref]
+	if s == nil {
+		return ErrNoSA
+	}
+	return s.Update(u)
+}
+
+// DeleteSA implements ipsec.Dataplane. When it returns, no packet passes the SA any more.
+func (p *Plane) DeleteSA(ref ipsec.SARef) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byRef[ref] == nil {
+		return ErrNoSA
+	}
+	p.deleteSA(ref)
+	return nil
+}
+
+func (p *Plane) deleteSA(ref ipsec.SARef) {
+	s := p.byRef[ref]
+	delete(p.byRef, ref)
+	if ref.Dir == ipsec.In {
+		p.spis.remove(s)
+	} else {
+		l := slices.DeleteFunc(slices.Clone(p.outBySPI[s.spi]), func(o *sa) bool { return o == s })
+		if p.outBySPI[s.spi] = l; len(l) == 0 {
+			delete(p.outBySPI, s.spi)
+		}
+	}
+	s.kill()
+}
+
+// AddPolicy implements ipsec.Dataplane.
+func (p *Plane) AddPolicy(pol ipsec.Policy) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return ErrClosed
+	case pol.ID == 0:
+		return ErrPolicyID
+	case !resolved(pol.Local) || !resolved(pol.Remote):
+		return ErrSelector
+	case p.devices[pol.IfID] == nil:
+		return ErrNoDevice
+	}
+	var out *sa
+	if !pol.Out.IsZero() {
+		if out = p.byRef[pol.Out]; out == nil || pol.Out.Dir != ipsec.Out {
+			return ErrNoSA
+		}
+	}
+	old := p.policies[pol.ID]
+	if old != nil && sameRule(&old.policy, &pol) {
+		p.switchOut(old, out)
+		p.retryWaiting()
+		return nil
+	}
+	e := &entry{policy: pol, prefixes: indexPrefixes(pol.Remote)}
+	e.policy.Local, e.policy.Remote = slices.Clone(pol.Local), slices.Clone(pol.Remote)
+	if old != nil {
+		p.moveWaiting(old, e)
+	}
+	p.switchOut(e, out)
+	p.policies[pol.ID] = e
+	p.spd.replace(old, e)
+	p.retryWaiting()
+	return nil
+}
+
+// sameRule reports whether two policies differ in nothing but their SA.
+func sameRule(a, b *ipsec.Policy) bool {
+	return a.Action == b.Action && a.Priority == b.Priority && a.Mode == b.Mode && a.Trap == b.Trap && a.IfID == b.IfID &&
+		a.ReqID == b.ReqID && a.Name == b.Name && slices.Equal(a.Local, b.Local) && slices.Equal(a.Remote, b.Remote)
+}
+
+// indexPrefixes covers the remote side by prefixes, nil if that takes too many.
+func indexPrefixes(remote []ipsec.Selector) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range remote {
+		for _, pre := range s.Prefixes() {
+			if !slices.Contains(out, pre) {
+				out = append(out, pre)
+			}
+			if len(out) > limitPrefixes {
+				return nil
+			}
+		}
+	}
+	return out
+}
+
+// DeletePolicy implements ipsec.Dataplane. Packets that wait for its SA are dropped.
+func (p *Plane) DeletePolicy(id ipsec.PolicyID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.policies[id]
+	if e == nil {
+		return ErrNoPolicy
+	}
+	delete(p.policies, id)
+	p.spd.replace(e, nil)
+	p.retryWaiting()
+	e.mu.Lock()
+	e.gone = true
+	n := len(e.waiting)
+	e.waiting, e.bytes = nil, 0
+	e.mu.Unlock()
+	p.forget(e, n)
+	p.count.drops[OutWaitExpired].Add(uint64(n))
+	return nil
+}
+
+// Query implements ipsec.Dataplane.
+func (p *Plane) Query(ref ipsec.SARef) (ipsec.SAStats, bool) {
+	p.mu.Lock()
+	s := p.byRef[ref]
+	p.mu.Unlock()
+	if s == nil {
+		return ipsec.SAStats{}, false
+	}
+	st := s.Stats()
+	if t := s.LastUse(); t != 0 {
+		st.LastUse = time.Unix(0, t)
+	}
+	return st, true
+}
+
+// Report takes an ICMP error about a datagram of ours (conn.Options.OnReport).
+// Only "too big" counts, only if it quotes an outbound SPI in use towards that
+// peer, and never below the protocols' minimum (RFC 4301 §8.2, RFC 8201 §4).
+func (p *Plane) Report(r conn.Report) {
+	if r.MTU == 0 || len(r.Quote) < 4 {
+		return
+	}
+	low := minPMTU4
+	if r.Remote.Addr().Is6() {
+		low = minPMTU6
+	}
+	spi := ipsec.SPI(uint32(r.Quote[0])<<24 | uint32(r.Quote[1])<<16 | uint32(r.Quote[2])<<8 | uint32(r.Quote[3]))
+	now := p.cfg.Clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	believed := false
+	for _, s := range p.outBySPI[spi] {
+		e := s.Endpoints()
+		if e.Remote.Addr() != r.Remote.Addr() || e.Encap == r.Raw {
+			continue
+		}
+		believed = true
+		if mtu := max(r.MTU, low); mtu < s.PathMTU() {
+			p.setPathMTU(s, mtu, now)
+		}
+	}
+	if believed {
+		p.count.pmtuReports.Add(1)
+	} else {
+		p.count.pmtuRefused.Add(1)
+	}
+}
+
+// setPathMTU tells both SAs of a Child SA: the inbound one clamps MSS by it.
+func (p *Plane) setPathMTU(s *sa, mtu int, now time.Time) {
+	s.SetPathMTU(mtu)
+	s.mtuSet = now
+	if in := p.byRef[ipsec.SARef{Child: s.ref.Child, Dir: ipsec.In}]; in != nil {
+		in.SetPathMTU(mtu)
+	}
+}
+
+// age drops what waited too long and forgets old path MTUs.
+func (p *Plane) age() {
+	defer p.wg.Done()
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-t.C:
+			p.dropAged(p.cfg.Clock())
+		}
+	}
+}
+
+func (p *Plane) dropAged(now time.Time) {
+	for _, e := range p.waitingEntries() {
+		p.dropOld(e, now)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.byRef {
+		if !s.mtuSet.IsZero() && now.Sub(s.mtuSet) >= pmtuAge {
+			mtu := s.Params().MTU
+			if mtu == 0 {
+				mtu = esp.DefaultPathMTU
+			}
+			p.setPathMTU(s, mtu, time.Time{})
+		}
+	}
+}
+
+// expire tells the events that a run of packets led to.
+func (p *Plane) expire(s *sa) {
+	soft, hard := s.Due()
+	if soft {
+		p.emit(ipsec.Expire{Ref: s.ref})
+	}
+	if hard {
+		p.emit(ipsec.Expire{Ref: s.ref, Hard: true})
+	}
+}
