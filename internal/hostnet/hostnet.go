@@ -13,7 +13,8 @@ type Options struct {
 	// Table is the routing table of the hinted routes (charon.routing_table);
 	// default 220.
 	Table int
-	// Priority is that of our ip rules (charon.routing_table_prio); default 220.
+	// Priority is the first of four for our ip rules (charon.routing_table_prio);
+	// default 220.
 	Priority int
 	// SteerTable is the first of the per-device tables; device i has table
 	// SteerTable+i. Default 220000.

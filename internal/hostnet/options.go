@@ -32,8 +32,8 @@ func (o *Options) complete() error {
 	if o.Protocol < 5 || o.Protocol > 255 {
 		return fmt.Errorf("hostnet: route protocol %d is reserved or out of range", o.Protocol)
 	}
-	if o.Priority < 1 || o.Priority > 32765 {
-		return fmt.Errorf("hostnet: rule priority %d is not before the main table's 32766", o.Priority)
+	if o.Priority < 1 || o.Priority > 32765-stepPlace {
+		return fmt.Errorf("hostnet: rule priority %d leaves no room before the main table's 32766", o.Priority)
 	}
 	for _, t := range []int{o.Table, o.SteerTable} {
 		if t < 1 || t >= 252 && t <= 255 || t > 1<<31-MaxDevices {
@@ -47,9 +47,7 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Values within MarkMask. markSteer+i leads to the table of device i; the mark of
-// a packet that came in by device i is markSteer+i too once it is in (it only
-// serves the reverse path check there, where nothing else asks for it).
+// Values within MarkMask; markSteer+i leads to the table of device i.
 const (
 	markOwn    = 1 // our own sockets' packets: outside all policies
 	markBypass = 2 // classified, belongs to no protect policy: the host's routing

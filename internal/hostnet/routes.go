@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,37 +30,61 @@ type routeKey struct {
 
 func (r route) key() routeKey { return routeKey{r.table, r.dst} }
 
-// rule is one ip rule of ours.
+// rule is one ip rule of ours. In order of their priorities (from
+// Options.Priority on):
+//
+//	+0  packets marked for a device go to its table; lookups for packets of the
+//	    host without a mark of ours go to the hinted routes
+//	+1  packets that came in by a device of ours skip the next step
+//	+2  what is left with the mark of such packets are their reverse-path checks
+//	    (IPv4): these find the device by its table
+//	+3  the place to skip to
 type rule struct {
-	v6       bool
-	mark     uint32
-	fromHost bool // iif lo: lookups for packets of the host, and reverse-path checks
-	table    int
+	v6    bool
+	step  int
+	mark  uint32
+	iif   string
+	table int // 0 for a skip and its place
 }
 
-// rulesFor returns the rules that the plan's routes need.
+const (
+	stepRoute = iota
+	stepSkip
+	stepReverse
+	stepPlace
+)
+
+// rulesFor returns the rules that the plan's routes need, in the order in which
+// they can be added.
 func rulesFor(p *plan, o *Options) []rule {
-	var families [2]bool
-	tables := map[int]bool{}
+	tables := [2]map[int]bool{{}, {}}
 	for k := range p.routes {
-		families[familyOf(k.dst.Addr())] = true
-		tables[k.table] = true
+		tables[familyOf(k.dst.Addr())][k.table] = true
 	}
 	var rules []rule
-	for f, used := range families {
-		if !used {
+	for f, used := range tables {
+		if len(used) == 0 {
 			continue
 		}
 		v6 := f == 1
-		for i := range len(p.device) {
-			if t := o.SteerTable + i; tables[t] {
-				rules = append(rules,
-					rule{v6: v6, mark: o.mark(markSteer + i), table: t},
-					rule{v6: v6, mark: o.mark(markInside), fromHost: true, table: t})
+		if !v6 {
+			rules = append(rules, rule{step: stepPlace})
+			for d := range p.device {
+				rules = append(rules, rule{step: stepSkip, iif: d})
 			}
 		}
-		if tables[o.Table] {
-			rules = append(rules, rule{v6: v6, fromHost: true, table: o.Table})
+		for i := range len(p.device) {
+			t := o.SteerTable + i
+			if !used[t] {
+				continue
+			}
+			rules = append(rules, rule{v6: v6, mark: o.mark(markSteer + i), table: t})
+			if !v6 {
+				rules = append(rules, rule{step: stepReverse, mark: o.mark(markInside), table: t})
+			}
+		}
+		if used[o.Table] {
+			rules = append(rules, rule{v6: v6, iif: "lo", table: o.Table})
 		}
 	}
 	return rules
@@ -244,15 +269,19 @@ func parseRoute(nr *netlink.Route) route {
 
 func (f *fib) netlinkRule(r rule) *netlink.Rule {
 	nr := netlink.NewRule()
-	mask := f.opt.MarkMask
-	nr.Priority, nr.Table, nr.Mark, nr.Mask = f.opt.Priority, r.table, r.mark, &mask
-	nr.Protocol = uint8(f.opt.Protocol)
+	nr.Priority, nr.Protocol, nr.IifName = f.opt.Priority+r.step, uint8(f.opt.Protocol), r.iif
 	nr.Family = netlink.FAMILY_V4
 	if r.v6 {
 		nr.Family = netlink.FAMILY_V6
 	}
-	if r.fromHost {
-		nr.IifName = "lo"
+	switch {
+	case r.step == stepSkip:
+		nr.Goto = f.opt.Priority + stepPlace
+	case r.step == stepPlace:
+		nr.Type = nl.FR_ACT_NOP
+	default:
+		mask := f.opt.MarkMask
+		nr.Table, nr.Mark, nr.Mask = r.table, r.mark, &mask
 	}
 	return nr
 }
@@ -260,9 +289,11 @@ func (f *fib) netlinkRule(r rule) *netlink.Rule {
 // parseRule reads a rule of our protocol; one of another mask or priority comes
 // out unlike any that a plan has.
 func (f *fib) parseRule(nr *netlink.Rule) rule {
-	r := rule{v6: nr.Family == netlink.FAMILY_V6, mark: nr.Mark, fromHost: nr.IifName == "lo", table: nr.Table}
-	if nr.Mask == nil || *nr.Mask != f.opt.MarkMask || nr.Priority != f.opt.Priority {
-		r.table = -1
+	r := rule{v6: nr.Family == netlink.FAMILY_V6, step: nr.Priority - f.opt.Priority,
+		mark: nr.Mark, iif: nr.IifName, table: max(nr.Table, 0)}
+	if r.table != 0 && (nr.Mask == nil || *nr.Mask != f.opt.MarkMask) ||
+		r.step == stepSkip && nr.Goto != f.opt.Priority+stepPlace {
+		r.step = -1
 	}
 	return r
 }
