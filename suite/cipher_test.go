@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sort"
 	"strings"
 	"testing"
 
@@ -395,6 +396,32 @@ func TestRFC7296_2_17_KeyLengths(t *testing.T) {
 	if _, err := suite.NewCipher(encr(suite.EncrAESGCM16, 256), none, make(suite.Key, 36), make(suite.Key, 1)); !errors.Is(err, suite.ErrKeyLength) {
 		t.Errorf("key for no integrity: %v", err)
 	}
+}
+
+// FuzzCipherOpen cuts a hostile packet at any places. Nothing opens under a
+// random key, and nothing panics.
+func FuzzCipherOpen(f *testing.F) {
+	all := everyProtection()
+	sort.Slice(all, func(i, j int) bool { return all[i].String() < all[j].String() })
+	ciphers := make([]suite.Cipher, len(all))
+	for i, p := range all {
+		_, ciphers[i] = pair(f, p)
+		c := ciphers[i]
+		f.Add(uint8(i), uint8(8), uint8(c.IVLen()), uint8(c.ICVLen()), make([]byte, 8+c.IVLen()+32+c.ICVLen()))
+	}
+	f.Fuzz(func(t *testing.T, which, aadLen, ivLen, icvLen uint8, packet []byte) {
+		c := ciphers[int(which)%len(ciphers)]
+		cut := func(n uint8) []byte {
+			part := packet[:min(int(n), len(packet))]
+			packet = packet[len(part):]
+			return part
+		}
+		aad, iv := cut(aadLen), cut(ivLen)
+		text := packet[:max(0, len(packet)-int(icvLen))]
+		if c.Open(aad, iv, text, packet[len(text):], nil) {
+			t.Fatalf("%s opened a forgery", all[int(which)%len(all)])
+		}
+	})
 }
 
 func BenchmarkCipher(b *testing.B) {

@@ -29,9 +29,10 @@ var (
 	ErrKeyUsed     = errors.New("suite: key exchange already completed")
 )
 
-// NewKeyExchange makes the secret and public value of one side. Costs are from
-// 0.05 ms (Curve25519, ECP-256) over 1 ms (MODP-2048) to 30 ms (MODP-8192), for
-// the public and again for the shared value.
+// NewKeyExchange makes the secret and public value of one side. It and Shared cost
+// 0.03 to 0.06 ms each for ECP-256 and Curve25519, 0.2 to 1.5 ms for ECP-384,
+// Curve448, MODP-2048 and ECP-521, but 5 ms for MODP-3072 and up to 40 ms for
+// MODP-8192 (measured on one 2026 server core).
 func NewKeyExchange(id TransformID) (KeyExchange, error) {
 	switch id {
 	case KEECP256:

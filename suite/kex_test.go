@@ -209,6 +209,31 @@ func TestKeyExchange_Unknown(t *testing.T) {
 	}
 }
 
+// FuzzRespondKeyExchange gives any public value to the groups that are quick.
+func FuzzRespondKeyExchange(f *testing.F) {
+	quick := []suite.TransformID{suite.KEECP256, suite.KECurve25519, suite.KECurve448, suite.KEMODP1024, suite.KEECP384}
+	for i, id := range quick {
+		kx, err := suite.NewKeyExchange(id)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(i), kx.Public())
+		f.Add(uint8(i), make([]byte, suite.PublicLen(id)))
+	}
+	f.Fuzz(func(t *testing.T, which uint8, peer []byte) {
+		id := quick[int(which)%len(quick)]
+		public, shared, err := suite.RespondKeyExchange(id, peer)
+		switch {
+		case err != nil && !errors.Is(err, suite.ErrPublicValue):
+			t.Fatal(err)
+		case err == nil && (len(peer) != suite.PublicLen(id) || len(public) != len(peer)):
+			t.Fatalf("group %d: public values of %d and %d bytes", id, len(peer), len(public))
+		case err == nil && len(bytes.Trim(shared, "\x00")) == 0:
+			t.Fatalf("group %d: shared secret zero", id)
+		}
+	})
+}
+
 func BenchmarkKeyExchange(b *testing.B) {
 	for _, id := range allKE {
 		kx, err := suite.NewKeyExchange(id)

@@ -44,7 +44,7 @@ func (s Selected) KeyLengths() (enc, integ int, err error) { return KeyLengths(s
 // SelectOptions changes how Select chooses; the zero value is the ordinary case.
 type SelectOptions struct {
 	// PreferPeer follows the order of the peer's list rather than ours
-	// (strongSwan's proposal option charon.prefer_configured_proposals = no).
+	// (strongSwan: charon.prefer_configured_proposals = no).
 	PreferPeer bool
 	// IgnoreKE leaves key exchanges out of the comparison and of the result:
 	// the first Child SA takes its keys from the IKE SA (RFC 7296 §1.2).
@@ -53,6 +53,10 @@ type SelectOptions struct {
 	// group of the KE payload that the peer has already sent.
 	KE TransformID
 }
+
+// MaxProposals is how many proposals of a peer Select looks at: proposals carry
+// an 8-bit number that starts at 1 (RFC 7296 §3.3.1).
+const MaxProposals = 255
 
 // Select picks the first suite that ours and theirs have in common, by the rules
 // of RFC 7296 §2.7 and §3.3.6, and the index of the proposal in theirs.
@@ -67,6 +71,7 @@ type SelectOptions struct {
 //
 // The error is a *NoProposalError.
 func Select(ours, theirs []Proposal, opt SelectOptions) (Selected, int, error) {
+	theirs = theirs[:min(len(theirs), MaxProposals)]
 	if opt.PreferPeer {
 		for i := range theirs {
 			for j := range ours {

@@ -184,6 +184,31 @@ func TestNoProposalError_Explains(t *testing.T) {
 	}
 }
 
+// A stranger's message can hold thousands of proposals: the work is bounded.
+func TestSelect_Bounded(t *testing.T) {
+	ours := proposals(t, "ESP aes128gcm16")
+	bad := proposals(t, "ESP aes256gcm16")[0]
+	var theirs []suite.Proposal
+	for range suite.MaxProposals {
+		theirs = append(theirs, bad)
+	}
+	theirs[suite.MaxProposals-1] = ours[0]
+	if _, i, err := suite.Select(ours, theirs, suite.SelectOptions{}); err != nil || i != suite.MaxProposals-1 {
+		t.Errorf("the last proposal: %d, %v", i, err)
+	}
+	theirs = append([]suite.Proposal{bad}, theirs...)
+	if _, _, err := suite.Select(ours, theirs, suite.SelectOptions{}); err == nil {
+		t.Error("a proposal beyond the limit was looked at")
+	}
+	wide := suite.Proposal{Protocol: suite.ESP}
+	for i := range 5000 {
+		wide.Transforms = append(wide.Transforms, suite.Transform{Type: suite.TypeKE, ID: suite.TransformID(i)})
+	}
+	if _, _, err := suite.Select(ours, []suite.Proposal{wide}, suite.SelectOptions{}); err == nil || len(err.Error()) > 2000 {
+		t.Errorf("an explanation without bound: %v", err)
+	}
+}
+
 // FuzzSelect gives a peer's list of any transforms, in 5 bytes each. Whatever is
 // agreed on must be usable, and be offered by both.
 func FuzzSelect(f *testing.F) {
