@@ -43,7 +43,7 @@ check:
 	@scripts/govulncheck.sh
 
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/adit ./cmd/adit
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X adit.Version=$(VERSION)' -o bin/adit ./cmd/adit
 
 bench: setup
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./interop/...

@@ -19,8 +19,8 @@ type AditOptions struct {
 	Config string
 	// Race builds with the race detector (needs cgo and a C compiler).
 	Race bool
-	// StrongSwanConf is the text of strongswan.conf; empty: only the socket.
-	StrongSwanConf string
+	// Extra are further lines of the section charon of strongswan.conf.
+	Extra string
 	// Args are further arguments of `adit run`.
 	Args []string
 }
@@ -44,10 +44,18 @@ func Adit(l *lab.Lab, node string, o AditOptions) (*AditGateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := o.StrongSwanConf
-	if conf == "" {
-		conf = fmt.Sprintf("charon {\n\tplugins {\n\t\tvici {\n\t\t\tsocket = %s\n\t\t}\n\t}\n}\nswanctl {\n\tsocket = %s\n}\n", d.uri(), d.uri())
+	conf := fmt.Sprintf(`charon {
+	plugins {
+		vici {
+			socket = %[1]s
+		}
 	}
+	%[2]s
+}
+swanctl {
+	socket = %[1]s
+}
+`, d.uri(), o.Extra)
 	if err := os.WriteFile(d.path("strongswan.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
