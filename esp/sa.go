@@ -258,7 +258,7 @@ func (s *SA) Stats() ipsec.SAStats {
 	st := ipsec.SAStats{
 		Bytes: s.bytes.Load(), Packets: s.packets.Load(), Seq: s.seq.Load(),
 		Replayed: s.replayed.Load(), AuthFailed: s.authFailed.Load(),
-		SelectorMismatch: s.mismatched.Load(), Malformed: s.malformed.Load(),
+		SelectorMismatch: s.mismatched.Load(), Malformed: s.malformed.Load(), MTU: s.InnerMTU(),
 	}
 	if s.window != nil {
 		st.Seq = s.window.top.Load()

@@ -1,0 +1,266 @@
+package config_test
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"adit/conf"
+	"adit/ike"
+	"adit/internal/config"
+	"adit/ipsec"
+)
+
+const siteToSite = `
+tmpl { rekey_time = 2h }
+connections {
+  gw : tmpl {
+    version = 2
+    local_addrs  = 192.0.2.1
+    remote_addrs = 192.0.2.2, gw.example.net, 198.51.100.0/24, 203.0.113.5-203.0.113.9
+    proposals = aes256gcm16-prfsha384-ecp384, default
+    encap = auto
+    dpd_delay = 30s
+    keyingtries = 0
+    unique = replace
+    dscp = 101110
+    local { auth = psk
+      id = moon.example.net }
+    remote { auth = psk
+      id = sun@example.net }
+    children {
+      net {
+        local_ts = 10.1.0.0/16, fd01::/64[tcp/443]
+        remote_ts = 10.2.0.0/16
+        esp_proposals = aes128gcm16-x25519-esn
+        start_action = trap|start
+        close_action = restart
+        dpd_action = clear
+        life_time = 1h
+        rekey_bytes = 500m
+        tfc_padding = mtu
+        copy_dscp = no
+        copy_df = no
+        mode = tunnel
+      }
+      host { mode = transport }
+      lan { mode = pass
+        local_ts = 10.1.0.0/16
+        remote_ts = 10.1.0.0/16 }
+    }
+  }
+}
+secrets {
+  ike-sun { id-1 = moon.example.net
+    id-2 = sun@example.net
+    secret = 0x000102030405060708090a0b0c0d0e0f }
+  ike { secret = "plain text of a secret" }
+}
+`
+
+func decode(t *testing.T, text string) (*config.Model, error) {
+	t.Helper()
+	root, err := conf.ParseBytes("test.conf", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := config.LoadDaemon("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.Decode(root, d)
+}
+
+func TestDecode(t *testing.T) {
+	m, err := decode(t, siteToSite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := m.Peers[0]
+	if p.Name != "gw" || p.RekeyTime != 2*time.Hour || p.OverTime != 12*time.Minute || p.RandTime != 12*time.Minute ||
+		p.DPDDelay != 30*time.Second || p.Unique != ike.UniqueReplace || p.DSCP != 46 || p.Version != 2 || p.KeyingTries != 0 {
+		t.Errorf("connection: %+v", p)
+	}
+	if len(p.RemoteAddrs) != 4 || p.RemoteAddrs[1].Host != "gw.example.net" || p.RemoteAddrs[3].To != netip.MustParseAddr("203.0.113.9") {
+		t.Errorf("remote_addrs: %+v", p.RemoteAddrs)
+	}
+	if p.Proposals[0].String() != "IKE:AES_GCM_16_256/PRF_HMAC_SHA2_384/ECP_384" || len(p.Proposals) < 2 {
+		t.Errorf("proposals: %v", p.Proposals)
+	}
+	if got := p.Remote[0].ID.String(); got != "sun@example.net" {
+		t.Errorf("remote id %q", got)
+	}
+	c := p.Children[0]
+	if c.StartAction != ike.ActionTrap|ike.ActionStart || c.CloseAction != ike.ActionStart || c.DPDAction != ike.ActionNone ||
+		c.TFC != ipsec.TFCToMTU || c.CopyDSCP != ipsec.DSCPNone || c.DF != ipsec.DFClear || c.ReplayWindow != 4096 {
+		t.Errorf("child: %+v", c)
+	}
+	if c.Local[1].String() != "fd01::/64[tcp/443]" {
+		t.Errorf("local_ts %v", c.Local)
+	}
+	// strongSwan's rules: the soft bound is the hard one / 1.1, the hard one the soft one + 10 %.
+	if c.LifeTime != time.Hour || c.RekeyTime > 55*time.Minute || c.RekeyTime < 54*time.Minute || c.RandTime != c.LifeTime-c.RekeyTime {
+		t.Errorf("times %v %v %v", c.RekeyTime, c.LifeTime, c.RandTime)
+	}
+	if c.RekeyBytes != 500<<20 || c.LifeBytes != 500<<20+50<<20 {
+		t.Errorf("bytes %d %d", c.RekeyBytes, c.LifeBytes)
+	}
+	if h := p.Child("host"); h.Mode != ipsec.ModeTransport || !h.Local[0].IsDynamic() || h.RekeyTime != time.Hour {
+		t.Errorf("host: %+v", h)
+	}
+	if p.Child("lan").Action != ipsec.Bypass {
+		t.Error("mode = pass is no bypass policy")
+	}
+	if s := m.Secrets[0]; len(s.Key) != 16 || s.Key[15] != 15 || len(s.Owners) != 2 {
+		t.Errorf("secret: %v", s.Owners)
+	}
+	if s := m.Secrets[1]; string(s.Key) != "plain text of a secret" || len(s.Owners) != 0 {
+		t.Error("the second secret is wrong")
+	}
+}
+
+// Every error names file, line and option, and the nearest one that exists.
+func TestErrors(t *testing.T) {
+	conn := func(body string) string {
+		return "connections {\n gw {\n  local { auth = psk\n }\n  remote { auth = psk\n }\n" + body + "\n }\n}\n"
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"misspelt option", conn("  rekey_tme = 4h"), "test.conf:7: connections.gw.rekey_tme: unknown option; did you mean rekey_time?"},
+		{"misspelt section", conn("  childern { }"), "connections.gw.childern: unknown section; did you mean children?"},
+		{"misspelt child option", conn("  children {\n   net {\n    remote_tss = 10.0.0.0/8\n   }\n  }"), "test.conf:9: connections.gw.children.net.remote_tss: unknown option; did you mean remote_ts?"},
+		{"not yet", conn("  mobike = yes"), "adit does not support MOBIKE yet"},
+		{"not yet, off", conn("  mobike = no"), ""},
+		{"certificates", "connections {\n gw {\n  local { auth = pubkey\n }\n  remote { auth = psk\n }\n }\n}", "test.conf:3: connections.gw.local.auth: adit does not support auth = pubkey yet"},
+		{"no auth", "connections {\n gw {\n  remote { auth = psk\n }\n }\n}", "there is no local section"},
+		{"bad proposal", conn("  proposals = aes256gmc16-x25519"), "aes256gcm16"},
+		{"unauthenticated encryption", conn("  children {\n   net {\n    esp_proposals = aes256\n   }\n  }"), "integrity"},
+		{"bad action", conn("  children {\n   net {\n    dpd_action = strat\n   }\n  }"), "did you mean start?"},
+		{"marks", conn("  children {\n   net {\n    mark_in = 42\n   }\n  }"), "marks cannot work with a TUN device"},
+		{"IKEv1", conn("  version = 1"), "adit does not support IKEv1 yet"},
+		{"bad address", conn("  remote_addrs = 300.1.2.3"), `"300.1.2.3" is no address`},
+		{"bad time", conn("  rekey_time = 4 weeks"), "unit of time"},
+		{"soft after hard", conn("  children {\n   net {\n    rekey_time = 2h\n    life_time = 1h\n   }\n  }"), "rekey_time is longer than life_time"},
+		{"other secret", "secrets {\n eap-user {\n  secret = x\n }\n}", "test.conf:2: secrets.eap-user: adit does not support eap secrets yet"},
+		{"pools", "pools {\n p {\n  addrs = 10.0.0.0/24\n }\n}", "adit does not support pools yet"},
+		{"top level", "conections {\n}", "did you mean connections?"},
+		{"reqid", conn("  children {\n   net {\n    reqid = -1\n   }\n  }"), "reqid"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := decode(t, c.text)
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got error %v, want it to contain %q", err, c.want)
+			}
+		})
+	}
+}
+
+// All errors of a file are told at once.
+func TestAllErrors(t *testing.T) {
+	_, err := decode(t, "connections {\n gw {\n  versoin = 2\n  encapp = yes\n  local { auth = psk }\n  remote { auth = psk }\n }\n}\n")
+	if err == nil || !strings.Contains(err.Error(), "test.conf:3") || !strings.Contains(err.Error(), "test.conf:4") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	m, err := decode(t, `connections { gw {
+  proposals = aes128-sha1-modp1024
+  local { auth = psk }
+  remote { auth = psk }
+  } }
+secrets { ike { secret = short } }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	for _, w := range m.Warnings {
+		text += w.Text + "\n"
+	}
+	for _, want := range []string{"MODP_1024", "HMAC_SHA1", "can be guessed"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no warning about %s in:\n%s", want, text)
+		}
+	}
+}
+
+func TestSecretsReadableByOthers(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "swanctl.conf")
+	for mode, want := range map[os.FileMode]int{0o644: 1, 0o600: 0} {
+		if err := os.WriteFile(file, []byte("secrets {\n ike {\n secret = 0123456789abcdef0123\n }\n}\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		d, _ := config.LoadDaemon("")
+		m, err := config.Load(file, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Warnings) != want {
+			t.Errorf("mode %v: warnings %v", mode, m.Warnings)
+		}
+	}
+}
+
+func TestDaemon(t *testing.T) {
+	root, err := conf.ParseBytes("strongswan.conf", []byte(`charon { retransmit_timeout = 0.5
+  retransmit_tries = 3
+  keep_alive = 0
+  make_before_break = no
+  plugins { vici { socket = unix:///tmp/x } } }
+adit { retransmit_tries = 2 }`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := config.DecodeDaemon(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Retransmit.Timeout != 500*time.Millisecond || d.Retransmit.Tries != 2 || d.KeepAlive >= 0 || !d.BreakBeforeMake || d.VICISocket != "unix:///tmp/x" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestDecodeSecret(t *testing.T) {
+	b := conf.New("")
+	b.Set("type", "IKE")
+	b.Set("data", "key")
+	b.SetList("owners", "sun.example.net", "%any")
+	s, err := config.DecodeSecret(b)
+	if err != nil || string(s.Key) != "key" || len(s.Owners) != 1 {
+		t.Errorf("%v %v", s.Owners, err)
+	}
+	if _, err := config.DecodeSecret(conf.New("")); err == nil || err.Error() != "shared key type missing" {
+		t.Error(err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(siteToSite)
+	f.Add("connections { a { children { b { local_ts = dynamic[tcp/ssh-http] } } } }")
+	f.Fuzz(func(t *testing.T, text string) {
+		root, err := conf.ParseBytes("fuzz", []byte(text))
+		if err != nil {
+			return
+		}
+		d, _ := config.LoadDaemon("")
+		m, err := config.Decode(root, d)
+		if err == nil && m == nil {
+			t.Fatal("neither a model nor an error")
+		}
+		if _, err := config.DecodeDaemon(root); err != nil {
+			return
+		}
+	})
+}

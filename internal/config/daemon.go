@@ -1,0 +1,112 @@
+package config
+
+import (
+	"strconv"
+	"time"
+
+	"adit/conf"
+	"adit/ike"
+)
+
+// defaultVICI is strongSwan's socket.
+const defaultVICI = "unix:///var/run/charon.vici"
+
+// LoadDaemon reads a strongswan.conf; an empty path gives the defaults. Sections
+// charon and then adit count; what is not known there is left to strongSwan's other
+// programs.
+func LoadDaemon(path string) (Daemon, error) {
+	if path == "" {
+		return DecodeDaemon(conf.New(""))
+	}
+	root, err := conf.ParseFile(path)
+	if err != nil {
+		return Daemon{}, err
+	}
+	return DecodeDaemon(root)
+}
+
+// DecodeDaemon decodes the settings out of a tree.
+func DecodeDaemon(root *conf.Section) (Daemon, error) {
+	dm := Daemon{
+		VICISocket: defaultVICI, Port: 500, NATPort: 4500, RoutingTable: 220, RoutingTablePrio: 220, InstallRoutes: true,
+		Retransmit: ike.Retransmit{Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
+		KeepAlive:  20 * time.Second, HalfOpenTimeout: 30 * time.Second,
+		CookieThreshold: 30, CookieThresholdIP: 3, BlockThreshold: 5, DeleteRekeyedDelay: 5 * time.Second,
+		ReplayWindow: defaultReplayWindow, ReuseIKESA: true,
+	}
+	d := &decoder{}
+	for _, name := range []string{"charon", "adit"} {
+		s := root.Sub(name)
+		for _, o := range daemonOptions {
+			if v, ok := s.Get(o.name); ok {
+				d.fail(o.set(d, &dm, v))
+			}
+		}
+		if v, ok := s.Sub("plugins").Sub("vici").Get("socket"); ok {
+			dm.VICISocket = v.Text
+		}
+	}
+	return dm, d.err()
+}
+
+// daemonOptions are the values of section charon that adit reads.
+var daemonOptions = []option[Daemon]{
+	{name: "port", set: into(func(d *Daemon) *uint16 { return &d.Port }, portOf)},
+	{name: "port_nat_t", set: into(func(d *Daemon) *uint16 { return &d.NATPort }, portOf)},
+	{name: "routing_table", set: into(func(d *Daemon) *int { return &d.RoutingTable }, intOf)},
+	{name: "routing_table_prio", set: into(func(d *Daemon) *int { return &d.RoutingTablePrio }, intOf)},
+	{name: "install_routes", set: into(func(d *Daemon) *bool { return &d.InstallRoutes }, boolOf)},
+	{name: "reuse_ikesa", set: into(func(d *Daemon) *bool { return &d.ReuseIKESA }, boolOf)},
+	{name: "retransmit_timeout", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Timeout }, decimalSeconds)},
+	{name: "retransmit_limit", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Limit }, decimalSeconds)},
+	{name: "retransmit_base", set: into(func(d *Daemon) *float64 { return &d.Retransmit.Base }, func(v conf.Value) (float64, error) {
+		f, err := strconv.ParseFloat(v.Text, 64)
+		if err != nil || f < 1 || f > 100 {
+			return 0, v.Errorf("expected a number from 1 to 100, not %q", v.Text)
+		}
+		return f, nil
+	})},
+	{name: "retransmit_tries", set: into(func(d *Daemon) *int { return &d.Retransmit.Tries }, intOf)},
+	{name: "retransmit_jitter", set: into(func(d *Daemon) *int { return &d.Retransmit.Jitter }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(20)
+		return int(n), err
+	})},
+	{name: "keep_alive", set: func(_ *decoder, d *Daemon, v conf.Value) (err error) {
+		if d.KeepAlive, err = v.Duration(); d.KeepAlive == 0 {
+			d.KeepAlive = -1
+		}
+		return err
+	}},
+	{name: "half_open_timeout", set: into(func(d *Daemon) *time.Duration { return &d.HalfOpenTimeout }, durationOf)},
+	{name: "cookie_threshold", set: into(func(d *Daemon) *int { return &d.CookieThreshold }, intOf)},
+	{name: "cookie_threshold_ip", set: into(func(d *Daemon) *int { return &d.CookieThresholdIP }, intOf)},
+	{name: "block_threshold", set: into(func(d *Daemon) *int { return &d.BlockThreshold }, intOf)},
+	{name: "init_limit_half_open", set: into(func(d *Daemon) *int { return &d.InitLimit }, intOf)},
+	{name: "delete_rekeyed_delay", set: into(func(d *Daemon) *time.Duration { return &d.DeleteRekeyedDelay }, durationOf)},
+	{name: "retry_initiate_interval", set: into(func(d *Daemon) *time.Duration { return &d.RetryInitiate }, durationOf)},
+	{name: "make_before_break", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.BreakBeforeMake = !yes
+		return err
+	}},
+	{name: "prefer_configured_proposals", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.PreferPeer = !yes
+		return err
+	}},
+	{name: "replay_window", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
+}
+
+func intOf(v conf.Value) (int, error) {
+	n, err := v.Uint(1 << 31)
+	return int(n), err
+}
+
+// decimalSeconds reads a number of seconds that may have a fraction.
+func decimalSeconds(v conf.Value) (time.Duration, error) {
+	f, err := strconv.ParseFloat(v.Text, 64)
+	if err != nil || f < 0 || f > 1e6 {
+		return 0, v.Errorf("expected a number of seconds, not %q", v.Text)
+	}
+	return time.Duration(f * float64(time.Second)), nil
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"io"
+	"os"
+
+	"adit/conf"
+	"adit/ike"
+)
+
+// Load reads a swanctl.conf with all that it includes. All errors that it finds
+// are in the error, each with file and line. Files with secrets that others may
+// read give a warning.
+func Load(path string, daemon Daemon) (*Model, error) {
+	files := &recorder{Files: conf.OS}
+	root, err := conf.Parse(files, path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := Decode(root, daemon)
+	if err != nil {
+		return nil, err
+	}
+	holders := map[string]bool{}
+	for _, s := range m.Secrets {
+		holders[s.Pos.File] = true
+	}
+	for _, name := range files.opened {
+		if fi, err := os.Stat(name); err == nil && holders[name] && fi.Mode().Perm()&0o077 != 0 {
+			m.Warnings = append(m.Warnings, Warning{Pos: conf.Pos{File: name, Line: 1},
+				Text: "this file has secrets and others may read it (mode " + fi.Mode().Perm().String() + "): chmod 600 it"})
+		}
+	}
+	return m, nil
+}
+
+// recorder notes which files were read.
+type recorder struct {
+	conf.Files
+	opened []string
+}
+
+func (r *recorder) Open(name string) (io.ReadCloser, error) {
+	f, err := r.Files.Open(name)
+	if err == nil {
+		r.opened = append(r.opened, name)
+	}
+	return f, err
+}
+
+// Decode decodes a whole tree.
+func Decode(root *conf.Section, daemon Daemon) (*Model, error) {
+	d := &decoder{daemon: daemon}
+	m := &Model{}
+	top := []string{"connections", "secrets", "pools", "authorities"}
+	for v := range root.Values() {
+		d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, top))
+	}
+	sections(d, root, top, func(s *conf.Section) bool {
+		switch s.Name {
+		case "connections":
+			for v := range s.Values() {
+				d.fail(v.Errorf("a connection is a section: write %s { … }", v.Key))
+			}
+			for c := range s.Sections() {
+				m.Peers = append(m.Peers, d.decodePeer(c.Name, c))
+			}
+		case "secrets":
+			sections(d, s, []string{"ike"}, func(sub *conf.Section) bool {
+				sec, ok := d.decodeSecret(sub)
+				if ok {
+					m.Secrets = append(m.Secrets, sec)
+				}
+				return ok
+			})
+		case "pools", "authorities":
+			for sub := range s.Sections() {
+				d.failf(sub.Pos, "%s: adit does not support %s yet", sub.Path(), s.Name)
+			}
+		default:
+			return false
+		}
+		return true
+	})
+	m.Warnings = d.warnings
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// DecodeConn decodes the body of VICI's load-conn.
+func DecodeConn(name string, body *conf.Section, daemon Daemon) (*ike.Peer, error) {
+	d := &decoder{daemon: daemon}
+	p := d.decodePeer(name, body)
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}

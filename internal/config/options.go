@@ -1,0 +1,299 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"adit/conf"
+	"adit/ike"
+	"adit/ipsec"
+	"adit/suite"
+)
+
+// lifetimes keeps which times were given, because the defaults depend on it.
+type lifetimes struct{ rekey, life, random, reauth, over *uint64 }
+
+type peerDraft struct {
+	*ike.Peer
+	life lifetimes
+}
+
+type childDraft struct {
+	*ike.Child
+	time, bytes, packets lifetimes
+}
+
+// given wraps a parser of numbers for an option whose absence matters.
+func given[T any](field func(*T) **uint64, parse func(conf.Value) (uint64, error)) func(*decoder, *T, conf.Value) error {
+	return func(_ *decoder, t *T, v conf.Value) error {
+		n, err := parse(v)
+		*field(t) = &n
+		return err
+	}
+}
+
+func secondsOf(v conf.Value) (uint64, error) {
+	t, err := v.Duration()
+	return uint64(t), err
+}
+
+func bytesOf(v conf.Value) (uint64, error) { return v.Bytes() }
+
+func countOf(v conf.Value) (uint64, error) { return v.Uint(1<<64 - 1) }
+
+// into wraps a parser that stores its result in one field.
+func into[T, V any](field func(*T) *V, parse func(conf.Value) (V, error)) func(*decoder, *T, conf.Value) error {
+	return func(_ *decoder, t *T, v conf.Value) error {
+		x, err := parse(v)
+		if err == nil {
+			*field(t) = x
+		}
+		return err
+	}
+}
+
+func boolOf(v conf.Value) (bool, error)              { return v.Bool() }
+func durationOf(v conf.Value) (time.Duration, error) { return v.Duration() }
+
+func uint32Of(v conf.Value) (uint32, error) {
+	n, err := v.Uint(1<<32 - 1)
+	return uint32(n), err
+}
+
+func portOf(v conf.Value) (uint16, error) {
+	n, err := v.Uint(65535)
+	return uint16(n), err
+}
+
+// oneOf parses a word out of a list of alternatives.
+func oneOf[V any](words []string, vals []V) func(conf.Value) (V, error) {
+	return func(v conf.Value) (x V, err error) {
+		w, err := v.OneOf(words...)
+		for i := range words {
+			if words[i] == w && err == nil {
+				x = vals[i]
+			}
+		}
+		return x, err
+	}
+}
+
+// peerOptions are the values of a connection, all that strongSwan 6 knows.
+var peerOptions = []option[peerDraft]{
+	{name: "version", set: setVersion},
+	{name: "local_addrs", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.LocalAddrs }, addrSpecs)},
+	{name: "remote_addrs", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.RemoteAddrs }, addrSpecs)},
+	{name: "local_port", set: into(func(p *peerDraft) *uint16 { return &p.LocalPort }, portOf)},
+	{name: "remote_port", set: into(func(p *peerDraft) *uint16 { return &p.RemotePort }, portOf)},
+	{name: "proposals", set: func(d *decoder, p *peerDraft, v conf.Value) (err error) {
+		p.Proposals, err = proposals(d, suite.IKE, v)
+		return err
+	}},
+	{name: "vips"}, {name: "pools"},
+	{name: "aggressive", off: []string{"no"}, why: "IKEv1 is not supported yet"},
+	{name: "pull", off: []string{"yes"}, why: "IKEv1 is not supported yet"},
+	{name: "dscp", set: into(func(p *peerDraft) *uint8 { return &p.DSCP }, dscpOf)},
+	{name: "encap", set: into(func(p *peerDraft) *ike.EncapPolicy { return &p.Encap },
+		oneOf([]string{"auto", "yes", "no", "true", "false", "1", "0", "enabled", "disabled"}, []ike.EncapPolicy{ike.EncapAuto, ike.EncapYes, ike.EncapNo,
+			ike.EncapYes, ike.EncapNo, ike.EncapYes, ike.EncapNo, ike.EncapYes, ike.EncapNo}))},
+	{name: "mobike", off: []string{"no"}, why: "adit does not support MOBIKE yet; only mobike = no is possible"},
+	{name: "dpd_delay", set: into(func(p *peerDraft) *time.Duration { return &p.DPDDelay }, durationOf)},
+	{name: "dpd_timeout", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
+	{name: "fragmentation", off: []string{"no"}, why: "adit does not support IKE fragmentation yet; only fragmentation = no is possible"},
+	{name: "childless", off: []string{"never", "no"}, why: "adit does not support childless IKE SAs yet; only childless = never is possible"},
+	{name: "send_certreq", off: []string{"no"}}, {name: "send_cert", off: []string{"never"}}, {name: "ocsp", off: []string{"never"}},
+	{name: "keyingtries", set: into(func(p *peerDraft) *int { return &p.KeyingTries }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(1 << 30)
+		return int(n), err
+	})},
+	{name: "unique", set: into(func(p *peerDraft) *ike.UniquePolicy { return &p.Unique }, oneOf([]string{"no", "never", "replace", "keep"},
+		[]ike.UniquePolicy{ike.UniqueNo, ike.UniqueNever, ike.UniqueReplace, ike.UniqueKeep}))},
+	{name: "reauth_time", set: given(func(p *peerDraft) **uint64 { return &p.life.reauth }, secondsOf)},
+	{name: "rekey_time", set: given(func(p *peerDraft) **uint64 { return &p.life.rekey }, secondsOf)},
+	{name: "over_time", set: given(func(p *peerDraft) **uint64 { return &p.life.over }, secondsOf)},
+	{name: "rand_time", set: given(func(p *peerDraft) **uint64 { return &p.life.random }, secondsOf)},
+	{name: "ppk_id"}, {name: "ppk_required", off: []string{"no"}},
+	{name: "if_id_in", off: []string{"0"}}, {name: "if_id_out", off: []string{"0"}},
+	{name: "mediation", off: []string{"no"}}, {name: "mediated_by"}, {name: "mediation_peer"},
+}
+
+// authOptions are the values of a local* or remote* section.
+var authOptions = []option[authDraft]{
+	{name: "auth", set: setAuth},
+	{name: "id", set: func(_ *decoder, a *authDraft, v conf.Value) (err error) {
+		text, err := v.One()
+		if err != nil {
+			return err
+		}
+		if a.ID, err = ike.ParseIdentity(text); err != nil {
+			return v.Errorf("%v", err)
+		}
+		return nil
+	}},
+	{name: "round", set: func(_ *decoder, a *authDraft, v conf.Value) error {
+		n, err := v.Uint(255)
+		a.round = int(n)
+		return err
+	}},
+	{name: "certs"}, {name: "cacerts"}, {name: "pubkeys"}, {name: "cert_policy"}, {name: "groups"}, {name: "ca_id"},
+	{name: "aaa_id"}, {name: "eap_id"}, {name: "xauth_id"}, {name: "revocation", off: []string{"relaxed"}},
+}
+
+// childOptions are the values of a child, all that strongSwan 6 knows, and adit's mss_clamp.
+var childOptions = []option[childDraft]{
+	{name: "ah_proposals", why: "adit has no AH: it protects nothing that ESP with integrity does not"},
+	{name: "esp_proposals", set: func(d *decoder, c *childDraft, v conf.Value) (err error) {
+		c.Proposals, err = proposals(d, suite.ESP, v)
+		return err
+	}},
+	{name: "sha256_96", off: []string{"no"}},
+	{name: "local_ts", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Local }, selectors)},
+	{name: "remote_ts", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Remote }, selectors)},
+	{name: "rekey_time", set: given(func(c *childDraft) **uint64 { return &c.time.rekey }, secondsOf)},
+	{name: "life_time", set: given(func(c *childDraft) **uint64 { return &c.time.life }, secondsOf)},
+	{name: "rand_time", set: given(func(c *childDraft) **uint64 { return &c.time.random }, secondsOf)},
+	{name: "rekey_bytes", set: given(func(c *childDraft) **uint64 { return &c.bytes.rekey }, bytesOf)},
+	{name: "life_bytes", set: given(func(c *childDraft) **uint64 { return &c.bytes.life }, bytesOf)},
+	{name: "rand_bytes", set: given(func(c *childDraft) **uint64 { return &c.bytes.random }, bytesOf)},
+	{name: "rekey_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.rekey }, countOf)},
+	{name: "life_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.life }, countOf)},
+	{name: "rand_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.random }, countOf)},
+	{name: "updown"}, {name: "hostaccess", off: []string{"no"}},
+	{name: "mode", set: setMode},
+	{name: "policies", set: into(func(c *childDraft) *bool { return &c.Policies }, boolOf)},
+	{name: "policies_fwd_out", off: []string{"no"}},
+	{name: "dpd_action", set: into(func(c *childDraft) *ike.StartAction { return &c.DPDAction }, actionOf)},
+	{name: "start_action", set: into(func(c *childDraft) *ike.StartAction { return &c.StartAction }, actionOf)},
+	{name: "close_action", set: into(func(c *childDraft) *ike.StartAction { return &c.CloseAction }, actionOf)},
+	{name: "ipcomp", off: []string{"no"}},
+	{name: "inactivity", set: into(func(c *childDraft) *time.Duration { return &c.Inactivity }, durationOf)},
+	{name: "reqid", set: into(func(c *childDraft) *uint32 { return &c.ReqID }, uint32Of)},
+	{name: "priority", set: into(func(c *childDraft) *uint32 { return &c.Priority }, uint32Of)},
+	{name: "interface"},
+	{name: "mark_in", off: []string{"0", "0/0x00000000"}, why: noMarks}, {name: "mark_out", off: []string{"0", "0/0x00000000"}, why: noMarks},
+	{name: "mark_in_sa", off: []string{"no"}, why: noMarks},
+	{name: "set_mark_in", off: []string{"0", "0/0x00000000"}, why: noMarks}, {name: "set_mark_out", off: []string{"0", "0/0x00000000"}, why: noMarks},
+	{name: "if_id_in", off: []string{"0"}}, {name: "if_id_out", off: []string{"0"}},
+	{name: "label"}, {name: "label_mode", off: []string{"system"}},
+	{name: "tfc_padding", set: into(func(c *childDraft) *int { return &c.TFC }, tfcOf)},
+	{name: "replay_window", set: into(func(c *childDraft) *uint32 { return &c.ReplayWindow }, func(v conf.Value) (uint32, error) {
+		n, err := v.Uint(1 << 20)
+		return uint32(n), err
+	})},
+	{name: "per_cpu_sas", off: []string{"no"}}, {name: "hw_offload", off: []string{"no"}},
+	{name: "copy_df", set: into(func(c *childDraft) *ipsec.DFMode { return &c.DF }, func(v conf.Value) (ipsec.DFMode, error) {
+		yes, err := v.Bool()
+		if !yes {
+			return ipsec.DFClear, err
+		}
+		return ipsec.DFCopy, err
+	})},
+	{name: "copy_ecn", set: into(func(c *childDraft) *bool { return &c.CopyECN }, boolOf)},
+	{name: "copy_dscp", set: into(func(c *childDraft) *ipsec.DSCPCopy { return &c.CopyDSCP }, oneOf([]string{"out", "in", "yes", "no"},
+		[]ipsec.DSCPCopy{ipsec.DSCPOut, ipsec.DSCPIn, ipsec.DSCPBoth, ipsec.DSCPNone}))},
+	{name: "icmp", off: []string{"no"}},
+	{name: "mss_clamp", set: into(func(c *childDraft) *bool { return &c.MSSClamp }, boolOf)},
+}
+
+const noMarks = "marks cannot work with a TUN device, which sees packets after routing; use selectors or a route"
+
+func setVersion(_ *decoder, p *peerDraft, v conf.Value) error {
+	n, err := v.Uint(2)
+	if err == nil && n == 1 {
+		return v.Errorf("adit does not support IKEv1 yet; use 2 (or 0: initiate IKEv2, accept what is offered)")
+	}
+	p.Version = uint8(n)
+	return err
+}
+
+// dscpOf reads six binary digits, as strongSwan has it.
+func dscpOf(v conf.Value) (uint8, error) {
+	n, err := strconv.ParseUint(v.Text, 2, 6)
+	if err != nil || len(v.Text) != 6 || v.IsList {
+		return 0, v.Errorf("expected six binary digits such as 101110, not %q", v.Text)
+	}
+	return uint8(n), nil
+}
+
+// actionOf reads none, trap, start, their old names, and combinations with |.
+func actionOf(v conf.Value) (ike.StartAction, error) {
+	text, err := v.One()
+	if err != nil {
+		return 0, err
+	}
+	words := []string{"none", "clear", "hold", "trap", "route", "start", "restart"}
+	var a ike.StartAction
+	for part := range strings.SplitSeq(text, "|") {
+		switch strings.ToLower(strings.TrimSpace(part)) {
+		case "none", "clear":
+		case "trap", "route", "hold":
+			a |= ike.ActionTrap
+		case "start", "restart":
+			a |= ike.ActionStart
+		default:
+			return 0, v.Errorf("expected none, trap, start or trap|start, not %q%s", part, didYouMean(part, words))
+		}
+	}
+	return a, nil
+}
+
+func tfcOf(v conf.Value) (int, error) {
+	if v.Text == "mtu" && !v.IsList {
+		return ipsec.TFCToMTU, nil
+	}
+	n, err := v.Uint(65535)
+	return int(n), err
+}
+
+func setMode(_ *decoder, c *childDraft, v conf.Value) error {
+	w, err := v.OneOf("tunnel", "transport", "transport_proxy", "beet", "iptfs", "pass", "drop")
+	switch w {
+	case "tunnel":
+		c.Mode, c.Action = ipsec.ModeTunnel, ipsec.Protect
+	case "transport":
+		c.Mode, c.Action = ipsec.ModeTransport, ipsec.Protect
+	case "pass":
+		c.Action = ipsec.Bypass
+	case "drop":
+		c.Action = ipsec.Discard
+	case "transport_proxy", "beet", "iptfs":
+		return v.Errorf("adit does not support mode %s yet", w)
+	}
+	return err
+}
+
+func proposals(d *decoder, p suite.Protocol, v conf.Value) ([]suite.Proposal, error) {
+	list, err := suite.ParseProposals(p, v.Strings())
+	if err != nil {
+		return nil, v.Errorf("%v", err)
+	}
+	if len(list) == 0 {
+		return nil, v.Errorf("no proposal is given")
+	}
+	seen := map[suite.Transform]bool{}
+	for _, prop := range list {
+		for _, t := range prop.Weak() {
+			if !seen[t] {
+				seen[t] = true
+				d.warn(v.Pos, v.Path()+": "+t.String()+" is weak: "+t.Weakness())
+			}
+		}
+	}
+	return list, nil
+}
+
+func selectors(v conf.Value) ([]ipsec.Selector, error) {
+	var out []ipsec.Selector
+	for _, text := range v.Strings() {
+		s, err := ipsec.ParseSelector(text)
+		if err != nil {
+			return nil, v.Errorf("%v", err)
+		}
+		out = append(out, s)
+	}
+	if len(out) == 0 {
+		return nil, v.Errorf("no traffic selector is given")
+	}
+	return out, nil
+}

@@ -1,0 +1,229 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"adit/conf"
+	"adit/ike"
+	"adit/internal/gateway"
+	"adit/vici"
+)
+
+func addCounters(m *conf.Section, counters map[string]uint64) {
+	for _, name := range slices.Sorted(maps.Keys(counters)) {
+		m.Setf(name, "%d", counters[name])
+	}
+}
+
+// timed gives an action strongSwan's timeout: 0 waits for the end, a positive
+// number that many milliseconds, a negative one not at all.
+func timed(ctx context.Context, req *vici.Request) (_ context.Context, cancel func(), ms int) {
+	ms, _ = strconv.Atoi(req.Msg.Text("timeout"))
+	if ms > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
+		return ctx, cancel, ms
+	}
+	return ctx, func() {}, ms
+}
+
+// limitFollow is how many log lines wait for a client that reads slowly; more are lost to it.
+const limitFollow = 256
+
+// follow streams the log lines of an action to the client that asked for it.
+// concerns says which lines those are. Events come on the gateway's thread, which
+// must not wait for a client: a thread of the action's own writes them.
+func (c *controller) follow(req *vici.Request, concerns func(gateway.Record) bool) (stop func()) {
+	level := 1
+	if t := req.Msg.Text("loglevel"); t != "" {
+		level, _ = strconv.Atoi(t)
+	}
+	lines := make(chan gateway.Record, limitFollow)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for r := range lines {
+			if req.Emit("control-log", recordBody(r)) != nil {
+				return // the client is gone; the action goes on
+			}
+		}
+	}()
+	var mu sync.Mutex
+	closed := false
+	cancel := c.g.Subscribe(func(e ike.Event) {
+		r, ok := gateway.Describe(e)
+		if !ok || r.Level > level || !concerns(r) {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if closed {
+			return
+		}
+		select {
+		case lines <- r:
+		default:
+		}
+	})
+	return func() {
+		cancel()
+		mu.Lock()
+		closed = true
+		close(lines)
+		mu.Unlock()
+		<-done
+	}
+}
+
+func (c *controller) initiate(ctx context.Context, req *vici.Request) (*conf.Section, error) {
+	child, conn := req.Msg.Text("child"), req.Msg.Text("ike")
+	if child == "" && conn == "" {
+		return reply(errors.New("missing configuration name")), nil
+	}
+	kind, name := "CHILD_SA", child
+	if child == "" {
+		kind, name = "IKE_SA", conn
+	}
+	ctx, cancel, ms := timed(ctx, req)
+	defer cancel()
+	if ms < 0 {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			defer cancel()
+			_ = c.g.Initiate(ctx, conn, child) // the outcome is in the log
+		}()
+		return reply(nil), nil
+	}
+	owner := conn
+	if owner == "" {
+		owner = c.connOf(child)
+	}
+	defer c.follow(req, func(r gateway.Record) bool { return r.Name == owner || r.Name == "" })()
+	err := c.g.Initiate(ctx, conn, child)
+	switch {
+	case err == nil:
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("%s '%s' not established after %dms", kind, name, ms)
+	case errors.Is(err, gateway.ErrNotFound):
+		err = fmt.Errorf("%s config '%s' not found", kind, name)
+	default:
+		err = fmt.Errorf("establishing %s '%s' failed: %w", kind, name, err)
+	}
+	return reply(err), nil
+}
+
+func (c *controller) connOf(child string) string {
+	for _, p := range c.g.Conns() {
+		if p.Child(child) != nil {
+			return p.Name
+		}
+	}
+	return ""
+}
+
+func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Section, error) {
+	m := req.Msg
+	t := ike.Terminate{IKE: m.Text("ike"), Child: m.Text("child"), IKEID: number(m, "ike-id"), ChildID: number(m, "child-id"),
+		Force: m.Text("force") == "yes"}
+	if t.IKE == "" && t.Child == "" && t.IKEID == 0 && t.ChildID == 0 {
+		return reply(errors.New("missing terminate selector")), nil
+	}
+	ctx, cancel, ms := timed(ctx, req)
+	defer cancel()
+	defer c.follow(req, func(r gateway.Record) bool {
+		return (t.IKE == "" || r.Name == t.IKE) && (t.IKEID == 0 || r.ID == t.IKEID)
+	})()
+	if ms < 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Millisecond)
+		defer cancel()
+	}
+	matched, err := c.g.Terminate(ctx, t)
+	if ms < 0 && errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	done := matched
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		err, matched, done = errors.New("terminating SA failed"), max(matched, 1), 0
+	case err == nil && matched == 0 && ms >= 0:
+		err = errors.New("no matching SAs to terminate found")
+	}
+	out := conf.New("")
+	out.Set("success", map[bool]string{true: "yes", false: "no"}[err == nil])
+	out.Setf("matches", "%d", matched)
+	out.Setf("terminated", "%d", done)
+	if err != nil {
+		out.Set("errmsg", err.Error())
+	}
+	return out, nil
+}
+
+func (c *controller) rekey(ctx context.Context, req *vici.Request) (*conf.Section, error) {
+	m := req.Msg
+	r := ike.Rekey{IKE: m.Text("ike"), Child: m.Text("child"), IKEID: number(m, "ike-id"), ChildID: number(m, "child-id"),
+		Reauth: m.Text("reauth") == "yes"}
+	if r.IKE == "" && r.Child == "" && r.IKEID == 0 && r.ChildID == 0 {
+		return reply(errors.New("missing rekey selector")), nil
+	}
+	matched, err := c.g.Rekey(ctx, r)
+	if err == nil && matched == 0 {
+		err = errors.New("no matching SAs to rekey found")
+	}
+	out := reply(err)
+	out.Setf("matches", "%d", matched)
+	return out, nil
+}
+
+func (c *controller) loadConn(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	for body := range req.Msg.Sections() {
+		p, err := c.opt.Decode.Conn(body.Name, body)
+		if err == nil {
+			err = c.g.LoadConn(p)
+		}
+		if err != nil {
+			return reply(fmt.Errorf("loading connection '%s' failed: %w", body.Name, err)), nil
+		}
+	}
+	return reply(nil), nil
+}
+
+func (c *controller) unloadConn(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	name := req.Msg.Text("name")
+	if name == "" {
+		return reply(errors.New("unload: missing connection name")), nil
+	}
+	return reply(c.g.UnloadConn(name)), nil
+}
+
+func (c *controller) loadShared(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	s, err := c.opt.Decode.Secret(req.Msg)
+	if err == nil {
+		err = c.g.LoadSecret(s)
+	}
+	return reply(err), nil
+}
+
+func (c *controller) unloadShared(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	id := req.Msg.Text("id")
+	if id == "" {
+		return reply(errors.New("unique identifier missing")), nil
+	}
+	return reply(c.g.UnloadSecret(id)), nil
+}
+
+func (c *controller) getShared(context.Context, *vici.Request) (*conf.Section, error) {
+	m := conf.New("")
+	m.SetList("keys", c.g.SecretIDs()...)
+	return m, nil
+}
+
+func (c *controller) clearCreds(context.Context, *vici.Request) (*conf.Section, error) {
+	c.g.ClearSecrets()
+	return reply(nil), nil
+}

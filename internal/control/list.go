@@ -1,0 +1,270 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"adit/conf"
+	"adit/ike"
+	"adit/ipsec"
+	"adit/suite"
+	"adit/vici"
+)
+
+// listSAs streams one list-sa event for every IKE SA that the filter fits.
+func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Section, error) {
+	m := req.Msg
+	conn, id := m.Text("ike"), number(m, "ike-id")
+	child, childID := m.Text("child"), number(m, "child-id")
+	sas, err := c.g.SAs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	for _, sa := range sas {
+		if conn != "" && conn != sa.Name || id != 0 && id != sa.ID {
+			continue
+		}
+		body := conf.New("")
+		s := body.Add(sa.Name)
+		describeIKE(s, sa, now)
+		children, shown := s.Add("child-sas"), 0
+		for _, ch := range sa.Children {
+			if child != "" && child != ch.Name || childID != 0 && childID != ch.ID {
+				continue
+			}
+			c.describeChild(children.Add(fmt.Sprintf("%s-%d", ch.Name, ch.ID)), ch, now)
+			shown++
+		}
+		if (child != "" || childID != 0) && shown == 0 {
+			continue
+		}
+		if err := req.Emit("list-sa", body); err != nil {
+			return nil, err
+		}
+	}
+	return conf.New(""), nil
+}
+
+func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
+	s.Setf("uniqueid", "%d", sa.ID)
+	s.Setf("version", "%d", sa.Version)
+	s.Set("state", sa.State)
+	s.Set("local-host", sa.Local.Addr().String())
+	s.Setf("local-port", "%d", sa.Local.Port())
+	s.Set("local-id", sa.LocalID.String())
+	s.Set("remote-host", sa.Remote.Addr().String())
+	s.Setf("remote-port", "%d", sa.Remote.Port())
+	s.Set("remote-id", sa.RemoteID.String())
+	setYes(s, "initiator", sa.Initiator)
+	s.Setf("initiator-spi", "%016x", sa.SPIi)
+	s.Setf("responder-spi", "%016x", sa.SPIr)
+	setYes(s, "nat-local", sa.NATLocal)
+	setYes(s, "nat-remote", sa.NATRemote)
+	setYes(s, "nat-fake", sa.NATFake)
+	setYes(s, "nat-any", sa.NATLocal || sa.NATRemote || sa.NATFake)
+	describeSuite(s, sa.Suite)
+	if !sa.Established.IsZero() {
+		s.Setf("established", "%d", seconds(now.Sub(sa.Established)))
+		setIn(s, "rekey-time", sa.RekeyAt, now)
+		setIn(s, "reauth-time", sa.ReauthAt, now)
+	}
+	if len(sa.Tasks) > 0 {
+		s.SetList("tasks-active", sa.Tasks...)
+	}
+}
+
+func (c *controller) describeChild(s *conf.Section, ch ike.ChildInfo, now time.Time) {
+	s.Set("name", ch.Name)
+	s.Setf("uniqueid", "%d", ch.ID)
+	s.Setf("reqid", "%d", ch.ReqID)
+	s.Set("state", ch.State)
+	s.Set("mode", ch.Mode.String())
+	if ch.State != "CREATED" && ch.State != "INSTALLING" {
+		s.Set("protocol", "ESP")
+		setYes(s, "encap", ch.Encap)
+		s.Set("spi-in", ch.SPIIn.String())
+		s.Set("spi-out", ch.SPIOut.String())
+		if ch.IfID != 0 {
+			s.Setf("if-id-in", "%08x", ch.IfID)
+			s.Setf("if-id-out", "%08x", ch.IfID)
+		}
+		describeSuite(s, ch.Suite)
+		if ch.Suite.ESN() {
+			s.Set("esn", "1")
+		}
+		in, out := c.g.Query(ch.ID)
+		for _, d := range []struct {
+			dir string
+			st  ipsec.SAStats
+		}{{"in", in}, {"out", out}} {
+			s.Setf("bytes-"+d.dir, "%d", d.st.Bytes)
+			s.Setf("packets-"+d.dir, "%d", d.st.Packets)
+			if !d.st.LastUse.IsZero() {
+				s.Setf("use-"+d.dir, "%d", seconds(now.Sub(d.st.LastUse)))
+			}
+		}
+		setIn(s, "rekey-time", ch.RekeyAt, now)
+		setIn(s, "life-time", ch.ExpireAt, now)
+		s.Setf("install-time", "%d", seconds(now.Sub(ch.Installed)))
+	}
+	s.SetList("local-ts", selectorList(ch.LocalTS)...)
+	s.SetList("remote-ts", selectorList(ch.RemoteTS)...)
+}
+
+func setYes(s *conf.Section, key string, v bool) {
+	if v {
+		s.Set(key, "yes")
+	}
+}
+
+func setIn(s *conf.Section, key string, at, now time.Time) {
+	if !at.IsZero() {
+		s.Setf(key, "%d", seconds(at.Sub(now)))
+	}
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+// describeSuite adds the algorithms under strongSwan's keys; the key length has its own.
+func describeSuite(s *conf.Section, sel suite.Selected) {
+	for _, t := range []struct {
+		key, size string
+		t         suite.Transform
+	}{{"encr-alg", "encr-keysize", sel.Encr}, {"integ-alg", "integ-keysize", sel.Integ},
+		{"prf-alg", "", sel.PRF}, {"dh-group", "", sel.KE}} {
+		if t.t == (suite.Transform{}) || t.t.ID == 0 {
+			continue
+		}
+		s.Set(t.key, t.t.Name())
+		if t.size != "" && t.t.KeyBits != 0 {
+			s.Setf(t.size, "%d", t.t.KeyBits)
+		}
+	}
+}
+
+func selectorList(list []ipsec.Selector) []string {
+	out := make([]string, len(list))
+	for i, t := range list {
+		out[i] = t.String()
+	}
+	return out
+}
+
+func (c *controller) getConns(context.Context, *vici.Request) (*conf.Section, error) {
+	var names []string
+	for _, p := range c.g.Conns() {
+		names = append(names, p.Name)
+	}
+	m := conf.New("")
+	m.SetList("conns", names...)
+	return m, nil
+}
+
+// listConns streams one list-conn event for every loaded connection.
+func (c *controller) listConns(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	only := req.Msg.Text("ike")
+	for _, p := range c.g.Conns() {
+		if only != "" && only != p.Name {
+			continue
+		}
+		body := conf.New("")
+		describeConn(body.Add(p.Name), p)
+		if err := req.Emit("list-conn", body); err != nil {
+			return nil, err
+		}
+	}
+	return conf.New(""), nil
+}
+
+func describeConn(s *conf.Section, p *ike.Peer) {
+	s.SetList("local_addrs", addrList(p.LocalAddrs)...)
+	s.SetList("remote_addrs", addrList(p.RemoteAddrs)...)
+	s.Setf("local_port", "%d", p.LocalPort)
+	s.Setf("remote_port", "%d", p.RemotePort)
+	s.Set("version", [...]string{"IKEv1/2", "IKEv1", "IKEv2"}[p.Version%3])
+	s.Setf("reauth_time", "%d", seconds(p.ReauthTime))
+	s.Setf("rekey_time", "%d", seconds(p.RekeyTime))
+	s.Set("unique", [...]string{"UNIQUE_NO", "UNIQUE_NEVER", "UNIQUE_REPLACE", "UNIQUE_KEEP"}[p.Unique%4])
+	if p.DPDDelay > 0 {
+		s.Setf("dpd_delay", "%d", seconds(p.DPDDelay))
+	}
+	if p.DPDTimeout > 0 {
+		s.Setf("dpd_timeout", "%d", seconds(p.DPDTimeout))
+	}
+	describeAuth(s, "local", p.Local)
+	describeAuth(s, "remote", p.Remote)
+	children := s.Add("children")
+	for _, ch := range p.Children {
+		k := children.Add(ch.Name)
+		k.Set("mode", childMode(ch))
+		k.Setf("rekey_time", "%d", seconds(ch.RekeyTime))
+		k.Setf("rekey_bytes", "%d", ch.RekeyBytes)
+		k.Setf("rekey_packets", "%d", ch.RekeyPackets)
+		k.Set("dpd_action", action(ch.DPDAction))
+		k.Set("close_action", action(ch.CloseAction))
+		k.SetList("local-ts", selectorList(ch.Local)...)
+		k.SetList("remote-ts", selectorList(ch.Remote)...)
+		if ch.Priority != 0 {
+			k.Setf("priority", "%d", ch.Priority)
+		}
+	}
+}
+
+func describeAuth(s *conf.Section, side string, rounds []ike.AuthRound) {
+	for i, r := range rounds {
+		a := s.Add(side + "-" + strconv.Itoa(i+1))
+		a.Set("class", map[ike.AuthMethod]string{ike.AuthPSK: "pre-shared key"}[r.Method])
+		if r.ID != (ike.Identity{}) {
+			a.Set("id", r.ID.String())
+		}
+	}
+}
+
+func childMode(c *ike.Child) string {
+	switch c.Action {
+	case ipsec.Bypass:
+		return "PASS"
+	case ipsec.Discard:
+		return "DROP"
+	}
+	return c.Mode.String()
+}
+
+func action(a ike.StartAction) string {
+	var names []string
+	if a&ike.ActionTrap != 0 {
+		names = append(names, "trap")
+	}
+	if a&ike.ActionStart != 0 {
+		names = append(names, "start")
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, "|")
+}
+
+func addrList(specs []ike.AddrSpec) []string {
+	if len(specs) == 0 {
+		return []string{"%any"}
+	}
+	out := make([]string, len(specs))
+	for i, a := range specs {
+		switch {
+		case a.Any:
+			out[i] = "%any"
+		case a.Host != "":
+			out[i] = a.Host
+		case a.From == a.To:
+			out[i] = a.From.String()
+		default:
+			sel := ipsec.Selector{From: a.From, To: a.To, PortTo: 65535}
+			out[i] = strings.Replace(sel.String(), "..", "-", 1)
+		}
+	}
+	return out
+}

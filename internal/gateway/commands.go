@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"adit/ike"
+)
+
+// ErrBusy is returned when a bounded queue of the gateway is full.
+var ErrBusy = errors.New("the gateway is too busy")
+
+// ErrNotFound is wrapped by errors about configurations that are not loaded.
+var ErrNotFound = errors.New("not found")
+
+// Initiate brings up the child (with its IKE SA), or with an empty child only the
+// IKE SA of the connection, and waits for the end of it or of ctx. With an empty
+// conn the first connection that has such a child is meant.
+func (g *Gateway) Initiate(ctx context.Context, conn, child string) error {
+	peer, err := g.inv.find(conn, child)
+	if err != nil {
+		return err
+	}
+	done, err := g.await(ctx, func(id ike.CommandID) ike.Command {
+		return ike.Initiate{ID: id, Peer: peer, Child: child}
+	})
+	if err != nil {
+		return err
+	}
+	return done.Err
+}
+
+// Terminate closes the SAs that t selects and waits; it returns how many there were.
+func (g *Gateway) Terminate(ctx context.Context, t ike.Terminate) (matched int, err error) {
+	done, err := g.await(ctx, func(id ike.CommandID) ike.Command { t.ID = id; return t })
+	if err != nil {
+		return 0, err
+	}
+	return done.Matched, done.Err
+}
+
+// Rekey starts the replacement of the SAs that r selects, without waiting for
+// its end; it returns how many there are.
+func (g *Gateway) Rekey(ctx context.Context, r ike.Rekey) (matched int, err error) {
+	sas, err := g.SAs(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, sa := range sas {
+		if r.IKE != "" && r.IKE != sa.Name || r.IKEID != 0 && r.IKEID != sa.ID || sa.State != "ESTABLISHED" && sa.State != "REKEYING" {
+			continue
+		}
+		if r.Child == "" && r.ChildID == 0 {
+			matched++
+			continue
+		}
+		for _, c := range sa.Children {
+			if (r.Child == "" || r.Child == c.Name) && (r.ChildID == 0 || r.ChildID == c.ID) && c.State == "INSTALLED" {
+				matched++
+			}
+		}
+	}
+	if matched > 0 && !g.shard.command(r) {
+		return 0, ErrBusy
+	}
+	return matched, nil
+}
+
+// await sends a command and waits for its CommandDone.
+func (g *Gateway) await(ctx context.Context, build func(ike.CommandID) ike.Command) (ike.CommandDone, error) {
+	id := ike.CommandID(g.lastCommand.Add(1))
+	ch := make(chan ike.CommandDone, 1)
+	g.waitMu.Lock()
+	g.waiting[id] = ch
+	g.waitMu.Unlock()
+	defer func() {
+		g.waitMu.Lock()
+		delete(g.waiting, id)
+		g.waitMu.Unlock()
+	}()
+	if !g.shard.command(build(id)) {
+		return ike.CommandDone{}, ErrBusy
+	}
+	select {
+	case d := <-ch:
+		return d, nil
+	case <-g.down:
+		return ike.CommandDone{}, errors.New("the gateway is shutting down")
+	case <-ctx.Done():
+		return ike.CommandDone{}, ctx.Err()
+	}
+}
+
+func notFound(kind, name string) error {
+	return fmt.Errorf("%s config '%s' %w", kind, name, ErrNotFound)
+}

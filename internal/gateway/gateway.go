@@ -1,0 +1,167 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"adit/ike"
+	"adit/internal/config"
+	"adit/internal/hostnet"
+	"adit/ipsec"
+)
+
+// Transport sends IKE messages and knows the host's addresses.
+type Transport interface {
+	// Send transmits one message; it never blocks for long and copies what it keeps.
+	// A datagram of one byte is a NAT keepalive.
+	Send(ike.Datagram) error
+	// SourceFor is the local address that the host would use towards remote.
+	SourceFor(remote netip.Addr) (netip.Addr, error)
+}
+
+// Host changes the host's routing and packet filter to a wanted state.
+type Host interface {
+	Apply(hostnet.State) error
+}
+
+// Options are what a gateway is made of. Dataplane, Transport, Log and Versions
+// are needed; Host is nil where nothing of the host may be touched.
+type Options struct {
+	Daemon    config.Daemon
+	Dataplane ipsec.Dataplane
+	Transport Transport
+	Host      Host
+	Device    string // the data plane's device, for routes and the guard
+	Log       *slog.Logger
+	Versions  []ike.Version
+	// ForceEncap: the data plane prefers ESP in UDP (see ike.Config).
+	ForceEncap bool
+	// KeyLog receives every key that the engine exports; nil unless the operator
+	// asked for it with the unsafe option.
+	KeyLog func(ike.ExportKeys)
+	// Resolver overrides the system's resolver, in tests.
+	Resolver func(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// Gateway is a running gateway. Its methods are safe for concurrent use.
+type Gateway struct {
+	opt     Options
+	started time.Time
+	shard   *shard
+	pool    *pool
+	bus     bus
+	host    hostWorker
+	inv     inventory
+
+	lastCommand atomic.Uint64
+	waitMu      sync.Mutex
+	waiting     map[ike.CommandID]chan ike.CommandDone
+	down        chan struct{} // closed when the engine has ended its shutdown
+	downOnce    sync.Once
+	wg          sync.WaitGroup
+	stopShard   context.CancelFunc
+}
+
+// New makes a gateway; nothing happens before Start.
+func New(o Options) (*Gateway, error) {
+	if o.Dataplane == nil || o.Transport == nil || o.Log == nil || len(o.Versions) == 0 {
+		return nil, errors.New("gateway: data plane, transport, log and an IKE version are needed")
+	}
+	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{})}
+	g.inv.init()
+	g.pool = newPool(max(1, runtime.GOMAXPROCS(0)-1))
+	g.shard = newShard(g)
+	g.host.init(g)
+	g.bus.subscribe(g.complete)
+	g.bus.subscribe(logSink(o.Log))
+	return g, nil
+}
+
+// Start runs the gateway until Shutdown.
+func (g *Gateway) Start() {
+	g.started = time.Now()
+	ctx, cancel := context.WithCancel(context.Background())
+	g.stopShard = cancel
+	g.opt.Dataplane.Events(g.shard.dataplane)
+	for _, run := range []func(context.Context){g.shard.run, g.host.run, g.pool.run} {
+		g.wg.Go(func() { run(ctx) })
+	}
+}
+
+// Started is when Start was called.
+func (g *Gateway) Started() time.Time { return g.started }
+
+// Datagram takes one IKE message from the network. It never blocks: when the
+// gateway cannot keep up, first messages are dropped and counted before others.
+// The data is copied.
+func (g *Gateway) Datagram(d ike.Datagram) { g.shard.datagram(d) }
+
+// Subscribe has every event delivered to f, on the gateway's own thread: f must
+// not block. The returned function ends it.
+func (g *Gateway) Subscribe(f func(ike.Event)) (cancel func()) { return g.bus.subscribe(f) }
+
+// SAs is a snapshot of all IKE SAs with their Child SAs, oldest first.
+func (g *Gateway) SAs(ctx context.Context) ([]ike.SAInfo, error) {
+	var out []ike.SAInfo
+	err := g.shard.call(ctx, func(e *ike.Engine) { out = e.SAs() })
+	return out, err
+}
+
+// Query reads the data plane's counters of a Child SA.
+func (g *Gateway) Query(child uint32) (in, out ipsec.SAStats) {
+	in, _ = g.opt.Dataplane.Query(ipsec.SARef{Child: child, Dir: ipsec.In})
+	out, _ = g.opt.Dataplane.Query(ipsec.SARef{Child: child, Dir: ipsec.Out})
+	return in, out
+}
+
+// Stats are numbers of the running gateway for people and metrics.
+type Stats struct {
+	Engine                 ike.Stats
+	DatagramsDropped       uint64 // mailbox full
+	JobsWaiting, JobsTotal int
+	Workers, WorkersIdle   int
+}
+
+// Stats reads the numbers.
+func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
+	var s Stats
+	err := g.shard.call(ctx, func(e *ike.Engine) { s.Engine = e.Stats() })
+	s.DatagramsDropped = g.shard.dropped.Load()
+	s.JobsWaiting, s.JobsTotal = g.pool.waiting(), int(g.shard.outstanding.Load())
+	s.Workers, s.WorkersIdle = g.pool.size, g.pool.size-int(g.pool.busy.Load())
+	return s, err
+}
+
+// Shutdown sends Deletes to all peers, waits a few seconds at most for their
+// answers, and stops. SAs, policies and host state are removed.
+func (g *Gateway) Shutdown() {
+	g.shard.command(ike.Shutdown{Grace: shutdownGrace})
+	select {
+	case <-g.down:
+	case <-time.After(shutdownGrace + time.Second):
+	}
+	g.inv.clear(g)
+	g.stopShard()
+	g.wg.Wait()
+}
+
+// complete hands the end of a command to whoever waits for it.
+func (g *Gateway) complete(e ike.Event) {
+	switch e := e.(type) {
+	case ike.CommandDone:
+		g.waitMu.Lock()
+		if ch := g.waiting[e.ID]; ch != nil {
+			delete(g.waiting, e.ID)
+			ch <- e
+		}
+		g.waitMu.Unlock()
+	case ike.ShutdownDone:
+		g.downOnce.Do(func() { close(g.down) })
+	}
+}

@@ -1,0 +1,80 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// pool runs computations on at most cores − 1 threads, and questions to the
+// outside on threads of their own, both bounded: what does not fit is refused,
+// never waited for. A panic in a job ends that job only.
+type pool struct {
+	size int
+	jobs chan func()
+	busy atomic.Int64
+	asks chan struct{} // a token for every question under way
+}
+
+func newPool(size int) *pool {
+	return &pool{size: size, jobs: make(chan func(), limitComputes), asks: make(chan struct{}, limitAsks)}
+}
+
+func (p *pool) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for range p.size {
+		wg.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case job := <-p.jobs:
+					p.busy.Add(1)
+					job()
+					p.busy.Add(-1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (p *pool) waiting() int { return len(p.jobs) }
+
+func (p *pool) submit(job func(), failed func(error)) bool {
+	select {
+	case p.jobs <- func() { guarded(job, failed) }:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *pool) ask(job func(), failed func(error)) bool {
+	select {
+	case p.asks <- struct{}{}:
+		go func() {
+			defer func() { <-p.asks }()
+			guarded(job, failed)
+		}()
+		return true
+	default:
+		return false
+	}
+}
+
+func guarded(job func(), failed func(error)) {
+	defer func() {
+		if v := recover(); v != nil {
+			failed(fmt.Errorf("internal error: %v", v))
+		}
+	}()
+	job()
+}
+
+func systemResolver(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}

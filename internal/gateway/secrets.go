@@ -1,0 +1,100 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"adit/ike"
+	"adit/internal/config"
+	"adit/suite"
+)
+
+type secret struct {
+	config.Secret
+	source Source
+}
+
+// LoadSecret adds a pre-shared key, or replaces the one of the same ID that VICI loaded.
+func (g *Gateway) LoadSecret(s config.Secret) error {
+	v := &g.inv
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, old := range v.secrets {
+		if s.ID != "" && old.ID == s.ID {
+			v.secrets[i] = secret{s, old.source}
+			return nil
+		}
+	}
+	if len(v.secrets) >= limitSecrets {
+		return fmt.Errorf("more than %d secrets", limitSecrets)
+	}
+	v.secrets = append(v.secrets, secret{s, FromVICI})
+	return nil
+}
+
+// UnloadSecret forgets the key of that ID.
+func (g *Gateway) UnloadSecret(id string) error {
+	v := &g.inv
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := len(v.secrets)
+	v.secrets = slices.DeleteFunc(v.secrets, func(s secret) bool { return s.ID == id && id != "" })
+	if len(v.secrets) == n {
+		return fmt.Errorf("shared key '%s' %w", id, ErrNotFound)
+	}
+	return nil
+}
+
+// SecretIDs are the names of the loaded keys.
+func (g *Gateway) SecretIDs() []string {
+	v := &g.inv
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var ids []string
+	for _, s := range v.secrets {
+		if s.ID != "" {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+// ClearSecrets forgets every key.
+func (g *Gateway) ClearSecrets() {
+	v := &g.inv
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.secrets = nil
+}
+
+// keys are the pre-shared keys that fit both identities, best first: one whose
+// owners name the peer goes before one whose owners name only us, and that
+// before one that is everybody's. Keys with owners that name neither don't fit.
+func (v *inventory) keys(q ike.PSKLookup) []suite.Key {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	type fit struct {
+		key         suite.Key
+		peer, local int
+	}
+	var fits []fit
+	for _, s := range v.secrets {
+		f := fit{key: s.Key}
+		for _, o := range s.Owners {
+			f.peer = max(f.peer, q.RemoteID.Match(o))
+			f.local = max(f.local, q.LocalID.Match(o))
+		}
+		if len(s.Owners) == 0 || f.peer > 0 || f.local > 0 {
+			fits = append(fits, f)
+		}
+	}
+	slices.SortStableFunc(fits, func(a, b fit) int {
+		return cmp.Or(cmp.Compare(b.peer, a.peer), cmp.Compare(b.local, a.local))
+	})
+	out := make([]suite.Key, len(fits))
+	for i, f := range fits {
+		out[i] = append(suite.Key(nil), f.key...)
+	}
+	return out
+}
