@@ -242,3 +242,26 @@ func TestIperfAndInject(t *testing.T) {
 		t.Errorf("tcpdump reads our pcap as %q, %v", out, err)
 	}
 }
+
+// The sender and the receiver lose nothing themselves at the rate of the load
+// tests, also through the forwarder.
+func TestFlowItselfIsLossless(t *testing.T) {
+	for name, m := range map[string]lab.Middle{"direct": lab.Direct, "impaired": lab.Impaired} {
+		t.Run(name, func(t *testing.T) {
+			l := lab.ForTest(t, "lbf", lab.Options{Middle: m})
+			allow(t, l)
+			f, err := l.StartFlow(lab.Flow{From: lab.LeftHost, To: lab.RightHost, Src: l.L.Host4, Dst: l.R.Host4, Rate: 20000, Size: 200})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := lab.Poll(10*time.Second, func() (bool, error) { return f.Received() >= 20000, nil }); err != nil {
+				t.Error(err)
+			}
+			r := f.Stop()
+			t.Log(r)
+			if r.Lost()+r.Duplicated+r.Reordered+r.Corrupt+r.SendErrors != 0 {
+				t.Errorf("unimpaired: %v", r)
+			}
+		})
+	}
+}
