@@ -7,7 +7,8 @@ import "sync/atomic"
 // whose bits are in its lower half. As block number and bits change in one atomic
 // step, a number once taken is either found in its slot or the slot already
 // belongs to a later block, and both refuse it: goroutines need no lock, and no
-// interleaving takes a packet twice.
+// interleaving takes a packet twice. Block numbers are compared modulo 2^32: a
+// slot passed over for 2^36 packets would refuse, never repeat.
 type window struct {
 	size  uint64 // packets; 0: no protection, top alone is kept
 	top   atomic.Uint64

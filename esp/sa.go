@@ -262,6 +262,8 @@ func (s *SA) Stats() ipsec.SAStats {
 	}
 	if s.window != nil {
 		st.Seq = s.window.top.Load()
+	} else {
+		st.MTU = s.InnerMTU()
 	}
 	return st
 }
