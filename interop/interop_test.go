@@ -122,7 +122,7 @@ func (p *path) daemon(node string, k kind, s settings) peer.Gateway {
 	var g peer.Gateway
 	var err error
 	if k == adit {
-		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon})
+		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Race: os.Getenv("ADIT_LONG") != ""})
 	} else {
 		g, err = peer.StrongSwan(p.Lab, node, peer.StrongSwanOptions{Extra: s.charon})
 	}
