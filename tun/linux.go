@@ -186,8 +186,6 @@ func (t *Linux) probe(fd int) error {
 	hasTSO := hasUSO || unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso) == nil
 	t.offload.TSO = hasTSO && !t.opts.NoTSO
 	t.offload.USO = hasUSO && !t.opts.NoUSO
-	t.offload.Coalesce = hasTSO && !t.opts.NoCoalesce
-	t.offload.CoalesceUDP = hasUSO && !t.opts.NoCoalesce
 	mask := 0
 	if t.offload.TSO {
 		mask |= tso
