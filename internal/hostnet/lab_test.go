@@ -96,7 +96,7 @@ func newLab(t *testing.T) *lab {
 func newAgent(t *testing.T, ns string) *agent {
 	t.Helper()
 	a := &agent{t: t, ns: ns, cmd: exec.Command("ip", "netns", "exec", ns, os.Args[0])}
-	a.cmd.Env = append(os.Environ(), "HOSTNET_AGENT=1")
+	a.cmd.Env = append(os.Environ(), "HOSTNET_AGENT=1", "GORACE=atexit_sleep_ms=0")
 	a.cmd.Stderr = os.Stderr
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
@@ -170,10 +170,6 @@ func (l *lab) where(from *agent, p packet) []string {
 	l.t.Helper()
 	return l.places(p, func(ps ...packet) { from.ok(request{Op: "send", Packets: ps}) })
 }
-
-// marker is a packet that no policy concerns and that goes the way of the
-// packet before it.
-var markerPort = uint16(40000)
 
 func (l *lab) places(p packet, send func(...packet)) []string {
 	l.t.Helper()

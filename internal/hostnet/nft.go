@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,16 +19,24 @@ import (
 type ruler struct {
 	opt   *Options
 	table *nftables.Table
-	gen   uint64
-	known bool // have mirrors the kernel
+	epoch uint64 // of the program's names; a new one starts from nothing
+	known bool   // have mirrors the kernel
 	have  inventory
 	ids   map[string]string // counter name → policy ID
 }
 
-// inventory lists what our table has, so that a transaction can name it.
+// inventory lists what our table has, so that a transaction can name it. What a
+// dead instance left is known by name only: its chains' and maps' content is
+// unlike any of ours.
 type inventory struct {
-	exists                        bool
-	bases, chains, maps, counters []string
+	bases    map[string]string // name → digest of the rules
+	chains   map[string]bool
+	maps     map[string][]jump
+	counters map[string]bool
+}
+
+func newInventory() inventory {
+	return inventory{map[string]string{}, map[string]bool{}, map[string][]jump{}, map[string]bool{}}
 }
 
 // socketBuffer is for a netlink socket's buffers in bytes: a transaction of
@@ -55,7 +64,7 @@ func (r *ruler) conn() (*nftables.Conn, error) {
 
 // look reads the inventory of our table, possibly of a dead instance.
 func (r *ruler) look() error {
-	r.have, r.known = inventory{}, false
+	r.have, r.known = newInventory(), false
 	c, err := r.conn()
 	if err != nil {
 		return err
@@ -64,9 +73,8 @@ func (r *ruler) look() error {
 	if err != nil {
 		return err
 	}
-	r.have.exists = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
-	r.known = true
-	if !r.have.exists {
+	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }) {
+		r.known = true
 		return nil
 	}
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
@@ -78,10 +86,10 @@ func (r *ruler) look() error {
 			continue
 		}
 		if ch.Hooknum != nil {
-			r.have.bases = append(r.have.bases, ch.Name)
+			r.have.bases[ch.Name] = ""
 		} else {
-			r.have.chains = append(r.have.chains, ch.Name)
-			r.noteGeneration(ch.Name)
+			r.have.chains[ch.Name] = true
+			r.noteEpoch(ch.Name)
 		}
 	}
 	sets, err := c.GetSets(r.table)
@@ -89,8 +97,8 @@ func (r *ruler) look() error {
 		return err
 	}
 	for _, s := range sets {
-		r.have.maps = append(r.have.maps, s.Name)
-		r.noteGeneration(s.Name)
+		r.have.maps[s.Name] = nil
+		r.noteEpoch(s.Name)
 	}
 	objs, err := c.GetNamedObjects(r.table)
 	if err != nil {
@@ -98,84 +106,89 @@ func (r *ruler) look() error {
 	}
 	for _, o := range objs {
 		if n, ok := o.(*nftables.NamedObj); ok && n.Type == nftables.ObjTypeCounter {
-			r.have.counters = append(r.have.counters, n.Name)
+			r.have.counters[n.Name] = true
 		}
 	}
+	r.epoch++
+	r.known = true
 	return nil
 }
 
-// noteGeneration keeps our names apart from those in the table.
-func (r *ruler) noteGeneration(name string) {
+// noteEpoch keeps our names apart from those in the table.
+func (r *ruler) noteEpoch(name string) {
 	if _, rest, ok := strings.Cut(name, "_"); ok {
-		var gen uint64
-		if n, _ := fmt.Sscanf(rest, "%d", &gen); n == 1 && gen > r.gen {
-			r.gen = gen
+		var epoch uint64
+		if n, _ := fmt.Sscanf(rest, "%d", &epoch); n == 1 && epoch > r.epoch {
+			r.epoch = epoch
 		}
 	}
 }
 
-// install replaces the table's content by the plan's program.
+// install makes the plan's program the table's content, changing only what is
+// different.
 func (r *ruler) install(p *plan) error {
 	err := r.replace(p)
 	if err == nil {
 		return nil
 	}
 	// Somebody changed the table behind our back, or flushed the whole ruleset:
-	// look again, once.
+	// look again, once, and start from nothing.
 	if lookErr := r.look(); lookErr != nil {
 		return errors.Join(err, lookErr)
 	}
 	return r.replace(p)
 }
 
-func (r *ruler) replace(p *plan) error {
-	if !r.known {
-		if err := r.look(); err != nil {
-			return err
-		}
+// check makes sure that the table is still there.
+func (r *ruler) check(c *nftables.Conn) error {
+	if r.known && len(r.have.bases) > 0 {
+		chains, err := c.ListChain(r.table, baseArriving)
+		r.known = err == nil && chains != nil
 	}
+	if r.known {
+		return nil
+	}
+	return r.look()
+}
+
+func (r *ruler) replace(p *plan) error {
 	c, err := r.conn()
 	if err != nil {
 		return err
 	}
-	r.gen++
-	prog := buildProgram(p, r.opt, r.gen)
+	if err := r.check(c); err != nil {
+		return err
+	}
+	prog := buildProgram(p, r.opt, r.epoch)
+	next := newInventory()
 	c.AddTable(r.table)
-	r.clear(c, prog)
-	next := inventory{exists: true}
 	for name := range prog.counters {
-		if !slices.Contains(r.have.counters, name) {
-			c.AddObj(&nftables.NamedObj{Table: r.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+		if !r.have.counters[name] {
+			c.AddObj(r.counter(name))
 		}
-		next.counters = append(next.counters, name)
+		next.counters[name] = true
 	}
 	for _, ch := range prog.chains {
-		kc := c.AddChain(&nftables.Chain{Table: r.table, Name: ch.name})
-		for _, e := range ch.rules {
-			c.AddRule(&nftables.Rule{Table: r.table, Chain: kc, Exprs: e})
+		if !r.have.chains[ch.name] && !next.chains[ch.name] {
+			kc := c.AddChain(&nftables.Chain{Table: r.table, Name: ch.name})
+			for _, e := range ch.rules() {
+				c.AddRule(&nftables.Rule{Table: r.table, Chain: kc, Exprs: e})
+			}
 		}
-		next.chains = append(next.chains, ch.name)
+		next.chains[ch.name] = true
 	}
 	for _, m := range prog.maps {
-		if err := r.addMap(c, m); err != nil {
+		if err := r.setMap(c, m); err != nil {
 			return err
 		}
-		next.maps = append(next.maps, m.name)
+		next.maps[m.name] = m.jumps
 	}
-	accept := nftables.ChainPolicyAccept
 	for _, b := range prog.bases {
-		kc := c.AddChain(&nftables.Chain{Table: r.table, Name: b.name, Type: b.kind, Hooknum: b.hook,
-			Priority: &b.priority, Policy: &accept})
-		for _, e := range b.rules {
-			c.AddRule(&nftables.Rule{Table: r.table, Chain: kc, Exprs: e})
-		}
-		next.bases = append(next.bases, b.name)
-	}
-	for _, name := range r.have.counters {
-		if !prog.counters[name] {
-			c.DeleteObject(&nftables.NamedObj{Table: r.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+		if next.bases[b.name], err = r.setBase(c, b); err != nil {
+			return err
 		}
 	}
+	r.clear(c, next)
 	r.known = false
 	if err := c.Flush(); err != nil {
 		return err
@@ -189,54 +202,121 @@ func (r *ruler) replace(p *plan) error {
 	return nil
 }
 
-// clear takes everything but counters out of the table, in the order in which
-// nothing is removed that is still referred to.
+func (r *ruler) counter(name string) *nftables.NamedObj {
+	return &nftables.NamedObj{Table: r.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}}
+}
+
+// setBase gives a base chain its rules and returns their digest.
 //
-// Base chains that stay are emptied, not replaced: a packet reads its chain's
+// A base chain that exists is emptied, not replaced: a packet reads its chain's
 // rules of the old or the new generation at once, but two chains on one hook it
 // may read on either side of the switch, and find both empty.
-func (r *ruler) clear(c *nftables.Conn, next *program) {
-	for _, name := range r.have.bases {
-		ch := &nftables.Chain{Table: r.table, Name: name}
-		c.FlushChain(ch)
-		if !slices.ContainsFunc(next.bases, func(b baseChain) bool { return b.name == name }) {
+func (r *ruler) setBase(c *nftables.Conn, b baseChain) (string, error) {
+	h := sha256.New()
+	for _, e := range b.rules {
+		for _, x := range e {
+			raw, err := expr.Marshal(byte(r.table.Family), x)
+			if err != nil {
+				return "", err
+			}
+			h.Write(raw)
+		}
+		h.Write([]byte{0})
+	}
+	digest := string(h.Sum(nil))
+	old, exists := r.have.bases[b.name]
+	if exists && old == digest {
+		return digest, nil
+	}
+	accept := nftables.ChainPolicyAccept
+	kc := &nftables.Chain{Table: r.table, Name: b.name, Type: b.kind, Hooknum: b.hook, Priority: &b.priority, Policy: &accept}
+	if exists {
+		c.FlushChain(kc)
+	} else {
+		c.AddChain(kc)
+	}
+	for _, e := range b.rules {
+		c.AddRule(&nftables.Rule{Table: r.table, Chain: kc, Exprs: e})
+	}
+	return digest, nil
+}
+
+// clear removes what the next program doesn't have, in the order in which
+// nothing is removed that is still referred to.
+func (r *ruler) clear(c *nftables.Conn, next inventory) {
+	for name := range r.have.bases {
+		if _, keep := next.bases[name]; !keep {
+			ch := &nftables.Chain{Table: r.table, Name: name}
+			c.FlushChain(ch)
 			c.DelChain(ch)
 		}
 	}
-	for _, name := range r.have.maps {
-		c.DelSet(&nftables.Set{Table: r.table, Name: name})
+	for name := range r.have.maps {
+		if _, keep := next.maps[name]; !keep {
+			c.DelSet(&nftables.Set{Table: r.table, Name: name})
+		}
 	}
-	for _, name := range r.have.chains {
-		c.DelChain(&nftables.Chain{Table: r.table, Name: name})
+	for name := range r.have.chains {
+		if !next.chains[name] {
+			c.DelChain(&nftables.Chain{Table: r.table, Name: name})
+		}
+	}
+	for name := range r.have.counters {
+		if !next.counters[name] {
+			c.DeleteObject(r.counter(name))
+		}
 	}
 }
 
-func (r *ruler) addMap(c *nftables.Conn, m verdictMap) error {
+// setMap makes a map or changes the intervals that are different.
+func (r *ruler) setMap(c *nftables.Conn, m verdictMap) error {
 	set := &nftables.Set{Table: r.table, Name: m.name, IsMap: true, Interval: true,
 		KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict, KeyByteOrder: binaryutil.BigEndian}
 	if m.v6 {
 		set.KeyType = nftables.TypeIP6Addr
 	}
-	if err := c.AddSet(set, nil); err != nil {
-		return err
-	}
-	var elems []nftables.SetElement
-	for _, s := range m.slots {
-		v := &expr.Verdict{Kind: expr.VerdictAccept}
-		if s.list >= 0 {
-			v = &expr.Verdict{Kind: expr.VerdictJump, Chain: m.chain(s.list)}
-		}
-		elems = append(elems, nftables.SetElement{Key: s.r.from.AsSlice(), VerdictData: v})
-		if end := s.r.to.Next(); end.IsValid() {
-			elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+	old, exists := r.have.maps[m.name]
+	if !exists {
+		if err := c.AddSet(set, nil); err != nil {
+			return err
 		}
 	}
-	for part := range slices.Chunk(elems, maxElements) {
+	for part := range slices.Chunk(elements(difference(old, m.jumps)), maxElements) {
+		if err := c.SetDeleteElements(set, part); err != nil {
+			return err
+		}
+	}
+	for part := range slices.Chunk(elements(difference(m.jumps, old)), maxElements) {
 		if err := c.SetAddElements(set, part); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// difference returns what a has and b hasn't.
+func difference(a, b []jump) []jump {
+	in := make(map[jump]bool, len(b))
+	for _, j := range b {
+		in[j] = true
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(j jump) bool { return in[j] })
+}
+
+// elements are the starts and ends of intervals as the kernel keeps them.
+func elements(jumps []jump) []nftables.SetElement {
+	var elems []nftables.SetElement
+	for _, j := range jumps {
+		v := &expr.Verdict{Kind: expr.VerdictAccept}
+		if j.chain != "" {
+			v = &expr.Verdict{Kind: expr.VerdictJump, Chain: j.chain}
+		}
+		elems = append(elems, nftables.SetElement{Key: j.r.from.AsSlice(), VerdictData: v})
+		if end := j.r.to.Next(); end.IsValid() {
+			elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		}
+	}
+	return elems
 }
 
 // remove deletes the table with all that is in it.

@@ -18,8 +18,6 @@ func prefixRange(p netip.Prefix) addrRange {
 	return addrRange{from, to}
 }
 
-func (r addrRange) is4() bool { return r.from.Is4() }
-
 // full reports whether the range has every address of its family.
 func (r addrRange) full() bool {
 	return r.from.IsUnspecified() && !r.to.Next().IsValid()

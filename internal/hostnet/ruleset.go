@@ -13,9 +13,13 @@ import (
 // tableName is our nftables table, of family inet.
 const tableName = "adit"
 
-// program is the whole content of our table, as plain values. Names of chains
-// and maps that are not base chains carry the generation, so that a transaction
-// replaces one program by the next without a name meaning two things.
+// baseArriving is the base chain that every program has.
+const baseArriving = "arriving"
+
+// program is the whole content of our table, as plain values. A chain that is no
+// base chain is named after its content, so that what two programs have in
+// common is left alone when one replaces the other; the epoch in the names of
+// chains and maps keeps those of a dead instance apart.
 type program struct {
 	bases    []baseChain
 	chains   []ruleChain
@@ -33,15 +37,21 @@ type baseChain struct {
 
 type ruleChain struct {
 	name  string
-	rules []exprs
+	rules func() []exprs
 }
 
 // verdictMap leads an address to the chain of the rules that concern it.
 type verdictMap struct {
 	name  string
 	v6    bool
-	slots []slot
-	chain func(list int) string
+	jumps []jump
+}
+
+// jump is an interval of a verdictMap with the name of its chain; without one
+// the packet is accepted.
+type jump struct {
+	r     addrRange
+	chain string
 }
 
 // exprs is one rule: its expressions in order.
@@ -82,14 +92,20 @@ type purpose struct {
 
 // builder makes the program of one plan.
 type builder struct {
-	p   *plan
-	o   *Options
-	gen uint64
-	out program
+	p     *plan
+	o     *Options
+	epoch uint64
+	out   program
 }
 
-func buildProgram(p *plan, o *Options, gen uint64) *program {
-	b := &builder{p: p, o: o, gen: gen, out: program{counters: map[string]bool{}}}
+func buildProgram(p *plan, o *Options, epoch uint64) *program {
+	b := &builder{p: p, o: o, epoch: epoch, out: program{counters: map[string]bool{}}}
+	for i := range p.state.Policies {
+		if q := &p.state.Policies[i]; q.Action != Bypass && !o.GuardOff {
+			b.out.counters[counterName(counterOut, q.ID)] = true
+			b.out.counters[counterName(counterIn, q.ID)] = true
+		}
+	}
 	steer := b.dispatch(purpose{name: "s", act: (*builder).steer})
 	pre := b.prerouting(steer)
 	out := b.output(steer)
@@ -126,19 +142,29 @@ func (b *builder) dispatch(u purpose) []exprs {
 		if u.guard {
 			d.total(ranges[0].from)
 		}
-		prefix := fmt.Sprintf("%s%d_%d", u.name, 4+2*f, b.gen)
+		prefix := fmt.Sprintf("%s%d_%d", u.name, 4+2*f, b.epoch)
+		names := make([]string, len(d.lists))
 		for n, list := range d.lists {
-			c := ruleChain{name: fmt.Sprintf("%s_%d", prefix, n)}
-			for _, i := range list {
-				c.rules = append(c.rules, b.rowRules(u, rows[i], !fine)...)
-			}
-			if u.guard {
-				c.rules = append(c.rules, exprs{verdict(expr.VerdictAccept)})
-			}
-			b.out.chains = append(b.out.chains, c)
+			names[n] = prefix + "_" + b.fingerprint(rows, list, fine)
+			b.out.chains = append(b.out.chains, ruleChain{names[n], func() []exprs {
+				var rules []exprs
+				for _, i := range list {
+					rules = append(rules, b.rowRules(u, rows[i], !fine)...)
+				}
+				if u.guard {
+					rules = append(rules, exprs{verdict(expr.VerdictAccept)})
+				}
+				return rules
+			}})
 		}
-		m := verdictMap{name: prefix, v6: f == 1, slots: d.slots,
-			chain: func(list int) string { return fmt.Sprintf("%s_%d", prefix, list) }}
+		m := verdictMap{name: prefix, v6: f == 1}
+		for _, s := range d.slots {
+			j := jump{r: s.r}
+			if s.list >= 0 {
+				j.chain = names[s.list]
+			}
+			m.jumps = append(m.jumps, j)
+		}
 		b.out.maps = append(b.out.maps, m)
 		lookups = append(lookups, lookup(m, u.inbound))
 		if u.guard {
@@ -146,6 +172,23 @@ func (b *builder) dispatch(u purpose) []exprs {
 		}
 	}
 	return lookups
+}
+
+// fingerprint names a list of rows by all that their rules depend on.
+func (b *builder) fingerprint(rows []row, list []int, fine bool) string {
+	h := sha256.New()
+	for _, i := range list {
+		r := rows[i]
+		q := &b.p.state.Policies[r.policy]
+		index, steered := b.p.device[q.Device]
+		remote := addrRange{}
+		if !fine {
+			remote = r.remote
+		}
+		fmt.Fprintf(h, "%q %v %v %v %d %v %v %v %v %v %v\n", q.ID, q.Action, q.InstallRoutes, steered, index,
+			r.local, remote, r.proto, r.lport, r.rport, r.overlap)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
 // rowRules are the rules of one row: usually one; for a row with ports one more
@@ -203,14 +246,12 @@ func (b *builder) refuse(prefix string, q *Policy) []expr.Any {
 	if q.Action == Bypass {
 		return exprs{verdict(expr.VerdictAccept)}
 	}
-	name := counterName(prefix, q.ID)
-	b.out.counters[name] = true
-	return exprs{&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: name}, verdict(expr.VerdictDrop)}
+	return exprs{&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: counterName(prefix, q.ID)}, verdict(expr.VerdictDrop)}
 }
 
 // prerouting marks forwarded packets. Marks that came along are not believed.
 func (b *builder) prerouting(steer []exprs) *baseChain {
-	c := &baseChain{name: "arriving", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: priorityRoute}
+	c := &baseChain{name: baseArriving, kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: priorityRoute}
 	c.rules = append(c.rules,
 		slices.Concat(ifName(expr.MetaKeyIIFNAME, "lo"), exprs{verdict(expr.VerdictAccept)}),
 		b.setMark(0))
