@@ -19,6 +19,7 @@ func TestArchitecture(t *testing.T) {
 		"imports":    s.CheckImports,
 		"protocol":   s.CheckProtocol,
 		"docs":       s.CheckDocs,
+		"exported":   s.CheckExported,
 		"fuzz":       s.CheckFuzz,
 		"names":      s.CheckNames,
 		"unfinished": s.CheckUnfinished,
@@ -86,6 +87,9 @@ func TestChecksBite(t *testing.T) {
 		"package comments": {
 			files: map[string]string{"conf/a.go": doc + "package x", "conf/b.go": doc + "package x", "vici/a.go": doc + "package vici", "cmd/adit/m.go": "// Command adit\n// is a gateway.\npackage main"},
 			check: (*archtest.Source).CheckDocs, want: []string{"conf: has 2", "does not begin"}},
+		"uncommented": {
+			files: map[string]string{"conf/a.go": "package conf\n\nfunc A() {}\n\n// B is.\nfunc B() {}\n\ntype C int\n\nfunc (C) String() string { return \"\" }\n\n// Group.\nconst (\n\tD = 1\n)\n\nvar E int\n\nvar f int\n"},
+			check: (*archtest.Source).CheckExported, want: []string{":3: exported A", ":8: exported C", ":17: exported E"}},
 		"unfuzzed": {
 			files: map[string]string{"conf/a.go": "package conf\nfunc Parse(b []byte) {}\nfunc ParseInt(n int) {}\ntype T int\nfunc (*T) UnmarshalText(b []byte) error { return nil }\nfunc parse(s string) {}"},
 			check: (*archtest.Source).CheckFuzz, want: []string{"conf.Parse ", "conf.UnmarshalText"}},

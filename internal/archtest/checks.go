@@ -189,6 +189,46 @@ func (s *Source) CheckFuzz() []Problem {
 	return ps
 }
 
+// plainMethods are methods whose name says all that a comment would.
+var plainMethods = []string{"String", "GoString", "Error", "Unwrap", "Is", "Len", "Less", "Swap", "Push", "Pop"}
+
+// CheckExported wants a doc comment on every exported type, function and method,
+// and on every exported constant and variable or its group.
+func (s *Source) CheckExported() []Problem {
+	var ps []Problem
+	say := func(n ast.Node, name string) {
+		ps = append(ps, Problem{s.at(n), "exported " + name + " has no comment"})
+	}
+	for _, r := range s.sorted() {
+		for _, f := range r.code() {
+			for _, d := range f.ast.Decls {
+				switch d := d.(type) {
+				case *ast.FuncDecl:
+					method := d.Recv != nil
+					if !d.Name.IsExported() || d.Doc != nil || method && (!ast.IsExported(receiver(d.Recv.List[0].Type)) || slices.Contains(plainMethods, d.Name.Name)) {
+						continue
+					}
+					say(d, d.Name.Name)
+				case *ast.GenDecl:
+					for _, spec := range d.Specs {
+						switch v := spec.(type) {
+						case *ast.TypeSpec:
+							if v.Name.IsExported() && d.Doc == nil && v.Doc == nil {
+								say(v, v.Name.Name)
+							}
+						case *ast.ValueSpec:
+							if v.Names[0].IsExported() && d.Doc == nil && v.Doc == nil && v.Comment == nil {
+								say(v, v.Names[0].Name)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return ps
+}
+
 var parserName = regexp.MustCompile(`^(Parse|Unmarshal|Decode)`)
 
 // isParser reports whether a function is exported, called like a parser and takes

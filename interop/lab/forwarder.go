@@ -18,6 +18,7 @@ import (
 // Direction is the way of a frame through the forwarder.
 type Direction int
 
+// The two directions.
 const (
 	LeftToRight Direction = iota
 	RightToLeft

@@ -22,8 +22,7 @@ func nsPath(ns string) string { return "/var/run/netns/" + ns }
 // InNS runs f on a thread that entered the namespace with that name and that ends
 // afterwards. Sockets that f opens stay in the namespace for life and may be used
 // from anywhere; goroutines and processes that f starts would not be in it, so f
-// must start none. f must not call [InNS]'s caller back through a channel and
-// expect to stay on the thread.
+// must start none.
 func InNS(ns string, f func() error) error {
 	return onDyingThread(func() error {
 		fd, err := unix.Open(nsPath(ns), unix.O_RDONLY|unix.O_CLOEXEC, 0)
