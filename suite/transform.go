@@ -68,7 +68,6 @@ func (t TransformType) String() string {
 func (t TransformType) additional() bool { return t >= TypeADDKE1 && t <= TypeADDKE7 }
 
 // TransformID is the IANA number of an algorithm within its TransformType.
-
 type TransformID uint16
 
 // Encryption algorithms (transform type 1).
