@@ -1,0 +1,34 @@
+package gateway
+
+import (
+	"net/netip"
+
+	"adit/ike"
+	"adit/internal/conn"
+)
+
+// Sockets sends IKE messages by the sockets of the data plane. It is the
+// Transport of every gateway that has a conn.Conn.
+type Sockets struct {
+	Conn conn.Conn
+	// Tap sees every message sent, for a debugging capture; may be nil.
+	Tap func(ike.Datagram)
+}
+
+// Send implements Transport. Messages from the port for NAT traversal get the
+// non-ESP marker (RFC 3948 §2.2).
+func (s Sockets) Send(d ike.Datagram) error {
+	p := conn.Packet{Buf: d.Data, Local: d.Local, Remote: d.Remote, Kind: conn.IKE,
+		Encap: d.Local.Port() == s.Conn.Ports().NATT, TOS: d.DSCP << 2}
+	if len(d.Data) == 1 {
+		p.Kind, p.Encap = conn.Keepalive, true
+	}
+	if s.Tap != nil {
+		s.Tap(d)
+	}
+	_, err := s.Conn.WriteBatch([]conn.Packet{p})
+	return err
+}
+
+// SourceFor implements Transport.
+func (s Sockets) SourceFor(remote netip.Addr) (netip.Addr, error) { return s.Conn.SourceFor(remote) }
