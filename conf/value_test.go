@@ -159,7 +159,7 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, _ := s.Sub("secrets").Sub("ike-1").Get("secret")
-	for _, text := range []string{fmt.Sprint(s), fmt.Sprintf("%v", v), fmt.Sprintf("%+v", s.Sub("secrets")), fmt.Sprintf("%s", v),
+	for _, text := range []string{fmt.Sprint(s), fmt.Sprintf("%v", v), fmt.Sprintf("%+v", s.Sub("secrets")), v.String(),
 		s.Format(func(in *conf.Section, v conf.Value) bool { return v.Key == "secret" })} {
 		if strings.Contains(text, "hidden") {
 			t.Errorf("secret shows in %s", text)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 )
 
 // swanctl runs Debian's unmodified swanctl against a server and returns what it prints.
-func swanctl(t *testing.T, uri string, args ...string) string {
+func swanctl(t *testing.T, uri string, args ...string) (string, error) {
 	t.Helper()
 	path, err := exec.LookPath("swanctl")
 	if err != nil && os.Getuid() != 0 {
@@ -32,10 +33,10 @@ func swanctl(t *testing.T, uri string, args ...string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, append(args, "--uri", uri)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("swanctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	if ctx.Err() != nil {
+		t.Fatalf("swanctl %s hangs\n%s", strings.Join(args, " "), out)
 	}
-	return string(out)
+	return string(out), err
 }
 
 func TestSwanctl(t *testing.T) {
@@ -93,45 +94,94 @@ func TestSwanctl(t *testing.T) {
 		return reply, nil
 	})
 
-	if out := swanctl(t, uri, "--version", "--daemon"); !strings.Contains(out, "1.2.3 adit (Linux, 6.1, x86_64)") {
+	if out, err := swanctl(t, uri, "--version", "--daemon"); err != nil || !strings.Contains(out, "1.2.3 adit (Linux, 6.1, x86_64)") {
 		t.Errorf("--version prints %s", out)
 	}
-	if out := swanctl(t, uri, "--stats"); !strings.Contains(out, "uptime: 5 minutes, since today") ||
+	if out, err := swanctl(t, uri, "--stats"); err != nil || !strings.Contains(out, "uptime: 5 minutes, since today") ||
 		!strings.Contains(out, "IKE_SAs: 12345 total, 7 half-open") || !strings.Contains(out, "loaded plugins: one two three") {
 		t.Errorf("--stats prints %s", out)
 	}
-	out := swanctl(t, uri, "--list-sas")
-	if n := strings.Count(out, "ESTABLISHED"); n != 200 || !strings.Contains(out, "conn-199: #199, ESTABLISHED") || !strings.Contains(out, "10.1.0.0/16 10.9.0.0/16") {
+	out, err := swanctl(t, uri, "--list-sas")
+	if n := strings.Count(out, "ESTABLISHED"); err != nil || n != 200 || !strings.Contains(out, "conn-199: #199, ESTABLISHED") || !strings.Contains(out, "10.1.0.0/16 10.9.0.0/16") {
 		t.Errorf("--list-sas prints %d SAs, last %s", n, out[max(0, len(out)-300):])
 	}
-	cmd := exec.CommandContext(t.Context(), "swanctl", "--initiate", "--child", "net", "--uri", uri)
-	b, err := cmd.CombinedOutput()
-	if out := string(b); err == nil || !strings.Contains(out, "[IKE] initiating net") || !strings.Contains(out, "initiate failed: the peer does not answer") {
+	out, err = swanctl(t, uri, "--initiate", "--child", "net")
+	if err == nil || !strings.Contains(out, "[IKE] initiating net") || !strings.Contains(out, "initiate failed: the peer does not answer") {
 		t.Errorf("--initiate prints %s (%v)", out, err)
 	}
 }
 
-// TestSwanctlReadsTheSame has strongSwan's own parser read configurations: swanctl sends what it
-// made of them as load-conn messages, and these must be what package conf makes of them.
-func TestSwanctlReadsTheSame(t *testing.T) {
+// loader is a server for swanctl --load-conns, and what swanctl has loaded into it.
+type loader struct {
+	uri    string
+	mu     sync.Mutex
+	loaded *conf.Section
+}
+
+func newLoader(t *testing.T) *loader {
+	t.Helper()
 	s, uri := serve(t, vici.Options{})
-	var mu sync.Mutex
-	loaded := conf.New("connections")
+	l := &loader{uri: uri}
 	s.Handle("get-conns", func(context.Context, *vici.Request) (*conf.Section, error) {
 		m := conf.New("")
 		m.SetList("conns")
 		return m, nil
 	})
 	s.Handle("load-conn", func(_ context.Context, r *vici.Request) (*conf.Section, error) {
-		mu.Lock()
-		defer mu.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		for sub := range r.Msg.Sections() {
-			loaded.Attach(sub)
+			l.loaded.Attach(sub)
 		}
 		m := conf.New("")
 		m.Set("success", "yes")
 		return m, nil
 	})
+	return l
+}
+
+// compare has swanctl and package conf read a text and fails the test if they differ, in whether
+// they accept it too. It reports whether conf accepts it.
+func (l *loader) compare(t *testing.T, text string) bool {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "swanctl.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := conf.ParseFile(file)
+	if errors.Is(err, conf.ErrReference) || errors.Is(err, conf.ErrLimit) {
+		return false // strongSwan ignores such a reference, or recurses until it crashes
+	}
+	l.mu.Lock()
+	l.loaded = conf.New("connections")
+	l.mu.Unlock()
+	out, _ := swanctl(t, l.uri, "--load-conns", "--file", file) // succeeds with an invalid file as well
+	if (err != nil) != strings.Contains(out, "invalid config file") {
+		t.Errorf("conf: %v\nswanctl: %s\nfor\n%s", err, out, text)
+	}
+	if err != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want := slices.Collect(ours.Sub("connections").Sections())
+	got := slices.Collect(l.loaded.Sections())
+	if len(got) != len(want) {
+		t.Errorf("swanctl loads %d connections, conf reads %d\n%s\n%s", len(got), len(want), out, text)
+		return true
+	}
+	for i := range got {
+		if theirs, ours := flatten(got[i]), flatten(want[i]); theirs != ours {
+			t.Errorf("strongSwan reads\n%s\nconf reads\n%s\nfrom\n%s", theirs, ours, text)
+		}
+	}
+	return true
+}
+
+// TestSwanctlReadsTheSame has strongSwan's own parser read configurations: swanctl sends what it
+// made of them as load-conn messages, and these must be what package conf makes of them.
+func TestSwanctlReadsTheSame(t *testing.T) {
+	l := newLoader(t)
 	templates, err := filepath.Abs("../conf/testdata/templates.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -150,28 +200,77 @@ func TestSwanctlReadsTheSame(t *testing.T) {
 		"names":  "connections { a-b_c/d\\e*f+@[]' { ;k = v\n include = x\n include2 { y = z } } }",
 	} {
 		t.Run(name, func(t *testing.T) {
-			loaded = conf.New("connections")
-			file := filepath.Join(t.TempDir(), "swanctl.conf")
-			if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			out := swanctl(t, uri, "--load-conns", "--file", file)
-			ours, err := conf.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := slices.Collect(ours.Sub("connections").Sections())
-			got := slices.Collect(loaded.Sections())
-			if len(got) != len(want) || len(got) == 0 {
-				t.Fatalf("swanctl loaded %d connections, conf reads %d\n%s", len(got), len(want), out)
-			}
-			for i := range got {
-				if theirs, ours := flatten(got[i]), flatten(want[i]); theirs != ours {
-					t.Errorf("strongSwan reads\n%s\nconf reads\n%s", theirs, ours)
-				}
+			if !l.compare(t, text+"\n") {
+				t.Error("conf refuses it")
 			}
 		})
 	}
+}
+
+// TestSwanctlReadsTheSameAtRandom does so with texts made at random, mistakes among them.
+func TestSwanctlReadsTheSameAtRandom(t *testing.T) {
+	l := newLoader(t)
+	accepted := 0
+	const texts = 150
+	for seed := range uint64(texts) {
+		w := &writer{rand.New(rand.NewPCG(seed, 1))}
+		text := "connections {\n" + w.section(1) + w.statements(1) + "}\n"
+		for _, name := range []string{"x", "y", "x", "y"} { // the second ones extend the first
+			text += name + " {\n" + w.statements(-2) + "s {\n" + w.statements(-1) + "}\nt {\n}\n}\n"
+		}
+		if w.IntN(4) == 0 { // break it
+			at := w.IntN(len(text))
+			text = text[:at] + w.pick("{", "}", "=", ":", ",", ".", "\"", "#", "\\", "\n", " ", "x") + text[at:]
+		}
+		if l.compare(t, text) {
+			accepted++
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if accepted < texts/4 || accepted == texts {
+		t.Errorf("%d of %d texts are accepted: the generator is no good", accepted, texts)
+	}
+}
+
+// writer makes up configurations. Depths below zero are those of templates.
+type writer struct{ *rand.Rand }
+
+func (w *writer) pick(of ...string) string { return of[w.IntN(len(of))] }
+
+func (w *writer) statements(depth int) string {
+	var b strings.Builder
+	for range w.IntN(5) {
+		if w.IntN(3) == 0 || depth == 1 {
+			b.WriteString(w.section(depth))
+		} else {
+			b.WriteString(w.pick("a", "b", "c", "include") + w.pick(" = ", "=", "\n= ") + w.value() + w.pick("\n", "\r\n", " # c\n"))
+		}
+	}
+	return b.String()
+}
+
+func (w *writer) section(depth int) string {
+	if depth > 3 || depth == 0 {
+		return ""
+	}
+	name := w.pick("s", "t", "u")
+	switch {
+	case depth > 0 && w.IntN(2) == 0:
+		name += w.pick(" : ", ":") + w.pick("x", "y", "x.s", "y.t") + w.pick("", " , x", ",y.s")
+	case depth <= 0 && w.IntN(8) == 0:
+		name += w.pick(": y", " : connections.s", ": x.t")
+	}
+	return name + w.pick(" {", "{\n", "\n{") + "\n" + w.statements(depth+1) + w.pick("}\n", "}", " } # c\n")
+}
+
+func (w *writer) value() string {
+	var b strings.Builder
+	for range w.IntN(4) {
+		b.WriteString(w.pick("1", "two", " ", "\t", "{", "=", ":x", "\\n", `"q"`, `" q "`, `"\n\t\"#}"`, "\"l\nm\"", "\"l\\\nm\"", `""`))
+	}
+	return b.String()
 }
 
 // flatten prints a section with its keys before its sub-sections, the order in which swanctl
