@@ -286,8 +286,11 @@ const minESP = 8
 // the non-ESP marker; body is the payload without it. ok is false for what is
 // too short to be anything.
 func Demux(payload []byte, encap bool) (kind Kind, body []byte, ok bool) {
+	if len(payload) == 0 {
+		return 0, nil, false
+	}
 	if !encap {
-		return IKE, payload, len(payload) > 0
+		return IKE, payload, true
 	}
 	if len(payload) == 1 && payload[0] == 0xff {
 		return Keepalive, payload, true

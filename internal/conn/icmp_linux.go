@@ -29,8 +29,21 @@ func newErrorReader() *errorReader {
 	return r
 }
 
-// drainErrors empties the socket's error queue (IP_RECVERR) and reports.
-func (s *socket) drainErrors(fd int) {
+// watchErrors waits for errors of a send-only socket, which has no reader, until
+// the socket closes. The kernel ignores the group's selector when it looks for
+// the socket that an ICMP error is about, so half of them come here.
+func (s *socket) watchErrors() {
+	defer s.conn.watchers.Done()
+	_ = s.raw.Read(func(fd uintptr) bool { // ends with Close only
+		for s.drainErrors(int(fd)) == maxReports {
+		}
+		return false
+	})
+}
+
+// drainErrors takes up to maxReports errors from the socket's error queue
+// (IP_RECVERR), reports them and returns their number.
+func (s *socket) drainErrors(fd int) (taken int) {
 	c := s.conn
 	c.errMu.Lock()
 	defer c.errMu.Unlock()
@@ -47,8 +60,9 @@ func (s *socket) drainErrors(fd int) {
 			continue
 		}
 		if e != 0 {
-			return
+			break
 		}
+		taken++
 		c.stats.reports.Add(1)
 		if c.opts.OnReport == nil {
 			continue
@@ -68,6 +82,7 @@ func (s *socket) drainErrors(fd int) {
 			c.opts.OnReport(rep)
 		}
 	}
+	return taken
 }
 
 // Origins of struct sock_extended_err (linux/errqueue.h).

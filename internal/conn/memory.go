@@ -15,7 +15,8 @@ type Network struct {
 	hosts  map[netip.Addr]*Host
 	tap    func(Datagram)
 	filter func(*Datagram) bool
-	wire   []byte // the datagram on its way, marker included
+	wire   []byte   // the datagram on its way, marker included
+	now    Datagram // the same, for tap and filter: a field, so that none is allocated
 }
 
 // Datagram is what an observer of a Network sees: what would stand on the wire
@@ -223,7 +224,8 @@ func (c *memoryConn) WriteBatch(pkts []Packet) (n int, err error) {
 
 // send puts one packet onto the network, under its lock.
 func (c *memoryConn) send(p *Packet) error {
-	d := Datagram{TOS: p.TOS, DF: p.DF}
+	d := &c.host.net.now
+	*d = Datagram{TOS: p.TOS, DF: p.DF}
 	wire := c.host.net.wire[:0]
 	port := c.ports.IKE
 	if p.Encap {
@@ -273,7 +275,7 @@ func (c *memoryConn) send(p *Packet) error {
 	if d.Raw {
 		d.Dst = netip.AddrPortFrom(remote, 0)
 	}
-	c.host.net.pass(&d)
+	c.host.net.pass(d)
 	return nil
 }
 

@@ -55,8 +55,9 @@ type linuxConn struct {
 	probeMu sync.Mutex
 	probe   [2]int // sockets for SourceFor, -1 where there is none
 
-	errMu sync.Mutex
-	errs  *errorReader
+	errMu    sync.Mutex
+	errs     *errorReader
+	watchers sync.WaitGroup
 
 	stats counters
 }
@@ -104,6 +105,10 @@ func (c *linuxConn) open() error {
 		for r := range c.out[f] {
 			if s := c.out[f][r][0]; s != nil {
 				c.readers = append(c.readers, newReader(s))
+			}
+			if s := c.out[f][r][1]; s != nil {
+				c.watchers.Add(1)
+				go s.watchErrors()
 			}
 		}
 	}
@@ -425,6 +430,7 @@ func (c *linuxConn) Close() error {
 	}
 	c.closeFamily(false)
 	c.closeFamily(true)
+	c.watchers.Wait()
 	return nil
 }
 
