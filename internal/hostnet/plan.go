@@ -90,10 +90,17 @@ type row struct {
 	local, remote addrRange
 	proto         uint8
 	lport, rport  portRange
-	// overlap: the policy's sides overlap, so a packet can match it in both
-	// directions; what came out of the tunnel does not go back into it.
-	overlap bool
+	// both are the packets that match the policy in both directions, since its
+	// sides overlap: what came out of the tunnel like this is not sent back.
+	both []flow
 }
+
+// flow is all packets from one range to another.
+type flow struct{ src, dst addrRange }
+
+// maxBoth bounds the flows of one row; beyond it all that is possible is taken
+// for one flow.
+const maxBoth = 32
 
 // portRange is a range of ports; any takes all, fragments only those packets
 // whose ports can't be seen.
@@ -143,12 +150,6 @@ func (q *Policy) outside(h *host) []addrRange {
 func (p *plan) addRows(i int, h *host) {
 	q := &p.state.Policies[i]
 	outside := q.outside(h)
-	overlap := false
-	for _, l := range q.Local {
-		for _, r := range q.Remote {
-			overlap = overlap || addrRange{l.From, l.To}.overlaps(addrRange{r.From, r.To})
-		}
-	}
 	for _, r := range q.Remote {
 		remote := addrRange{r.From, r.To}
 		var holes []addrRange
@@ -169,10 +170,33 @@ func (p *plan) addRows(i int, h *host) {
 			}
 			for _, part := range left {
 				p.rows[family] = append(p.rows[family], row{i, addrRange{l.From, l.To}, part, proto,
-					l.ports(), r.ports(), overlap})
+					l.ports(), r.ports(), q.both(addrRange{l.From, l.To}, part)})
 			}
 		}
 	}
+}
+
+// both returns which packets from local to remote match the policy also in the
+// other direction.
+func (q *Policy) both(local, remote addrRange) []flow {
+	var flows []flow
+	for _, r := range q.Remote {
+		src, ok := local.intersect(addrRange{r.From, r.To})
+		if !ok {
+			continue
+		}
+		for _, l := range q.Local {
+			dst, ok := remote.intersect(addrRange{l.From, l.To})
+			if !ok {
+				continue
+			}
+			if len(flows) == maxBoth {
+				return []flow{{local, remote}}
+			}
+			flows = append(flows, flow{src, dst})
+		}
+	}
+	return flows
 }
 
 // jointProto returns the protocol of a pair of selectors; false if no packet can

@@ -95,6 +95,9 @@ const (
 	MaxPolicies = 20000
 	// MaxSelectors is the number of selectors on one side of a policy.
 	MaxSelectors = 256
+	// MaxPairs is the number of pairs of a local and a remote selector in one
+	// policy.
+	MaxPairs = 4096
 	// MaxDevices is the number of TUN devices.
 	MaxDevices = 200
 )
@@ -136,6 +139,9 @@ func (p *Policy) validate(devices map[string]bool) error {
 	}
 	if p.MTU < 0 || p.MTU > 65535 {
 		return fmt.Errorf("MTU %d is out of range", p.MTU)
+	}
+	if n := len(p.Local) * len(p.Remote); n > MaxPairs {
+		return fmt.Errorf("%d pairs of selectors, at most %d are possible", n, MaxPairs)
 	}
 	for _, side := range [][]Selector{p.Local, p.Remote} {
 		if len(side) == 0 || len(side) > MaxSelectors {

@@ -18,6 +18,9 @@ func prefixRange(p netip.Prefix) addrRange {
 	return addrRange{from, to}
 }
 
+// String returns both ends as RFC 7296's traffic selectors are usually written.
+func (r addrRange) String() string { return r.from.String() + "-" + r.to.String() }
+
 // full reports whether the range has every address of its family.
 func (r addrRange) full() bool {
 	return r.from.IsUnspecified() && !r.to.Next().IsValid()
@@ -34,6 +37,19 @@ func (r addrRange) within(o addrRange) bool {
 
 func (r addrRange) overlaps(o addrRange) bool {
 	return r.from.BitLen() == o.from.BitLen() && !r.to.Less(o.from) && !o.to.Less(r.from)
+}
+
+func (r addrRange) intersect(o addrRange) (addrRange, bool) {
+	if !r.overlaps(o) {
+		return addrRange{}, false
+	}
+	if r.from.Less(o.from) {
+		r.from = o.from
+	}
+	if o.to.Less(r.to) {
+		r.to = o.to
+	}
+	return r, true
 }
 
 // without returns what is left of r when the holes are taken out, in order.

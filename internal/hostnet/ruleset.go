@@ -185,8 +185,12 @@ func (b *builder) fingerprint(rows []row, list []int, fine bool) string {
 		if !fine {
 			remote = r.remote
 		}
-		fmt.Fprintf(h, "%q %v %v %v %d %v %v %v %v %v %v\n", q.ID, q.Action, q.InstallRoutes, steered, index,
-			r.local, remote, r.proto, r.lport, r.rport, r.overlap)
+		fmt.Fprintf(h, "%q %v %v %v %d %v %v %v %v %v", q.ID, q.Action, q.InstallRoutes, steered, index,
+			r.local, remote, r.proto, r.lport, r.rport)
+		for _, f := range r.both {
+			fmt.Fprintf(h, " %v %v", f.src, f.dst)
+		}
+		h.Write([]byte{0})
 	}
 	return hex.EncodeToString(h.Sum(nil)[:12])
 }
@@ -197,11 +201,8 @@ func (b *builder) rowRules(u purpose, r row, explicitRemote bool) []exprs {
 	q := &b.p.state.Policies[r.policy]
 	act := u.act(b, q, r)
 	v6 := r.remote.from.Is6()
-	var head exprs
-	if r.overlap && !u.inbound {
-		head = append(head, b.markIs(expr.CmpOpNeq, markInside)...)
-	}
-	head = append(head, addrMatch(r.local, v6, u.inbound)...)
+	rules := b.fromTunnel(u, r)
+	head := addrMatch(r.local, v6, u.inbound)
 	if explicitRemote {
 		head = append(head, addrMatch(r.remote, v6, !u.inbound)...)
 	}
@@ -213,9 +214,8 @@ func (b *builder) rowRules(u purpose, r row, explicitRemote bool) []exprs {
 		sport, dport = dport, sport
 	}
 	if sport.any && dport.any {
-		return []exprs{slices.Concat(head, act)}
+		return append(rules, slices.Concat(head, act))
 	}
-	var rules []exprs
 	if ports, ok := portMatch(r.proto, sport, dport); ok {
 		rules = append(rules, slices.Concat(head, ports, act))
 	}
@@ -223,6 +223,28 @@ func (b *builder) rowRules(u purpose, r row, explicitRemote bool) []exprs {
 	// belong to, unless that way is in the clear.
 	if q.Action != Bypass || sport.fragments || dport.fragments {
 		rules = append(rules, slices.Concat(head, laterFragment(v6), act))
+	}
+	return rules
+}
+
+// fromTunnel are the rules before a row's own, for packets that came out of the
+// tunnel by the same policy in its other direction.
+func (b *builder) fromTunnel(u purpose, r row) []exprs {
+	if u.inbound {
+		return nil
+	}
+	leave := verdict(expr.VerdictReturn)
+	if u.guard {
+		leave = verdict(expr.VerdictAccept)
+	}
+	var rules []exprs
+	v6 := r.remote.from.Is6()
+	for _, f := range r.both {
+		e := slices.Concat(b.markIs(expr.CmpOpEq, markInside), addrMatch(f.src, v6, false), addrMatch(f.dst, v6, true))
+		if r.proto != 0 {
+			e = append(e, protoIs(r.proto)...)
+		}
+		rules = append(rules, append(e, leave))
 	}
 	return rules
 }
