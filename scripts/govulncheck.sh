@@ -12,7 +12,7 @@ case $? in
 0 | 3) exec go run "golang.org/x/vuln/cmd/govulncheck@$version" ./... ;;
 esac
 if grep -Eq 'vuln\.go\.dev|fetching vulnerabilities|no such host|dial tcp|proxyconnect' "$out"; then
-	printf 'govulncheck: NOT CHECKED, its database cannot be reached: %s\n' "$(tail -n 1 "$out")"
+	printf 'govulncheck: NOT CHECKED, its database cannot be reached: %s\n' "$(grep -m 1 govulncheck: "$out" || tail -n 1 "$out")"
 	exit 0
 fi
 cat "$out" >&2

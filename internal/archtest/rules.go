@@ -35,18 +35,21 @@ var Imports = map[string][]string{
 	"dataplane/xfrm":      {"ipsec"},
 	"internal/config":     {"conf", "ike", "ipsec", "suite"},
 
-	// L4: sees ipsec.Dataplane, never a concrete backend.
-	"internal/gateway": {"ike", "ike/ikev1", "ike/ikev2", "internal/config", "ipsec",
+	"internal/capture":    {"ike", "ipsec", "suite"},
+
+	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
+	"internal/gateway": {"ike", "internal/config", "ipsec", "suite",
 		"internal/conn", "internal/hostnet", "pki", "eap", "radius"},
 
 	// L5
-	"internal/control": {"internal/gateway", "vici"},
+	"internal/control": {"internal/gateway", "internal/config", "ike", "ipsec", "suite", "conf", "vici"},
 	"internal/web":     {"internal/gateway"},
 	"internal/cluster": {"internal/gateway"},
 
 	// L6
-	".":        anything,
-	"cmd/adit": anything,
+	".":             anything,
+	"internal/demo": anything,
+	"cmd/adit":      anything,
 
 	// Beside the product: tests and their tools.
 	"internal/sim":      anything,
@@ -123,7 +126,7 @@ var Unfuzzed = map[string]string{
 }
 
 // unparsed are rooms whose parsers read no hostile input.
-var unparsed = []string{"interop", "interop/lab", "interop/peer", "internal/sim", "internal/archtest", "cmd/adit"}
+var unparsed = []string{"interop", "interop/lab", "interop/peer", "internal/sim", "internal/archtest", "internal/demo", "cmd/adit"}
 
 // Sizes of files, in lines.
 const (
