@@ -30,14 +30,12 @@ func diagnose(s *State) []string {
 		say("the host's links can't be listed: %v", err)
 		return found
 	}
-	all := sysctl("ipv4/conf/all/rp_filter")
 	have := map[string]netlink.Link{}
 	for _, l := range links {
 		name := l.Attrs().Name
 		have[name] = l
-		own := sysctl("ipv4/conf/" + name + "/rp_filter")
-		if v4 && name != "lo" && !slices.Contains(s.Devices, name) && max(all, own) == "1" {
-			say("rp_filter of %s is strict: packets are dropped there if the route back to their source leads elsewhere, for example into the tunnel", name)
+		if v4 && !slices.Contains(s.Devices, name) && strictFilter(name) {
+			say("rp_filter of %s is strict: packets are dropped there if the route back to their source leads elsewhere", name)
 		}
 	}
 	for _, d := range s.Devices {
@@ -51,6 +49,12 @@ func diagnose(s *State) []string {
 		}
 	}
 	return found
+}
+
+// strictFilter reports whether an interface drops packets whose source is routed
+// by another interface; the larger of its own setting and that for all counts.
+func strictFilter(name string) bool {
+	return name != "lo" && max(sysctl("ipv4/conf/all/rp_filter"), sysctl("ipv4/conf/"+name+"/rp_filter")) == "1"
 }
 
 // families returns which address families the state's policies have; IPv4 alone

@@ -220,6 +220,50 @@ func TestStrictReversePathFilterAndNoPlainRoute(t *testing.T) {
 	}
 }
 
+// A strict reverse-path filter on the outside lets our outer packets in also
+// where everything, or the peer itself, goes into the tunnel.
+func TestStrictFilterAndOuterPackets(t *testing.T) {
+	for name, p := range map[string]hostnet.Policy{
+		"everything":    protect("all", "10.1.0.0/24", "0.0.0.0/0"),
+		"host to host":  protect("host", "192.0.2.1/32", "192.0.2.2/32"),
+		"host anywhere": protect("any", "192.0.2.1/32", "0.0.0.0/0"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			run(t, "ip netns exec "+l.gw.ns+" sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.wan.rp_filter=1")
+			l.up(hostnet.Options{})
+			l.apply(p)
+			before := l.filtered()
+			for _, src := range []string{"192.0.2.2:4500", "10.2.0.5:4500"} {
+				l.where(l.out, udp(src, "192.0.2.1:4500"))
+			}
+			if n := l.filtered(); n != before {
+				t.Errorf("the reverse-path filter dropped %d outer packets\n%s", n-before, run(t, "ip -n "+l.gw.ns+" rule"))
+			}
+			if name == "everything" {
+				l.expect(l.gw, udp("0.0.0.0:1", "198.51.100.9:9"), "tun")
+				l.expect(l.gw, udp("10.1.0.1:1", "198.51.100.9:9"), "tun")
+				l.expect(l.gw, udp("192.0.2.1:1", "198.51.100.9:9"), "out")
+			} else {
+				l.expect(l.gw, udp("192.0.2.1:1", "192.0.2.2:9"), map[string]string{"host to host": "tun", "host anywhere": "out"}[name])
+			}
+		})
+	}
+}
+
+// filtered is the gateway's count of packets that failed the reverse-path check.
+func (l *lab) filtered() int {
+	var n int
+	lines := strings.Split(run(l.t, "ip netns exec "+l.gw.ns+" cat /proc/net/netstat"), "\n")
+	for i := 0; i+1 < len(lines); i++ {
+		names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+		if at := slices.Index(names, "IPReversePathFilter"); at > 0 && at < len(values) {
+			fmt.Sscan(values[at], &n)
+		}
+	}
+	return n
+}
+
 // Address translation must not carry a policy's packets around the guard.
 func TestGuardSeesThroughNAT(t *testing.T) {
 	l := newLab(t)

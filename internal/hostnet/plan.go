@@ -15,6 +15,7 @@ type host struct {
 	links     map[string]hostLink
 	connected []addrRange  // subnets of the host's links, ours left out
 	addrs     []netip.Addr // candidates for the source hint, in order of preference
+	strict    bool         // some interface has a strict reverse-path filter
 }
 
 type hostLink struct {
@@ -34,6 +35,7 @@ func readHost(ours []string) (*host, error) {
 		a := l.Attrs()
 		h.links[a.Name] = hostLink{a.Index, a.RawFlags&unix.IFF_UP != 0}
 		own[a.Index] = slices.Contains(ours, a.Name)
+		h.strict = h.strict || !own[a.Index] && strictFilter(a.Name)
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
@@ -131,7 +133,7 @@ func makePlan(s *State, h *host, o *Options) *plan {
 		p.addRows(i, h)
 	}
 	p.addRoutes(h, o)
-	p.rules = rulesFor(p, o)
+	p.rules = rulesFor(p, h, o)
 	return p
 }
 

@@ -39,12 +39,19 @@ func (r route) key() routeKey { return routeKey{r.table, r.dst} }
 //	+2  what is left with the mark of such packets are their reverse-path checks
 //	    (IPv4): these find the device by its table
 //	+3  the place to skip to
+//
+// Where the host's interfaces filter strictly by reverse path, the kernel asks
+// with the addresses of an outer packet as if the host would answer it, which a
+// hinted route for the host itself (or for everything) must not answer. There
+// the hinted routes serve at first only packets that have no source yet, and the
+// others in the end, if nothing else has a route.
 type rule struct {
-	v6    bool
-	step  int
-	mark  uint32
-	iif   string
-	table int // 0 for a skip and its place
+	v6       bool
+	step     int
+	mark     uint32
+	iif      string
+	noSource bool // only packets whose source address is still open
+	table    int  // 0 for a skip and its place
 }
 
 const (
@@ -52,11 +59,22 @@ const (
 	stepSkip
 	stepReverse
 	stepPlace
+	stepLast // behind the default table
 )
+
+// afterDefault is the priority after that of the default table, which is fixed.
+const afterDefault = 32768
+
+func (o *Options) priority(step int) int {
+	if step == stepLast {
+		return afterDefault
+	}
+	return o.Priority + step
+}
 
 // rulesFor returns the rules that the plan's routes need, in the order in which
 // they can be added.
-func rulesFor(p *plan, o *Options) []rule {
+func rulesFor(p *plan, h *host, o *Options) []rule {
 	tables := [2]map[int]bool{{}, {}}
 	for k := range p.routes {
 		tables[familyOf(k.dst.Addr())][k.table] = true
@@ -84,7 +102,11 @@ func rulesFor(p *plan, o *Options) []rule {
 			}
 		}
 		if used[o.Table] {
-			rules = append(rules, rule{v6: v6, iif: "lo", table: o.Table})
+			strict := h.strict && !v6
+			rules = append(rules, rule{v6: v6, iif: "lo", noSource: strict, table: o.Table})
+			if strict {
+				rules = append(rules, rule{step: stepLast, iif: "lo", table: o.Table})
+			}
 		}
 	}
 	return rules
@@ -269,30 +291,40 @@ func parseRoute(nr *netlink.Route) route {
 
 func (f *fib) netlinkRule(r rule) *netlink.Rule {
 	nr := netlink.NewRule()
-	nr.Priority, nr.Protocol, nr.IifName = f.opt.Priority+r.step, uint8(f.opt.Protocol), r.iif
+	nr.Priority, nr.Protocol, nr.IifName = f.opt.priority(r.step), uint8(f.opt.Protocol), r.iif
 	nr.Family = netlink.FAMILY_V4
 	if r.v6 {
 		nr.Family = netlink.FAMILY_V6
 	}
 	switch {
 	case r.step == stepSkip:
-		nr.Goto = f.opt.Priority + stepPlace
+		nr.Goto = f.opt.priority(stepPlace)
 	case r.step == stepPlace:
 		nr.Type = nl.FR_ACT_NOP
 	default:
 		mask := f.opt.MarkMask
 		nr.Table, nr.Mark, nr.Mask = r.table, r.mark, &mask
+		if r.noSource {
+			nr.Src = noSource
+		}
 	}
 	return nr
 }
+
+// noSource is the source of packets that have none.
+var noSource = ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 32))
 
 // parseRule reads a rule of our protocol; one of another mask or priority comes
 // out unlike any that a plan has.
 func (f *fib) parseRule(nr *netlink.Rule) rule {
 	r := rule{v6: nr.Family == netlink.FAMILY_V6, step: nr.Priority - f.opt.Priority,
-		mark: nr.Mark, iif: nr.IifName, table: max(nr.Table, 0)}
+		mark: nr.Mark, iif: nr.IifName, table: max(nr.Table, 0),
+		noSource: nr.Src != nil && nr.Src.String() == noSource.String()}
+	if nr.Priority == afterDefault {
+		r.step = stepLast
+	}
 	if r.table != 0 && (nr.Mask == nil || *nr.Mask != f.opt.MarkMask) ||
-		r.step == stepSkip && nr.Goto != f.opt.Priority+stepPlace {
+		r.step == stepSkip && nr.Goto != f.opt.priority(stepPlace) || nr.Src != nil && !r.noSource {
 		r.step = -1
 	}
 	return r
