@@ -35,7 +35,7 @@ var Imports = map[string][]string{
 	"dataplane/xfrm":      {"ipsec"},
 	"internal/config":     {"conf", "ike", "ipsec", "suite"},
 
-	"internal/capture":    {"ike", "ipsec", "suite"},
+	"internal/capture": {"ike", "ipsec", "suite"},
 
 	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
 	"internal/gateway": {"ike", "internal/config", "ipsec", "suite",
