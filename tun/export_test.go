@@ -33,3 +33,21 @@ func VnetHeader(flags, gsoType uint8, hdrLen, gsoSize, csumStart, csumOffset uin
 
 // Checksum is the folded, complemented sum.
 func Checksum(b []byte) uint16 { return ^fold(sum(b, 0)) }
+
+// Joined is what Write would give to the kernel for a batch of packets: each
+// with its virtio header.
+func Joined(packets [][]byte, tcp, udp bool) (super [][]byte) {
+	var c coalescer
+	c.coalesce(packets, 0, tcp, udp, func(t *train) {
+		var h vnetHdr
+		t.superHeader(&h)
+		b := make([]byte, vnetHdrLen)
+		h.put(b)
+		b = append(b, t.pkts[0]...)
+		for _, p := range t.pkts[1:t.n] {
+			b = append(b, p[t.hdr:]...)
+		}
+		super = append(super, b)
+	})
+	return super
+}

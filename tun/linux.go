@@ -61,6 +61,9 @@ type writer struct {
 	call func(fd uintptr) bool
 	hdr  [vnetHdrLen]byte
 	co   coalescer
+	emit func(*train) // writeTrain, bound once
+	took int          // packets taken by this Write
+	fail error        // the last refusal of this Write
 }
 
 // CreateTUN makes a TUN interface in the network namespace of the calling
@@ -143,6 +146,7 @@ func openQueue(name string, opts Options, flags uint16) (*Linux, error) {
 	}
 	t.rd.call = t.readReady
 	t.wr.call = t.writeReady
+	t.wr.emit = t.writeTrain
 	if t.offload.Header {
 		t.rd.super = make([]byte, vnetHdrLen+MaxPacket)
 	}
@@ -186,6 +190,8 @@ func (t *Linux) probe(fd int) error {
 	hasTSO := hasUSO || unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso) == nil
 	t.offload.TSO = hasTSO && !t.opts.NoTSO
 	t.offload.USO = hasUSO && !t.opts.NoUSO
+	t.offload.Coalesce = hasTSO && !t.opts.NoCoalesce
+	t.offload.CoalesceUDP = hasUSO && !t.opts.NoCoalesce
 	mask := 0
 	if t.offload.TSO {
 		mask |= tso
@@ -308,33 +314,34 @@ func (t *Linux) fault(err error) error {
 }
 
 // Write implements Device.
-func (t *Linux) Write(bufs [][]byte, offset int) (n int, err error) {
+func (t *Linux) Write(bufs [][]byte, offset int) (int, error) {
 	t.wrMu.Lock()
 	defer t.wrMu.Unlock()
 	if t.closed.Load() {
 		return 0, ErrClosed
 	}
+	w := &t.wr
+	w.took, w.fail = 0, nil
 	for _, b := range bufs {
 		p := b[offset:]
 		if !isIP(p) {
-			err = ErrNotIP
+			w.fail = ErrNotIP
 			t.stats.writeRefused.Add(1)
 			continue
 		}
-		if e := t.writeOne(p); e != nil {
-			err = e
-			if e == ErrClosed {
-				break
-			}
-			continue
+		if !t.offload.Coalesce {
+			t.writeOne(p)
 		}
-		n++
 	}
-	t.stats.writePackets.Add(uint64(n))
-	return n, err
+	if t.offload.Coalesce {
+		w.co.coalesce(bufs, offset, true, t.offload.CoalesceUDP, w.emit)
+	}
+	t.stats.writePackets.Add(uint64(w.took))
+	return w.took, w.fail
 }
 
-func (t *Linux) writeOne(p []byte) error {
+// writeOne writes a packet as it is.
+func (t *Linux) writeOne(p []byte) {
 	w := &t.wr
 	w.iov = w.iov[:0]
 	if t.offload.Header {
@@ -342,7 +349,28 @@ func (t *Linux) writeOne(p []byte) error {
 		w.add(w.hdr[:])
 	}
 	w.add(p)
-	return t.flush()
+	t.flush(1)
+}
+
+// writeTrain writes a train as one superpacket.
+func (t *Linux) writeTrain(tr *train) {
+	if tr.n == 1 {
+		t.writeOne(tr.pkts[0])
+		return
+	}
+	w := &t.wr
+	var h vnetHdr
+	tr.superHeader(&h)
+	h.put(w.hdr[:])
+	w.iov = w.iov[:0]
+	w.add(w.hdr[:])
+	w.add(tr.pkts[0])
+	for _, p := range tr.pkts[1:tr.n] {
+		w.add(p[tr.hdr:])
+	}
+	if t.flush(tr.n) {
+		t.stats.writeSuper.Add(1)
+	}
 }
 
 func (w *writer) add(p []byte) {
@@ -351,18 +379,22 @@ func (w *writer) add(p []byte) {
 	w.iov = append(w.iov, v)
 }
 
-// flush writes the packet that the I/O vector describes.
-func (t *Linux) flush() error {
+// flush writes what the I/O vector describes: one packet, or a superpacket made
+// of several.
+func (t *Linux) flush(packets int) bool {
 	w := &t.wr
 	w.err = nil
-	if err := t.raw.Write(w.call); err != nil {
-		return t.fault(err)
+	err := t.raw.Write(w.call)
+	if err == nil {
+		err = w.err
 	}
-	if w.err != nil {
-		t.stats.writeRefused.Add(1)
-		return t.fault(w.err)
+	if err != nil {
+		w.fail = t.fault(err)
+		t.stats.writeRefused.Add(uint64(packets))
+		return false
 	}
-	return nil
+	w.took += packets
+	return true
 }
 
 func (t *Linux) writeReady(fd uintptr) bool {
