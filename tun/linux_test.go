@@ -420,3 +420,46 @@ func TestPingThroughKernel(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+func TestLinuxDoesNotAllocate(t *testing.T) {
+	for name, opts := range offloads {
+		inNamespace(t, func() {
+			dev, err := tun.CreateTUN("", opts)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer dev.Close()
+			address(t, dev.Name(), "10.99.0.1/24")
+			fresh := flow{payload: payload(30000)}.reference(t, 1400)
+			segments := clones(fresh)
+			if n := testing.AllocsPerRun(100, func() {
+				copy(segments[0], fresh[0]) // joining changed its header
+				if n, err := dev.Write(segments, 0); n != len(segments) || err != nil {
+					t.Errorf("%s: Write: %d, %v", name, n, err)
+				}
+			}); n > 0 {
+				t.Errorf("%s: %v allocations in Write", name, n)
+			}
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer unix.Close(fd)
+			data := payload(1000)
+			to := &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 99, 0, 2}}
+			bufs, sizes := buffers(8, 2048)
+			if n := testing.AllocsPerRun(100, func() {
+				if err := unix.Sendto(fd, data, 0, to); err != nil {
+					t.Error(err)
+				}
+				if _, err := dev.Read(bufs, sizes, 0); err != nil {
+					t.Error(err)
+				}
+			}); n > 0 {
+				t.Errorf("%s: %v allocations in Read", name, n)
+			}
+		})
+	}
+}
