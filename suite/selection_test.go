@@ -124,6 +124,15 @@ func TestRFC7296_3_3_6_ForeignProposals(t *testing.T) {
 	if s, _, err := suite.Select(plain, plain, suite.SelectOptions{}); err == nil {
 		t.Errorf("encryption without integrity: %s", s)
 	}
+	for _, both := range [][]suite.Transform{
+		{cbc, noESN}, // no integrity on either side
+		{{Type: suite.TypeENCR, ID: suite.EncrAESGCM16, KeyBits: suite.KeyBitsUnknown}, noESN},
+	} {
+		list := []suite.Proposal{{Protocol: suite.ESP, Transforms: both}}
+		if s, _, err := suite.Select(list, list, suite.SelectOptions{}); err == nil {
+			t.Errorf("unusable on both sides: %s", s)
+		}
+	}
 }
 
 func TestRFC7296_2_7_AnswerMustBeOneOfEach(t *testing.T) {
