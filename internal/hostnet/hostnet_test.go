@@ -103,6 +103,13 @@ func TestRoutesAndRulesComeAndGo(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, after)
 		}
 	}
+	// Another MTU replaces the routes; the smaller of two policies counts.
+	narrow := siteToSite
+	narrow.MTU = 1300
+	l.apply(narrow, protect("twin", "10.1.0.0/24", "10.2.0.0/24"))
+	if s := show(); strings.Count(s, "mtu 1300") != 4 || strings.Contains(s, "mtu 1380") {
+		t.Errorf("after a change of MTU:\n%s", s)
+	}
 	// The destination is still needed by the twin.
 	l.apply(protect("twin", "10.1.0.0/24", "10.2.0.0/24"))
 	if s := show(); !strings.Contains(s, "10.2.0.0/24 dev adit0 table 220 ") || strings.Contains(s, "2001:db8:2::/64") {

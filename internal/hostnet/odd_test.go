@@ -279,9 +279,17 @@ func TestGuardSeesThroughNAT(t *testing.T) {
 	outer := protect("net", "10.1.0.0/30 10.1.0.5/32", "10.2.0.0/24")
 	l.apply(outer)
 	l.gw.ok(request{Op: "closetun"}) // steering has nowhere to go: only the guard is between
-	l.expect(l.host, udp("10.1.0.5:1000", "10.2.0.5:2000"))
-	l.expect(l.host, udp("10.1.0.9:1000", "10.2.0.5:2000")) // becomes the policy's by SNAT
-	l.expect(l.host, udp("10.1.0.9:1001", "10.3.0.5:2000")) // masqueraded: see below
+	// 10.1.0.9 is not the policy's, but becomes it by source NAT.
+	for _, c := range []struct {
+		p    packet
+		want bool
+	}{{udp("10.1.0.5:1000", "10.2.0.5:2000"), false}, {udp("10.1.0.9:1000", "10.2.0.5:2000"), false}, {udp("10.1.0.9:1000", "10.3.0.5:2000"), true}} {
+		l.where(l.host, c.p)
+		got := slices.ContainsFunc(l.out.ok(request{Op: "seen"}).Seen, func(s packet) bool { return s.Dst == c.p.Dst })
+		if got != c.want {
+			t.Errorf("%v: left %v, want %v", c.p, got, c.want)
+		}
+	}
 	fwd := udp("10.2.0.5:1000", "192.0.2.1:8080")
 	l.where(l.out, fwd)
 	for _, p := range l.host.ok(request{Op: "seen"}).Seen {
@@ -289,10 +297,22 @@ func TestGuardSeesThroughNAT(t *testing.T) {
 			t.Errorf("DNAT let in %v", p)
 		}
 	}
-	// What is no policy's goes out translated.
-	p := udp("0.0.0.0:0", "10.3.0.5:2001")
-	p.Src = netip.AddrPort{}
-	l.expect(l.host, p, "out")
+}
+
+// A mark on a forwarded packet, whoever put it there, opens nothing.
+func TestForeignMarksAreNotBelieved(t *testing.T) {
+	l := newLab(t)
+	l.up(hostnet.Options{})
+	rules := filepath.Join(t.TempDir(), "marks")
+	os.WriteFile(rules, []byte("table inet x { chain c { type filter hook prerouting priority -300; meta mark set 0x010000aa; }; }\n"), 0o600)
+	run(t, "ip netns exec "+l.gw.ns+" nft -f "+rules)
+	l.apply(siteToSite)
+	l.expect(l.host, udp("10.1.0.5:1000", "10.2.0.5:2000"), "tun")
+	l.expect(l.out, udp("10.2.0.5:2000", "10.1.0.5:1000"))
+	p := siteToSite
+	p.InstallRoutes = false // nothing sets another mark
+	l.apply(p)
+	l.expect(l.host, udp("10.1.0.5:1000", "10.2.0.5:2000"))
 }
 
 func TestThousandsOfPolicies(t *testing.T) {
