@@ -43,6 +43,9 @@ type Engine struct {
 	notifyNext time.Time // rate limit of INVALID_MAJOR_VERSION
 	orphanNext time.Time // rate limit of INVALID_SPI
 
+	rejectFrom  time.Time // the second that rejectCount counts in
+	rejectCount int
+
 	shutdown     bool
 	shutdownDone bool
 	shutdownBy   time.Time

@@ -160,6 +160,20 @@ func (v *Env) CountRekeyIKE() { v.e.stats.RekeysIKE++ }
 // CountRekeyChild counts a Child SA that was replaced by a rekey.
 func (v *Env) CountRekeyChild() { v.e.stats.RekeysChild++ }
 
+// Touch tells that the SA's timers changed outside of a call to it.
+func (v *Env) Touch() { v.e.touch(v) }
+
+// MayReject reports whether a Rejection may be emitted for somebody who has
+// proved nothing yet: their number is bounded in time, logs are no target.
+func (v *Env) MayReject(now time.Time) bool {
+	e := v.e
+	if now.Sub(e.rejectFrom) >= time.Second {
+		e.rejectFrom, e.rejectCount = now, 0
+	}
+	e.rejectCount++
+	return e.rejectCount <= limitUnprovenRejections
+}
+
 // Drop counts a datagram that was refused.
 func (v *Env) Drop(now time.Time, r DropReason, from netip.AddrPort) { v.e.drop(now, r, from) }
 
@@ -214,6 +228,7 @@ func (v *Env) Adopt(now time.Time, initiator bool, mk func(*Env) SA) *Env {
 func (v *Env) Succeed(now time.Time, next *Env) {
 	v.rekeyed = true
 	next.upSince = now
+	v.e.stats.Established++
 	for _, id := range v.children {
 		v.e.byChild[id] = next
 	}
@@ -271,8 +286,12 @@ func (v *Env) CheckUnique(p *Peer, local, remote Identity) *Rejection {
 	return nil
 }
 
-// HasContact reports whether an established IKE SA joins the same identities.
-func (v *Env) HasContact(local, remote Identity) bool {
+// HasContact reports whether an IKE SA joins the same identities, or whether the
+// peer is about to make one: INITIAL_CONTACT would make it forget that.
+func (v *Env) HasContact(local, remote Identity, from netip.Addr) bool {
+	if v.e.bySource[sourceOf(from)] > 0 {
+		return true
+	}
 	for _, o := range v.e.policies.sameIdentities(local, remote) {
 		if o != v && !o.upSince.IsZero() {
 			return true

@@ -26,12 +26,8 @@ const (
 	IDKeyID      uint8 = 11
 )
 
-// limitIdentityText bounds the text given to ParseIdentity, and limitIdentity
-// the identity data that a peer may send.
-const (
-	limitIdentityText = 1024
-	limitIdentity     = 1024
-)
+// limitIdentityText bounds the text given to ParseIdentity.
+const limitIdentityText = 1024
 
 // Identity is who an endpoint says that it is (RFC 7296 §3.5): the type and the
 // data as they stand in the ID payload. The zero Identity is %any. Identities

@@ -23,6 +23,10 @@ const (
 	// limitSourceTable bounds the addresses whose half-open IKE SAs are counted.
 	limitSourceTable = 65_536
 
+	// limitUnprovenRejections bounds the Rejection events a second that first
+	// messages cause, before anybody has proved anything.
+	limitUnprovenRejections = 20
+
 	// timeoutAsk is how long a question about addresses may take.
 	timeoutAsk = 15 * time.Second
 	// cookieLifetime is how long one secret signs cookies; the one before stays valid as long.

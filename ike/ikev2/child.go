@@ -1,0 +1,428 @@
+package ikev2
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"adit/ike"
+	"adit/ike/wire"
+	"adit/ipsec"
+	"adit/suite"
+)
+
+// childState is where a Child SA stands.
+type childState uint8
+
+const (
+	childPending   childState = iota // being negotiated; not listed
+	childInstalled                   // carries traffic
+	childRekeying                    // our rekey of it is in flight
+	childRekeyed                     // replaced; waits for packets on the way, or for the peer's Delete
+	childDeleting                    // our Delete is on its way
+)
+
+func (c childState) String() string {
+	return [...]string{"INSTALLING", "INSTALLED", "REKEYING", "REKEYED", "DELETING"}[c]
+}
+
+// child is one Child SA: a pair of ESP SAs.
+type child struct {
+	id                uint32
+	cfg               *ike.Child
+	reqid             uint32
+	state             childState
+	spiIn, spiOut     ipsec.SPI
+	suite             suite.Selected
+	mode              ipsec.Mode
+	localTS, remoteTS []ipsec.Selector
+	initiator         bool   // we asked for it
+	nonce             []byte // the lower one of those that made it
+	requested, born   time.Time
+	rekeyAt, endAt    time.Time
+	inactiveAt        time.Time
+	// replacement is the Child SA that took over; the policies follow when the
+	// peer's Delete shows that it uses it (RFC 7296 §2.8).
+	replacement *child
+	announced   bool // ChildUp was emitted
+	bound       bool // has policies
+	dataplane   bool // is installed
+	deleted     bool // the peer has deleted it, or knows that it is
+	deleteSent  bool // our Delete went out
+	reason      string
+	cause       ike.Cause
+}
+
+func (c *child) installed() bool { return c.dataplane }
+
+func (c *child) wipe() {}
+
+func (c *child) info(s *sa) ike.ChildInfo {
+	return ike.ChildInfo{Name: c.cfg.Name, ID: c.id, ReqID: c.reqid, State: c.state.String(), Mode: c.mode, Encap: s.nat.encap(),
+		SPIIn: c.spiIn, SPIOut: c.spiOut, Suite: c.suite, LocalTS: c.localTS, RemoteTS: c.remoteTS,
+		Installed: c.born, RekeyAt: c.rekeyAt, ExpireAt: c.endAt, IfID: c.cfg.IfID}
+}
+
+// child finds a Child SA by its number.
+func (s *sa) child(id uint32) *child {
+	for _, c := range s.children {
+		if c.id == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// childBySPI finds a Child SA by the SPI that the peer receives under.
+func (s *sa) childByOut(spi ipsec.SPI) *child {
+	for _, c := range s.children {
+		if c.spiOut == spi && c.state != childPending {
+			return c
+		}
+	}
+	return nil
+}
+
+// newChild numbers a Child SA and chooses our SPI for it.
+func (s *sa) newChild(cfg *ike.Child, initiator bool) *child {
+	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), spiIn: newSPI(s)}
+	s.children = append(s.children, c)
+	return c
+}
+
+func newSPI(s *sa) ipsec.SPI {
+	for range spiTries {
+		var b [4]byte
+		rand.Read(b[:])
+		spi := ipsec.SPI(binary.BigEndian.Uint32(b[:]))
+		if spi < ipsec.MinSPI || slices.ContainsFunc(s.children, func(c *child) bool { return c.spiIn == spi }) {
+			continue
+		}
+		return spi
+	}
+	panic("ikev2: no SPI")
+}
+
+// forgetChild takes a Child SA that was never installed out of all tables.
+func (s *sa) forgetChild(c *child) {
+	if c.bound {
+		s.env.UnbindPolicy(c.id)
+		c.bound = false
+	}
+	s.env.ForgetChild(c.id)
+	s.children = slices.DeleteFunc(s.children, func(x *child) bool { return x == c })
+	s.env.ChildGone(c.id)
+}
+
+// dropChild removes a Child SA, installed or not, and reports it if it was up
+// and is not replaced.
+func (s *sa) dropChild(now time.Time, c *child, cause ike.Cause, reason string) {
+	if !c.dataplane {
+		s.forgetChild(c)
+		return
+	}
+	s.env.RemoveChild(c.id)
+	c.dataplane, c.bound = false, false
+	info := c.info(s)
+	s.forgetChild(c)
+	if c.announced && c.replacement == nil {
+		if cause == ike.CauseDead && c.deleted {
+			cause = ike.CausePeer
+		}
+		s.env.ChildDown(now, info, c.cfg, cause, reason)
+	}
+	// Whoever was to be replaced by it stays without a replacement.
+	for _, x := range s.children {
+		if x.replacement == c {
+			x.replacement = nil
+		}
+	}
+}
+
+func spiBytes(spi ipsec.SPI) []byte { return binary.BigEndian.AppendUint32(nil, uint32(spi)) }
+
+// childProposals are the configured proposals; without key exchange in IKE_AUTH.
+func childProposals(cfg *ike.Child, ke bool) []suite.Proposal {
+	if ke {
+		return cfg.Proposals
+	}
+	out := make([]suite.Proposal, 0, len(cfg.Proposals))
+	for _, p := range cfg.Proposals {
+		out = append(out, p.WithoutKE())
+	}
+	return out
+}
+
+// resolved puts the endpoints' addresses into dynamic selectors.
+func resolved(list []ipsec.Selector, a netip.Addr) []ipsec.Selector {
+	out := make([]ipsec.Selector, 0, len(list))
+	for _, t := range list[:min(len(list), limitSelectors)] {
+		out = append(out, t.Resolve(a))
+	}
+	return out
+}
+
+func (s *sa) selectorsOf(cfg *ike.Child) (local, remote []ipsec.Selector) {
+	return resolved(cfg.Local, s.local.Addr()), resolved(cfg.Remote, s.remote.Addr())
+}
+
+// childOffer is a Child SA that we ask for, until it is answered.
+type childOffer struct {
+	c         *child
+	proposals []suite.Proposal
+	local     []ipsec.Selector // offered for us and for the peer, from our side
+	remote    []ipsec.Selector
+	ke        suite.KeyExchange
+	group     suite.TransformID
+	nonce     []byte
+	single    bool // only one pair of addresses, after SINGLE_PAIR_REQUIRED
+}
+
+// offer prepares what we ask for. acquired goes first into the selectors (RFC 7296 §2.9).
+func (s *sa) offer(now time.Time, cfg *ike.Child, acquired *ipsec.Acquire, ke, single bool) *childOffer {
+	o := &childOffer{c: s.newChild(cfg, true), proposals: childProposals(cfg, ke), single: single}
+	o.c.requested = now
+	o.c.mode = cfg.Mode
+	o.local, o.remote = s.selectorsOf(cfg)
+	if acquired != nil {
+		if l, r, ok := packetSelectors(acquired, o.local, o.remote); ok {
+			if single {
+				o.local, o.remote = []ipsec.Selector{l}, []ipsec.Selector{r}
+			} else {
+				o.local, o.remote = prepend(l, o.local), prepend(r, o.remote)
+			}
+			return o
+		}
+	}
+	if single {
+		o.local, o.remote = onePair(o.local, s.local.Addr()), onePair(o.remote, s.remote.Addr())
+	}
+	return o
+}
+
+func prepend(first ipsec.Selector, list []ipsec.Selector) []ipsec.Selector {
+	if len(list) > 0 && list[0] == first {
+		return list
+	}
+	return append([]ipsec.Selector{first}, list...)
+}
+
+// packetSelectors are those of the packet that asked for the Child SA, if they
+// lie inside the configured ones.
+func packetSelectors(a *ipsec.Acquire, local, remote []ipsec.Selector) (l, r ipsec.Selector, ok bool) {
+	src, dst := a.Src.Unmap().WithZone(""), a.Dst.Unmap().WithZone("")
+	l = ipsec.Selector{Proto: a.Proto, From: src, To: src, PortFrom: a.SrcPort, PortTo: a.SrcPort}
+	r = ipsec.Selector{Proto: a.Proto, From: dst, To: dst, PortFrom: a.DstPort, PortTo: a.DstPort}
+	switch a.Proto {
+	case ipsec.ProtoICMP, ipsec.ProtoICMPv6, ipsec.ProtoMH:
+		// Both sides name the type and code that went out (RFC 7296 §3.13.1).
+		r.PortFrom, r.PortTo = l.PortFrom, l.PortTo
+	case ipsec.ProtoTCP, ipsec.ProtoUDP, ipsec.ProtoSCTP, 136:
+	default:
+		l.PortFrom, l.PortTo, r.PortFrom, r.PortTo = 0, 65535, 0, 65535
+	}
+	return l, r, src.IsValid() && dst.IsValid() && ipsec.ContainsAll(local, []ipsec.Selector{l}) && ipsec.ContainsAll(remote, []ipsec.Selector{r})
+}
+
+// onePair narrows a list to one address: the endpoint's if it lies inside, else the first one.
+func onePair(list []ipsec.Selector, endpoint netip.Addr) []ipsec.Selector {
+	for _, t := range list {
+		if t.MatchAddr(endpoint) {
+			t.From, t.To = endpoint, endpoint
+			return []ipsec.Selector{t}
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	t := list[0]
+	t.To = t.From
+	return []ipsec.Selector{t}
+}
+
+// payloads are SA, TSi, TSr and the notifies of a request; KE and nonce are the
+// caller's, since IKE_AUTH has neither.
+func (o *childOffer) payloads(front ...wire.Payload) []wire.Payload {
+	list := append([]wire.Payload{toWire(o.proposals, spiBytes(o.c.spiIn))}, front...)
+	list = append(list, tsPayload(wire.PayloadTSi, o.local), tsPayload(wire.PayloadTSr, o.remote))
+	if o.c.mode == ipsec.ModeTransport {
+		list = append(list, notify(wire.UseTransportMode, nil))
+	}
+	return list
+}
+
+// accepted checks the answer to an offer: the choice must lie inside it, in
+// algorithms and in selectors (RFC 7296 §2.7, §2.9).
+func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ike.Rejection {
+	saP, _ := wire.First[*wire.SA](payloads)
+	refuse := func(reason ike.Reason, why string) *ike.Rejection {
+		return &ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: reason, Difference: why}
+	}
+	if saP == nil || len(saP.Proposals) != 1 {
+		return refuse(ike.ReasonSyntax, "the answer does not hold exactly one proposal")
+	}
+	answer := fromWire(saP)[0]
+	sel, err := suite.Accept(o.proposals, answer, suite.SelectOptions{IgnoreKE: ignoreKE})
+	if err != nil {
+		r := noProposal(err, o.proposals, []suite.Proposal{answer})
+		r.Child = o.c.cfg.Name
+		return r
+	}
+	spi := saP.Proposals[0].SPI
+	if len(spi) != 4 || binary.BigEndian.Uint32(spi) < uint32(ipsec.MinSPI) {
+		return refuse(ike.ReasonSyntax, "the answer's SPI is not valid")
+	}
+	l, r := selectors(wire.FindTS(payloads, wire.PayloadTSi)), selectors(wire.FindTS(payloads, wire.PayloadTSr))
+	if len(l) == 0 || len(r) == 0 || !ipsec.ContainsAll(o.local, l) || !ipsec.ContainsAll(o.remote, r) {
+		x := refuse(ike.ReasonSelectors, "the peer's selectors lie outside of what was offered")
+		x.Ours, x.Theirs = selectorText(o.local, o.remote), selectorText(l, r)
+		return x
+	}
+	transport := wire.FindNotify(payloads, wire.UseTransportMode) != nil
+	switch {
+	case o.c.mode == ipsec.ModeTransport && !transport:
+		x := refuse(ike.ReasonProposal, "mode: the peer insists on tunnel mode")
+		x.Ours, x.Theirs = "TRANSPORT", "TUNNEL"
+		return x
+	case o.c.mode == ipsec.ModeTransport && s.nat.encap():
+		return refuse(ike.ReasonProposal, "mode: transport mode through a NAT is not supported yet")
+	}
+	if wire.FindNotify(payloads, wire.ESPTFCPaddingNotSupported) != nil {
+		s.peerCaps.noTFC = true
+	}
+	o.c.suite, o.c.spiOut = sel, ipsec.SPI(binary.BigEndian.Uint32(spi))
+	o.c.localTS, o.c.remoteTS = ipsec.Narrow(l, l), ipsec.Narrow(r, r)
+	return nil
+}
+
+// choice is what a responder grants.
+type choice struct {
+	c        *child
+	proposal int // index of the peer's proposal
+	number   uint8
+	group    suite.TransformID // of the key exchange, KENone: none
+}
+
+// refusal is a negotiation that fails with a notify.
+type refusal struct {
+	notify wire.NotifyType
+	data   []byte
+	record *ike.Rejection
+}
+
+// choose grants what the peer asks for, or says why not. only restricts the
+// choice to one child configuration (a rekey).
+func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, withKE bool) (*choice, *refusal) {
+	saP, _ := wire.First[*wire.SA](payloads)
+	tsi, tsr := wire.FindTS(payloads, wire.PayloadTSi), wire.FindTS(payloads, wire.PayloadTSr)
+	if saP == nil || tsi == nil || tsr == nil {
+		return nil, &refusal{wire.InvalidSyntax, nil, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "SA, TSi or TSr is missing"}}
+	}
+	theirs := fromWire(saP)
+	remote, local := selectors(tsi), selectors(tsr)
+	transport := wire.FindNotify(payloads, wire.UseTransportMode) != nil
+	list := s.peer.Children
+	if only != nil {
+		list = []*ike.Child{only}
+	}
+	cfg, l, r, mode, refused := s.matchChild(list, local, remote, transport)
+	if refused != nil {
+		return nil, refused
+	}
+	var groupSent suite.TransformID
+	if ke, ok := wire.First[*wire.KE](payloads); ok && withKE {
+		groupSent = suite.TransformID(ke.Group)
+	}
+	ours := childProposals(cfg, withKE)
+	sel, i, err := suite.Select(ours, theirs, suite.SelectOptions{PreferPeer: cfg.PreferPeer, IgnoreKE: !withKE, KE: groupSent})
+	if err != nil {
+		x := noProposal(err, ours, theirs)
+		x.Child = cfg.Name
+		return nil, &refusal{wire.NoProposalChosen, nil, x}
+	}
+	spi := saP.Proposals[i].SPI
+	if len(spi) != 4 || binary.BigEndian.Uint32(spi) < uint32(ipsec.MinSPI) {
+		return nil, &refusal{wire.InvalidSyntax, nil, &ike.Rejection{SAKey: ike.SAKey{Child: cfg.Name}, Reason: ike.ReasonSyntax, Difference: "the SPI of the proposal is not valid"}}
+	}
+	if sel.KEPresent && sel.KE.ID != groupSent {
+		return nil, &refusal{wire.InvalidKEPayload, binary.BigEndian.AppendUint16(nil, uint16(sel.KE.ID)), nil}
+	}
+	if len(s.children) >= limitChildren {
+		return nil, &refusal{wire.NoAdditionalSAs, nil, &ike.Rejection{SAKey: ike.SAKey{Child: cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}}
+	}
+	ch := &choice{c: s.newChild(cfg, false), proposal: i, number: saP.Proposals[i].Number}
+	if sel.KEPresent {
+		ch.group = sel.KE.ID
+	}
+	if wire.FindNotify(payloads, wire.ESPTFCPaddingNotSupported) != nil {
+		s.peerCaps.noTFC = true
+	}
+	c := ch.c
+	c.requested, c.suite, c.mode, c.localTS, c.remoteTS = now, sel, mode, l, r
+	c.spiOut = ipsec.SPI(binary.BigEndian.Uint32(spi))
+	return ch, nil
+}
+
+// matchChild picks the child configuration for the peer's selectors: the first
+// that can grant them whole, else the first that can grant a part.
+func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, transport bool) (cfg *ike.Child, l, r []ipsec.Selector, mode ipsec.Mode, _ *refusal) {
+	var not []ike.Candidate
+	var ours string
+	modeOnly := false
+	for _, c := range list {
+		if c.Action != ipsec.Protect {
+			continue
+		}
+		pl, pr := s.selectorsOf(c)
+		nl, nr := ipsec.Narrow(pl, local), ipsec.Narrow(pr, remote)
+		if ours == "" {
+			ours = selectorText(pl, pr)
+		}
+		why := ""
+		switch {
+		case len(nl) == 0:
+			why = "its local_ts " + selectorText(pl, nil) + "share nothing with the peer's"
+		case len(nr) == 0:
+			why = "its remote_ts share nothing with the peer's"
+		case c.Mode == ipsec.ModeTransport && !transport:
+			why, modeOnly = "it wants transport mode", true
+		case c.Mode == ipsec.ModeTransport && s.nat.encap():
+			why, modeOnly = "transport mode through a NAT is not supported yet", true
+		}
+		if why != "" {
+			not = append(not, ike.Candidate{Name: c.Name, Why: why})
+			continue
+		}
+		if cfg == nil || ipsec.ContainsAll(pl, local) && ipsec.ContainsAll(pr, remote) {
+			whole := ipsec.ContainsAll(pl, local) && ipsec.ContainsAll(pr, remote)
+			cfg, l, r, mode = c, nl, nr, c.Mode
+			if whole {
+				return cfg, l, r, mode, nil
+			}
+		}
+	}
+	if cfg != nil {
+		return cfg, l, r, mode, nil
+	}
+	rec := &ike.Rejection{Reason: ike.ReasonSelectors, Notify: wire.TSUnacceptable.String(), Ours: ours, Theirs: selectorText(local, remote), Difference: "no child grants the peer's traffic selectors", Candidates: not[:min(len(not), 16)]}
+	if modeOnly {
+		rec.Reason, rec.Notify, rec.Difference = ike.ReasonProposal, wire.NoProposalChosen.String(), "mode"
+		return nil, nil, nil, 0, &refusal{wire.NoProposalChosen, nil, rec}
+	}
+	return nil, nil, nil, 0, &refusal{wire.TSUnacceptable, nil, rec}
+}
+
+// grant is the answer's SA, TSi, TSr and notifies.
+func (s *sa) grant(ch *choice, front ...wire.Payload) []wire.Payload {
+	c := ch.c
+	saP := toWire([]suite.Proposal{c.suite.Proposal()}, spiBytes(c.spiIn))
+	saP.Proposals[0].Number = ch.number
+	list := append([]wire.Payload{saP}, front...)
+	list = append(list, tsPayload(wire.PayloadTSi, c.remoteTS), tsPayload(wire.PayloadTSr, c.localTS))
+	if c.mode == ipsec.ModeTransport {
+		list = append(list, notify(wire.UseTransportMode, nil))
+	}
+	return list
+}

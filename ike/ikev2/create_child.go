@@ -1,0 +1,328 @@
+package ikev2
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"adit/ike"
+	"adit/ike/wire"
+	"adit/ipsec"
+	"adit/suite"
+)
+
+// childExchange is what CREATE_CHILD_SA for a new Child SA and for a rekey have
+// in common (RFC 7296 §1.3.1, §1.3.3).
+type childExchange struct {
+	offer *childOffer
+	group suite.TransformID // asked for by INVALID_KE_PAYLOAD; KENone: our first
+	tries int               // INVALID_KE_PAYLOAD and TEMPORARY_FAILURE
+}
+
+// prepare makes nonce and key pair of an offer, then sends the request.
+func (x *childExchange) prepare(s *sa, now time.Time, send func(time.Time)) {
+	o := x.offer
+	o.nonce = newNonce()
+	if o.group = x.group; o.group == suite.KENone {
+		o.group = firstKE(o.proposals)
+	}
+	if o.group == suite.KENone {
+		send(now)
+		return
+	}
+	for i, p := range o.proposals {
+		if q, ok := p.WithKEFirst(o.group); ok {
+			if i == 0 || x.group != suite.KENone {
+				o.proposals = slices.Clone(o.proposals)
+				o.proposals[i] = q
+			}
+		}
+	}
+	makeKE(s, now, o.group, func(now time.Time, ke suite.KeyExchange, err error) {
+		if err != nil {
+			s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonInternal, Difference: "key exchange: " + err.Error()})
+			s.forgetChild(o.c)
+			s.finish()
+			return
+		}
+		o.ke = ke
+		send(now)
+	})
+}
+
+// makeKE makes a key pair, elsewhere if that is slow.
+func makeKE(s *sa, now time.Time, g suite.TransformID, then func(time.Time, suite.KeyExchange, error)) {
+	type made struct {
+		ke  suite.KeyExchange
+		err error
+	}
+	compute(s, now, "key exchange "+suite.Transform{Type: suite.TypeKE, ID: g}.Name(), slowGroup(g), func() made {
+		ke, err := suite.NewKeyExchange(g)
+		return made{ke, err}
+	}, func(now time.Time, m made, err error) {
+		if err == nil {
+			err = m.err
+		}
+		if err == nil && m.ke == nil {
+			err = errNoAnswerInTime
+		}
+		then(now, m.ke, err)
+	})
+}
+
+// request is SA, Ni, KE, TSi, TSr and notifies.
+func (x *childExchange) request(front ...wire.Payload) []wire.Payload {
+	o := x.offer
+	mid := []wire.Payload{&wire.Nonce{Data: o.nonce}}
+	if o.ke != nil {
+		mid = append(mid, &wire.KE{Group: uint16(o.group), Data: o.ke.Public()})
+	}
+	return append(front, o.payloads(mid...)...)
+}
+
+// wantsGroup reads INVALID_KE_PAYLOAD; KENone: nothing that we offered, or too often.
+func (x *childExchange) wantsGroup(n *wire.Notify) suite.TransformID {
+	if x.tries++; n.NotifyType != wire.InvalidKEPayload || len(n.Data) != 2 || x.tries > limitKERetries {
+		return suite.KENone
+	}
+	g := suite.TransformID(binary.BigEndian.Uint16(n.Data))
+	if !offersKE(x.offer.proposals, g) || g == x.offer.group {
+		return suite.KENone
+	}
+	return g
+}
+
+// complete checks the answer and computes the shared secret.
+func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(now time.Time, shared suite.Key, nr []byte, r *ike.Rejection)) {
+	o := x.offer
+	if r := s.accepted(o, in.payloads, false); r != nil {
+		then(now, nil, nil, s.reject(r))
+		return
+	}
+	nr, _ := wire.First[*wire.Nonce](in.payloads)
+	ke, _ := wire.First[*wire.KE](in.payloads)
+	wrong := func(why string) {
+		then(now, nil, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonSyntax, Difference: why}))
+	}
+	switch {
+	case nr == nil:
+		wrong("the answer has no nonce")
+		return
+	case !o.c.suite.KEPresent:
+		then(now, nil, nr.Data, nil)
+		return
+	case ke == nil || o.ke == nil || suite.TransformID(ke.Group) != o.group || o.c.suite.KE.ID != o.group:
+		wrong("the answer's key exchange is of another group than ours")
+		return
+	}
+	type made struct {
+		shared suite.Key
+		err    error
+	}
+	public := slices.Clone(ke.Data)
+	compute(s, now, "shared secret "+o.c.suite.KE.Name(), slowGroup(o.group), func() made {
+		k, err := o.ke.Shared(public)
+		return made{k, err}
+	}, func(now time.Time, m made, err error) {
+		if err == nil {
+			err = m.err
+		}
+		if err != nil {
+			wrong("key exchange: " + err.Error())
+			return
+		}
+		then(now, m.shared, nr.Data, nil)
+	})
+}
+
+// createChild is our request for a further Child SA.
+type createChild struct {
+	childExchange
+	cfg    *ike.Child
+	req    *ike.ChildRequest // nil: nobody waits
+	single bool
+}
+
+func (t *createChild) name() string { return "CHILD_CREATE " + t.cfg.Name }
+
+// CreateChild makes a Child SA.
+func (s *sa) CreateChild(now time.Time, r *ike.ChildRequest) {
+	if r.Child == nil {
+		s.env.ChildDone(now, r, nil)
+		return
+	}
+	if !s.enqueue(&createChild{cfg: r.Child, req: r}) {
+		s.env.ChildDone(now, r, &ike.Rejection{SAKey: ike.SAKey{Name: s.peer.Name, Child: r.Child.Name}, Reason: ike.ReasonLimit, Difference: "too many exchanges wait"})
+		return
+	}
+	s.run(now)
+}
+
+func (t *createChild) begin(s *sa, now time.Time) {
+	if len(s.children) >= limitChildren {
+		t.failed(s, now, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: t.cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}))
+		return
+	}
+	var acquired *ipsec.Acquire
+	if t.req != nil {
+		acquired = t.req.Acquired
+	}
+	t.offer = s.offer(now, t.cfg, acquired, true, t.single)
+	t.prepare(s, now, func(now time.Time) { s.request(now, wire.ExchangeCreateChildSA, t.request()) })
+}
+
+func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
+	if n := errorNotify(in.payloads); n != nil {
+		o := t.offer
+		s.forgetChild(o.c)
+		switch g := t.wantsGroup(n); {
+		case g != suite.KENone:
+			t.group = g
+			t.begin(s, now)
+		case n.NotifyType == wire.SinglePairRequired && !t.single:
+			t.single = true
+			t.begin(s, now)
+		case n.NotifyType == wire.TemporaryFailure && t.tries <= limitTemporary:
+			s.finish()
+			s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), t)
+		default:
+			t.failed(s, now, s.childRefused(t.cfg, o, n))
+		}
+		return
+	}
+	t.complete(s, now, in, func(now time.Time, shared suite.Key, nr []byte, r *ike.Rejection) {
+		c := t.offer.c
+		if r != nil {
+			s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
+			s.forgetChild(c)
+			t.failed(s, now, r)
+			return
+		}
+		s.installChild(now, c, true, shared, t.offer.nonce, nr, true, func(now time.Time, r *ike.Rejection) {
+			if r != nil {
+				s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
+				t.failed(s, now, r)
+				return
+			}
+			s.announce(now, c)
+			s.settleTwins(now, c)
+			s.finish()
+			if t.req != nil {
+				s.env.ChildDone(now, t.req, nil)
+			}
+		})
+	})
+}
+
+func (t *createChild) failed(s *sa, now time.Time, r *ike.Rejection) {
+	s.finish()
+	if t.req != nil {
+		s.env.ChildDone(now, t.req, r)
+	}
+}
+
+func (t *createChild) cancel(*sa, time.Time) {}
+
+// settleTwins deletes a Child SA of ours whose twin the peer asked for at the
+// same moment: of the two the one with the lower nonce goes, deleted by who made
+// it, as for rekeys (RFC 7296 §2.8.1). A peer without this rule keeps both.
+func (s *sa) settleTwins(now time.Time, ours *child) {
+	for _, o := range slices.Clone(s.children) {
+		twin := o != ours && o.cfg == ours.cfg && o.state == childInstalled && !o.initiator && o.replacement == nil &&
+			!o.born.Before(ours.requested) && slices.Equal(o.localTS, ours.localTS) && slices.Equal(o.remoteTS, ours.remoteTS)
+		if twin && slices.Compare(ours.nonce, o.nonce) < 0 {
+			s.env.ActivateChild(o.id)
+			s.deleteChild(now, ours, ike.CauseReplaced, "the peer asked for the same Child SA at once")
+			return
+		}
+	}
+}
+
+// createRequest answers CREATE_CHILD_SA: an IKE SA rekey, a Child SA rekey or a
+// new Child SA, told apart by proposal and REKEY_SA.
+func (s *sa) createRequest(now time.Time, in *inbound) {
+	saP, _ := wire.First[*wire.SA](in.payloads)
+	if len(saP.Proposals) == 0 {
+		s.respondNotify(now, in, wire.NoProposalChosen, nil)
+		return
+	}
+	if s.closing != nil || s.replacedBy != nil {
+		s.respondNotify(now, in, wire.TemporaryFailure, nil)
+		return
+	}
+	if saP.Proposals[0].Protocol == wire.ProtocolIKE {
+		s.rekeyIKERequest(now, in, saP)
+		return
+	}
+	if _, rekeying := s.sched.current.(*rekeyIKE); rekeying {
+		s.respondNotify(now, in, wire.TemporaryFailure, nil) // RFC 7296 §2.25.2
+		return
+	}
+	if n := wire.FindNotify(in.payloads, wire.RekeySA); n != nil {
+		s.rekeyChildRequest(now, in, n)
+		return
+	}
+	s.grantChild(now, in, nil, true, func(now time.Time, c *child) { s.announce(now, c) })
+}
+
+// grantChild negotiates a Child SA as responder, installs and answers; done is
+// called after a success.
+func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, activate bool, done func(time.Time, *child)) {
+	ch, refused := s.choose(now, in.payloads, only, true)
+	if refused != nil {
+		if refused.record != nil {
+			refused.record.Notify = refused.notify.String()
+			s.reject(refused.record)
+		}
+		s.respondNotify(now, in, refused.notify, refused.data)
+		return
+	}
+	ni, _ := wire.First[*wire.Nonce](in.payloads)
+	nr := newNonce()
+	finish := func(now time.Time, public []byte, shared suite.Key) {
+		front := []wire.Payload{&wire.Nonce{Data: nr}}
+		if public != nil {
+			front = append(front, &wire.KE{Group: uint16(ch.group), Data: public})
+		}
+		grant := s.grant(ch, front...)
+		s.installChild(now, ch.c, false, shared, ni.Data, nr, activate, func(now time.Time, r *ike.Rejection) {
+			if r != nil {
+				s.respondNotify(now, in, wire.TemporaryFailure, nil)
+				return
+			}
+			s.respond(now, in, grant)
+			done(now, ch.c)
+		})
+	}
+	if ch.group == suite.KENone {
+		finish(now, nil, nil)
+		return
+	}
+	ke, _ := wire.First[*wire.KE](in.payloads)
+	type made struct {
+		public []byte
+		shared suite.Key
+		err    error
+	}
+	data, group := slices.Clone(ke.Data), ch.group
+	compute(s, now, "key exchange "+ch.c.suite.KE.Name(), slowGroup(group), func() made {
+		p, k, err := suite.RespondKeyExchange(group, data)
+		return made{p, k, err}
+	}, func(now time.Time, m made, err error) {
+		if err == nil {
+			err = m.err
+		}
+		if err != nil {
+			s.forgetChild(ch.c)
+			s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: ch.c.cfg.Name}, Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
+			s.respondNotify(now, in, wire.InvalidSyntax, nil)
+			return
+		}
+		finish(now, m.public, m.shared)
+	})
+}
+
+// refuseWhileClosing answers a CREATE_CHILD_SA that crosses our Delete.
+func (s *sa) refuseWhileClosing(now time.Time, in *inbound) {
+	s.respondNotify(now, in, wire.TemporaryFailure, nil)
+}

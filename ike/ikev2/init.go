@@ -1,0 +1,412 @@
+package ikev2
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"adit/ike"
+	"adit/ike/wire"
+	"adit/suite"
+)
+
+// nonceLen is the length of our nonces: at least half of every PRF's key (RFC 7296 §2.10).
+const nonceLen = 32
+
+func newNonce() []byte {
+	b := make([]byte, nonceLen)
+	rand.Read(b)
+	return b
+}
+
+// initiate begins an IKE SA: IKE_SA_INIT as initiator (RFC 7296 §1.2).
+func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
+	s := &sa{env: env, peer: r.Peer, initiator: true, local: r.Local, remote: r.Remote}
+	s.life.created = now
+	s.spiI = env.NewSPI()
+	env.Register(s.spiI, 0)
+	s.ids = [2]ike.Identity{localID(r.Peer, r.Local.Addr()), r.Peer.Remote[0].ID}
+	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, fakeHash: wantFake(env.Config(), r.Peer)}
+	s.state = st
+	s.sendInit(now, st)
+	return s
+}
+
+// localID is our identity: the configured one, or the address.
+func localID(p *ike.Peer, addr interface{ AsSlice() []byte }) ike.Identity {
+	id := p.Local[0].ID
+	if !id.IsAny() {
+		return id
+	}
+	b := addr.AsSlice()
+	if len(b) == 4 {
+		return ike.Identity{Type: ike.IDIPv4Addr, Data: string(b)}
+	}
+	return ike.Identity{Type: ike.IDIPv6Addr, Data: string(b)}
+}
+
+// sendInit sends IKE_SA_INIT, with a new key pair if the group changed.
+func (s *sa) sendInit(now time.Time, st *initSent) {
+	if st.ke != nil {
+		s.sendInitWith(now, st)
+		return
+	}
+	type made struct {
+		ke  suite.KeyExchange
+		err error
+	}
+	group := st.group
+	compute(s, now, "key exchange "+suite.Transform{Type: suite.TypeKE, ID: group}.Name(), slowGroup(group), func() made {
+		ke, err := suite.NewKeyExchange(group)
+		return made{ke, err}
+	}, func(now time.Time, m made, err error) {
+		if err == nil {
+			err = m.err
+		}
+		if err != nil || m.ke == nil {
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonInternal, Difference: fmt.Sprint("key exchange: ", err)})
+			return
+		}
+		st.ke = m.ke
+		s.sendInitWith(now, st)
+	})
+}
+
+func (s *sa) sendInitWith(now time.Time, st *initSent) {
+	var list []wire.Payload
+	if st.cookie != nil {
+		list = append(list, notify(wire.Cookie, st.cookie))
+	}
+	list = append(list, toWire(st.offered, nil), &wire.KE{Group: uint16(st.group), Data: st.ke.Public()}, &wire.Nonce{Data: st.ni})
+	list = append(list, natPayloads(s.spiI, 0, s.local, s.remote, st.fakeHash)...)
+	s.win.sendID = 0
+	s.request(now, wire.ExchangeIKESAInit, list)
+}
+
+// receiveInit takes what is in the clear: only IKE_SA_INIT, only in its states.
+func (s *sa) receiveInit(now time.Time, d ike.Datagram, msg *wire.Message) {
+	h := &msg.Header
+	r := findRule(s.state.phase(), h.Exchange, h.Response())
+	if r == nil || h.MessageID != 0 || msg.Encrypted != nil {
+		s.env.Drop(now, ike.DropUnexpected, d.Remote)
+		return
+	}
+	r.take(s, now, &inbound{header: *h, datagram: d, payloads: msg.Payloads})
+}
+
+// initRepeated answers a repetition of the first message by the stored bytes.
+func (s *sa) initRepeated(now time.Time, in *inbound) {
+	st := s.state.(*initReceived)
+	if !sameBytes(st.request, in.datagram.Data) {
+		s.env.Drop(now, ike.DropRepeated, in.datagram.Remote)
+		return
+	}
+	if st.response == nil {
+		s.env.Drop(now, ike.DropBusy, in.datagram.Remote)
+		return
+	}
+	s.env.CountRetransmit()
+	s.send(now, ike.Datagram{Local: in.datagram.Local, Remote: in.datagram.Remote, Data: st.response}, "repeated response", 1)
+}
+
+// initAnswer is a response that is sent without keeping any state.
+func initAnswer(env *ike.Env, d ike.Datagram, h *wire.Header, t wire.NotifyType, data []byte) {
+	answer := wire.Header{SPIi: h.SPIi, Version: wire.IKEv2, Exchange: wire.ExchangeIKESAInit, Flags: wire.FlagResponse}
+	b := wire.AppendMessage(nil, answer, []wire.Payload{notify(t, data)})
+	env.Effect(ike.Send{Datagram: ike.Datagram{Local: d.Local, Remote: d.Remote, Data: b}})
+}
+
+// accept begins an IKE SA as responder, or refuses the first message without
+// keeping anything.
+func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
+	msg, err := wire.ParseMessage(d.Data)
+	if err != nil || msg.Encrypted != nil {
+		env.Drop(now, ike.DropMalformed, d.Remote)
+		return nil
+	}
+	refuse := func(t wire.NotifyType, data []byte, r *ike.Rejection) ike.SA {
+		initAnswer(env, d, &h, t, data)
+		if r != nil && env.MayReject(now) {
+			r.Notify, r.Local, r.Remote = t.String(), d.Local, d.Remote
+			env.Emit(r)
+		}
+		return nil
+	}
+	if t, ok := wire.UnknownCritical(msg.Payloads); ok {
+		return refuse(wire.UnsupportedCriticalPayload, []byte{byte(t)}, &ike.Rejection{Reason: ike.ReasonCritical, Difference: "payload type " + t.String()})
+	}
+	saP, ok1 := wire.First[*wire.SA](msg.Payloads)
+	ke, ok2 := wire.First[*wire.KE](msg.Payloads)
+	ni, ok3 := wire.First[*wire.Nonce](msg.Payloads)
+	if !ok1 || !ok2 || !ok3 || len(saP.Proposals) == 0 {
+		return refuse(wire.InvalidSyntax, nil, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "SA, KE or Ni is missing"})
+	}
+	peers, passed := ike.MatchPeers(env.Peers(), 2, d.Local.Addr(), d.Remote.Addr())
+	if len(peers) == 0 {
+		env.Drop(now, ike.DropNoConnection, d.Remote)
+		return refuse(wire.NoProposalChosen, nil, &ike.Rejection{Reason: ike.ReasonAddress, Theirs: d.Remote.Addr().String(), Ours: d.Local.Addr().String(),
+			Difference: "no connection for these addresses", Candidates: passed})
+	}
+	theirs := fromWire(saP)
+	var sel suite.Selected
+	index := -1
+	var first error
+	var chosen *ike.Peer
+	for _, p := range peers {
+		s, i, err := suite.Select(p.Proposals, theirs, suite.SelectOptions{PreferPeer: p.PreferPeer, KE: suite.TransformID(ke.Group)})
+		if err == nil {
+			sel, index, chosen = s, i, p
+			break
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	switch {
+	case index < 0:
+		r := noProposal(first, peers[0].Proposals, theirs)
+		r.Name, r.Hint = peers[0].Name, "connections."+peers[0].Name+".proposals"
+		return refuse(wire.NoProposalChosen, nil, r)
+	case sel.KE.ID != suite.TransformID(ke.Group):
+		return refuse(wire.InvalidKEPayload, binary.BigEndian.AppendUint16(nil, uint16(sel.KE.ID)), nil)
+	}
+	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi, selected: sel, vendor: vendor(msg.Payloads)}
+	s.life.created, s.life.setupEnd = now, now.Add(env.Config().HalfOpenTimeout)
+	s.spiR = env.NewSPI()
+	env.Register(s.spiR, s.spiI)
+	st := &initReceived{request: slices.Clone(d.Data), ni: slices.Clone(ni.Data), nr: newNonce(), candidates: peers, passed: passed}
+	s.state = st
+	s.tieBreak = slices.Clone(lowerNonce(st.ni, st.nr))
+	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
+	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
+	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
+	return s
+}
+
+// respondInit computes the shared secret and answers IKE_SA_INIT.
+func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, number uint8, group suite.TransformID, public []byte) {
+	type made struct {
+		public []byte
+		shared suite.Key
+		err    error
+	}
+	compute(s, now, "key exchange "+sel.KE.Name(), slowGroup(group), func() made {
+		p, k, err := suite.RespondKeyExchange(group, public)
+		return made{p, k, err}
+	}, func(now time.Time, m made, err error) {
+		if err == nil {
+			err = m.err
+		}
+		if err == nil {
+			err = s.deriveKeys(sel, m.shared, st.ni, st.nr)
+		}
+		if err != nil {
+			h := wire.Header{SPIi: s.spiI}
+			initAnswer(s.env, ike.Datagram{Local: s.local, Remote: s.remote}, &h, wire.InvalidSyntax, nil)
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
+			return
+		}
+		answer := toWire([]suite.Proposal{sel.Proposal()}, nil)
+		answer.Proposals[0].Number = number
+		list := []wire.Payload{answer, &wire.KE{Group: uint16(group), Data: m.public}, &wire.Nonce{Data: st.nr}}
+		if s.nat.supported {
+			list = append(list, natPayloads(s.spiI, s.spiR, s.local, s.remote, s.nat.fake)...)
+		}
+		list = append(list, notify(wire.ChildlessIKEv2Supported, nil))
+		h := s.header(wire.ExchangeIKESAInit, 0, true)
+		st.response = wire.AppendMessage(nil, h, list)
+		s.win.recvID, s.win.sendID = 1, 0
+		s.send(now, s.local2remote(st.response), summary(h, list), 0)
+	})
+}
+
+// deriveKeys computes SKEYSEED and the keys of a new IKE SA (RFC 7296 §2.14).
+func (s *sa) deriveKeys(sel suite.Selected, shared suite.Key, ni, nr []byte) error {
+	defer shared.Zero()
+	prf, err := suite.NewPRF(sel.PRF)
+	if err != nil {
+		return err
+	}
+	nonces := prf.NonceKey(ni, nr)
+	return s.armKeys(sel, prf.Sum(nonces, shared), ni, nr)
+}
+
+func (s *sa) armKeys(sel suite.Selected, skeyseed suite.Key, ni, nr []byte) error {
+	k, err := deriveIKE(sel, skeyseed, ni, nr, s.spiI, s.spiR)
+	if err != nil {
+		return err
+	}
+	if s.config().UnsafeExportKeys {
+		s.env.Effect(ike.ExportKeys{IKE: k.export(sel, s.spiI, s.spiR)})
+	}
+	if err := k.arm(sel, s.initiator); err != nil {
+		k.wipe()
+		return err
+	}
+	s.keys, s.selected = k, sel
+	return nil
+}
+
+// initResponse takes the answer to our IKE_SA_INIT. It is not authenticated yet:
+// what is wrong in it ends the attempt, which an attacker on the path could do anyway.
+func (s *sa) initResponse(now time.Time, in *inbound) {
+	st := s.state.(*initSent)
+	if s.win.out == nil {
+		s.env.Drop(now, ike.DropMessageID, in.datagram.Remote)
+		return
+	}
+	if _, ok := wire.UnknownCritical(in.payloads); ok {
+		s.env.Drop(now, ike.DropUnexpected, in.datagram.Remote)
+		return
+	}
+	s.env.Emit(ike.Message{SAKey: s.key(), Local: in.datagram.Local, Remote: in.datagram.Remote, Bytes: len(in.datagram.Data), Summary: summary(in.header, in.payloads)})
+	if n := wire.FindNotify(in.payloads, wire.Cookie); n != nil && len(n.Data) > 0 && len(n.Data) <= 64 {
+		// The same request again with the cookie in front (RFC 7296 §2.6).
+		if s.retryInit(now, st) {
+			st.cookie = slices.Clone(n.Data)
+			s.sendInit(now, st)
+		}
+		return
+	}
+	if n := wire.FindNotify(in.payloads, wire.InvalidKEPayload); n != nil {
+		s.otherGroup(now, st, n)
+		return
+	}
+	if n := errorNotify(in.payloads); n != nil {
+		s.fail(now, peerRefused(n, proposalText(st.offered), "connections."+s.peer.Name+".proposals"))
+		return
+	}
+	saP, ok1 := wire.First[*wire.SA](in.payloads)
+	ke, ok2 := wire.First[*wire.KE](in.payloads)
+	nr, ok3 := wire.First[*wire.Nonce](in.payloads)
+	if !ok1 || !ok2 || !ok3 || len(saP.Proposals) != 1 || in.header.SPIr == 0 {
+		s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the answer to IKE_SA_INIT lacks SA, KE, Nr or an SPI"})
+		return
+	}
+	answer := fromWire(saP)[0]
+	sel, err := suite.Accept(st.offered, answer, suite.SelectOptions{KE: st.group})
+	if err != nil {
+		s.fail(now, noProposal(err, st.offered, []suite.Proposal{answer}))
+		return
+	}
+	if sel.KE.ID != st.group || suite.TransformID(ke.Group) != st.group {
+		s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the answer's key exchange is of another group than ours"})
+		return
+	}
+	request := s.win.out.data
+	s.win.out = nil
+	response, nonce, public := slices.Clone(in.datagram.Data), slices.Clone(nr.Data), slices.Clone(ke.Data)
+	payloads := in.payloads
+	s.spiR = in.header.SPIr
+	s.env.Register(s.spiI, s.spiR)
+	type made struct {
+		shared suite.Key
+		err    error
+	}
+	kx := st.ke
+	compute(s, now, "shared secret "+sel.KE.Name(), slowGroup(st.group), func() made {
+		k, err := kx.Shared(public)
+		return made{k, err}
+	}, func(now time.Time, m made, err error) {
+		if err == nil {
+			err = m.err
+		}
+		if err == nil {
+			err = s.deriveKeys(sel, m.shared, st.ni, nonce)
+		}
+		if err != nil {
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "key exchange: " + err.Error()})
+			return
+		}
+		s.tieBreak = slices.Clone(lowerNonce(st.ni, nonce))
+		s.vendor = vendor(payloads)
+		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
+		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
+		s.nat.fake = s.nat.supported && st.fakeHash
+		s.floatPorts()
+		s.enter(&authSent{request: request, response: response, ni: st.ni, nr: nonce, child: st.child, reauth: st.reauth})
+		s.beginAuth(now)
+	})
+}
+
+// retryInit counts repetitions that the peer asks for; false: too many.
+func (s *sa) retryInit(now time.Time, st *initSent) bool {
+	s.win.out = nil
+	if st.retries++; st.retries > limitInitRetries {
+		s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, ByPeer: true, Difference: "the peer asks for IKE_SA_INIT again and again"})
+		return false
+	}
+	return true
+}
+
+// otherGroup repeats IKE_SA_INIT with the group that the peer wants, if we offered it.
+func (s *sa) otherGroup(now time.Time, st *initSent, n *wire.Notify) {
+	var g suite.TransformID
+	if len(n.Data) == 2 {
+		g = suite.TransformID(binary.BigEndian.Uint16(n.Data))
+	}
+	if g == st.group || !offersKE(st.offered, g) {
+		s.fail(now, &ike.Rejection{Reason: ike.ReasonProposal, ByPeer: true, Notify: n.NotifyType.String(), Ours: proposalText(st.offered),
+			Difference: "the peer wants key exchange group " + fmt.Sprint(g)})
+		return
+	}
+	if !s.retryInit(now, st) {
+		return
+	}
+	s.note(2, "the peer wants "+suite.Transform{Type: suite.TypeKE, ID: g}.Name())
+	st.group, st.ke = g, nil
+	// What we list first is what we send, so that the peer finds no contradiction.
+	offered := make([]suite.Proposal, len(st.offered))
+	for i, p := range st.offered {
+		offered[i], _ = p.WithKEFirst(g)
+	}
+	st.offered = offered
+	s.sendInit(now, st)
+}
+
+// peerRefused is the record of an error notify of the peer.
+func peerRefused(n *wire.Notify, ours, hint string) *ike.Rejection {
+	r := &ike.Rejection{Reason: ike.ReasonPeer, ByPeer: true, Notify: n.NotifyType.String(), Ours: ours, Hint: hint}
+	switch n.NotifyType {
+	case wire.NoProposalChosen:
+		r.Reason = ike.ReasonProposal
+	case wire.AuthenticationFailed:
+		r.Reason = ike.ReasonAuthentication
+	case wire.TSUnacceptable:
+		r.Reason = ike.ReasonSelectors
+	case wire.InvalidSyntax:
+		r.Reason = ike.ReasonSyntax
+	case wire.UnsupportedCriticalPayload:
+		r.Reason = ike.ReasonCritical
+	case wire.InvalidMajorVersion:
+		r.Reason = ike.ReasonVersion
+	}
+	return r
+}
+
+// vendor tells from vendor IDs in clear text what the peer is.
+func vendor(payloads []wire.Payload) string {
+	for _, p := range payloads {
+		v, ok := p.(*wire.VendorID)
+		if !ok {
+			continue
+		}
+		for _, known := range []string{"strongSwan", "OpenIKED", "Libreswan"} {
+			if strings.HasPrefix(string(v.Data), known) {
+				return known
+			}
+		}
+		if strings.HasPrefix(string(v.Data), "OE-Libreswan") {
+			return "Libreswan"
+		}
+	}
+	return ""
+}
+
+// setupTimeout closes an IKE SA that was not established in time.
+func (s *sa) setupTimeout(now time.Time) {
+	s.fail(now, &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "not established in time (half-open)"})
+}

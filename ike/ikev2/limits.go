@@ -1,0 +1,47 @@
+package ikev2
+
+import "time"
+
+// The bounds of one IKE SA (rule R9 of the design).
+const (
+	// limitTasks bounds the exchanges that wait to be started.
+	limitTasks = 256
+	// limitHeld bounds the datagrams that wait while the IKE SA is busy.
+	limitHeld = 8
+	// limitHeldBytes bounds their size together.
+	limitHeldBytes = 64 << 10
+	// limitChildren bounds the Child SAs of one IKE SA, replaced ones included.
+	limitChildren = 256
+	// limitPSKs bounds the shared keys that one AUTH is checked against.
+	limitPSKs = 8
+	// limitInitRetries bounds COOKIE and INVALID_KE_PAYLOAD answers to one IKE_SA_INIT.
+	limitInitRetries = 6
+	// limitKERetries bounds INVALID_KE_PAYLOAD answers to one CREATE_CHILD_SA.
+	limitKERetries = 3
+	// limitIdentity bounds the bytes of a peer's identity.
+	limitIdentity = 1024
+	// limitSelectors bounds the traffic selectors of one side that take part in narrowing.
+	limitSelectors = 128
+	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).
+	limitTemporary = 20
+	// limitMessageID is the number of requests after which an IKE SA is rekeyed,
+	// long before message IDs end (RFC 7296 §2.2).
+	limitMessageID = 1 << 30
+
+	// timeoutAsk is how long the search for a shared key may take.
+	timeoutAsk = 20 * time.Second
+	// retryTemporary is the least wait after TEMPORARY_FAILURE; jitter is added.
+	retryTemporary = 2 * time.Second
+	// timeoutReplaced is how long a replaced IKE or Child SA waits for the Delete of
+	// the peer that replaced it, before it is deleted from this side.
+	timeoutReplaced = 60 * time.Second
+	// retryRekey is the wait before a refused rekey is tried again.
+	retryRekey = 30 * time.Second
+	// spiTries bounds the search for an unused SPI.
+	spiTries = 32
+	// softPackets is when a Child SA without ESN is rekeyed: long before its 2^32
+	// sequence numbers end, whatever the configuration says.
+	softPackets = 1<<32 - 1<<29
+	// hardPackets is the last of those sequence numbers.
+	hardPackets = 1<<32 - 1
+)

@@ -1,0 +1,78 @@
+package ikev2
+
+import (
+	"time"
+
+	"adit/ike/wire"
+)
+
+// rule says which message is taken in which phase, and what it must hold.
+type rule struct {
+	from     phase
+	exchange wire.ExchangeType
+	response bool
+	// need are payloads without which the message is malformed. Responses that hold
+	// an error notify instead are excused.
+	need []wire.PayloadType
+	take func(s *sa, now time.Time, in *inbound)
+}
+
+// rules holds every message that is taken; all others are dropped and counted.
+// IKE_SA_INIT, which is in the clear, checks its needs itself (init.go).
+var rules []rule
+
+func init() {
+	req, resp := false, true
+	rules = []rule{
+		{phaseInitSent, wire.ExchangeIKESAInit, resp, nil, (*sa).initResponse},
+		{phaseInitReceived, wire.ExchangeIKESAInit, req, nil, (*sa).initRepeated},
+		{phaseInitReceived, wire.ExchangeIKEAuth, req, []wire.PayloadType{wire.PayloadIDi}, (*sa).authRequest},
+		{phaseAuthSent, wire.ExchangeIKEAuth, resp, []wire.PayloadType{wire.PayloadIDr, wire.PayloadAUTH}, (*sa).authResponse},
+		{phaseEstablished, wire.ExchangeCreateChildSA, req, []wire.PayloadType{wire.PayloadSA, wire.PayloadNonce}, (*sa).createRequest},
+		{phaseEstablished, wire.ExchangeCreateChildSA, resp, []wire.PayloadType{wire.PayloadSA, wire.PayloadNonce}, (*sa).taskResponse},
+		{phaseEstablished, wire.ExchangeInformational, req, nil, (*sa).informationalRequest},
+		{phaseEstablished, wire.ExchangeInformational, resp, nil, (*sa).taskResponse},
+		{phaseClosing, wire.ExchangeCreateChildSA, req, nil, (*sa).refuseWhileClosing},
+		{phaseClosing, wire.ExchangeInformational, req, nil, (*sa).informationalRequest},
+		{phaseClosing, wire.ExchangeInformational, resp, nil, (*sa).taskResponse},
+	}
+}
+
+func findRule(p phase, x wire.ExchangeType, response bool) *rule {
+	for i := range rules {
+		if r := &rules[i]; r.from == p && r.exchange == x && r.response == response {
+			return r
+		}
+	}
+	return nil
+}
+
+// missing names the first payload that the rule needs and the message lacks.
+func (r *rule) missing(payloads []wire.Payload) string {
+	if r.response && errorNotify(payloads) != nil {
+		return ""
+	}
+	for _, need := range r.need {
+		found := false
+		for _, p := range payloads {
+			if p.Type() == need {
+				found = true
+				break
+			}
+		}
+		if !found {
+			return need.String()
+		}
+	}
+	return ""
+}
+
+// errorNotify is the first Notify payload of an error type.
+func errorNotify(payloads []wire.Payload) *wire.Notify {
+	for _, p := range payloads {
+		if n, ok := p.(*wire.Notify); ok && n.NotifyType.IsError() {
+			return n
+		}
+	}
+	return nil
+}

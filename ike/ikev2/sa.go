@@ -1,0 +1,352 @@
+package ikev2
+
+import (
+	"net/netip"
+	"time"
+
+	"adit/ike"
+	"adit/ike/wire"
+	"adit/ipsec"
+	"adit/suite"
+)
+
+// Version is IKEv2, for ike.New.
+var Version = ike.Version{
+	Major: 2,
+	First: func(h *wire.Header) bool {
+		return h.Exchange == wire.ExchangeIKESAInit && !h.Response() && h.FromInitiator() && h.MessageID == 0 && h.SPIr == 0
+	},
+	Accept:   accept,
+	Initiate: initiate,
+}
+
+// sa is one IKE SA.
+type sa struct {
+	env       *ike.Env
+	peer      *ike.Peer // nil in a responder until IKE_AUTH has chosen
+	initiator bool      // the original initiator of this IKE SA
+	spiI      uint64
+	spiR      uint64
+	local     netip.AddrPort
+	remote    netip.AddrPort
+	state     state
+	keys      *ikeKeys
+	selected  suite.Selected
+	nat       nat
+	ids       [2]ike.Identity // ours, the peer's
+	vendor    string
+	tieBreak  []byte
+	peerCaps  capabilities
+
+	win      window
+	children []*child
+	sched    scheduler
+	life     life
+	closing  *ike.Closed // set when the Delete of the IKE SA was asked for
+	// replacedBy is the IKE SA that took over by rekey; this one only waits for its Delete.
+	replacedBy *sa
+	// redundant: made by one of two rekeys at once, and not the one that stays.
+	redundant bool
+}
+
+// capabilities are what the peer announced.
+type capabilities struct {
+	childless bool
+	noTFC     bool
+}
+
+// life are the timers of an established IKE SA.
+type life struct {
+	created, established     time.Time
+	rekeyAt, reauthAt, endAt time.Time
+	setupEnd                 time.Time // half-open: closed by then
+	lastIn, lastOut          time.Time // messages of the peer (authenticated), and of ours
+	dpdAt                    time.Time
+	keepAliveAt              time.Time
+	inactiveAt               time.Time
+}
+
+func (s *sa) spis() (ours, peers uint64) {
+	if s.initiator {
+		return s.spiI, s.spiR
+	}
+	return s.spiR, s.spiI
+}
+
+func (s *sa) config() *ike.Config { return s.env.Config() }
+
+func (s *sa) key() ike.SAKey {
+	k := ike.SAKey{ID: s.env.ID()}
+	if s.peer != nil {
+		k.Name = s.peer.Name
+	}
+	return k
+}
+
+// Datagram takes a message that was routed here.
+func (s *sa) Datagram(now time.Time, d ike.Datagram, h wire.Header) {
+	if s.state.phase() == phaseDead {
+		s.env.Drop(now, ike.DropUnexpected, d.Remote)
+		return
+	}
+	if s.sched.busy != 0 {
+		s.sched.hold(s, now, d)
+		return
+	}
+	s.receive(now, d)
+}
+
+// Done takes the result of a job.
+func (s *sa) Done(now time.Time, r ike.Result) {
+	then := s.sched.jobs[r.Job]
+	delete(s.sched.jobs, r.Job)
+	if then == nil {
+		return
+	}
+	if s.sched.busy == r.Job {
+		s.sched.busy, s.sched.busyUntil = 0, time.Time{}
+	}
+	then(now, r)
+	s.resume(now)
+}
+
+// resume takes the inputs that waited while the IKE SA was busy, then starts
+// what waits to be started.
+func (s *sa) resume(now time.Time) {
+	for s.sched.busy == 0 && len(s.sched.held) > 0 && s.state.phase() != phaseDead {
+		d := s.sched.held[0]
+		s.sched.held = s.sched.held[1:]
+		s.sched.heldBytes -= len(d.Data)
+		s.receive(now, d)
+	}
+	s.run(now)
+}
+
+// Wake runs the timers that are due.
+func (s *sa) Wake(now time.Time) {
+	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	if s.state.phase() == phaseDead {
+		return
+	}
+	if due(s.life.setupEnd) {
+		s.setupTimeout(now)
+		return
+	}
+	if out := s.win.out; out != nil && due(out.next) {
+		s.retransmit(now)
+		if s.state.phase() == phaseDead {
+			return
+		}
+	}
+	if due(s.sched.busyUntil) {
+		// A question that nobody answered: go on without.
+		job := s.sched.busy
+		s.env.DropJob(job)
+		s.Done(now, ike.Result{Job: job, Err: errNoAnswerInTime})
+	}
+	if due(s.life.endAt) {
+		s.expired(now)
+		return
+	}
+	if due(s.life.reauthAt) {
+		s.life.reauthAt = time.Time{}
+		s.env.Reauthenticate(now)
+	}
+	if due(s.life.rekeyAt) {
+		s.life.rekeyAt = time.Time{}
+		s.RekeyIKE(now)
+	}
+	if due(s.life.dpdAt) {
+		s.checkPeer(now)
+	}
+	if due(s.life.keepAliveAt) {
+		s.keepAlive(now)
+	}
+	s.wakeChildren(now)
+	s.sched.wakeDelayed(now)
+	s.run(now)
+}
+
+// NextWake is the earliest timer.
+func (s *sa) NextWake() time.Time {
+	if s.state.phase() == phaseDead {
+		return time.Time{}
+	}
+	var next time.Time
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	l := &s.life
+	for _, t := range []time.Time{l.setupEnd, l.rekeyAt, l.reauthAt, l.endAt, l.dpdAt, l.keepAliveAt, s.sched.busyUntil} {
+		sooner(t)
+	}
+	if s.win.out != nil {
+		sooner(s.win.out.next)
+	}
+	for _, c := range s.children {
+		sooner(c.rekeyAt)
+		sooner(c.endAt)
+		sooner(c.inactiveAt)
+	}
+	for _, d := range s.sched.delayed {
+		sooner(d.at)
+	}
+	return next
+}
+
+// Info is the IKE SA as listed.
+func (s *sa) Info() ike.SAInfo {
+	i := ike.SAInfo{Name: s.key().Name, ID: s.env.ID(), Version: 2, State: s.stateName(), Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
+		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
+		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
+		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor}
+	for _, c := range s.children {
+		if c.state != childPending {
+			i.Children = append(i.Children, c.info(s))
+		}
+	}
+	i.Tasks = s.sched.names()
+	return i
+}
+
+func (s *sa) stateName() string {
+	switch s.state.phase() {
+	case phaseInitSent, phaseInitReceived, phaseAuthSent:
+		return "CONNECTING"
+	case phaseClosing:
+		return "DELETING"
+	case phaseDead:
+		return "DESTROYING"
+	}
+	switch _, rekeying := s.sched.current.(*rekeyIKE); {
+	case s.replacedBy != nil:
+		return "REKEYED"
+	case rekeying:
+		return "REKEYING"
+	}
+	return "ESTABLISHED"
+}
+
+// Usable reports whether new Child SAs may be made here.
+func (s *sa) Usable() bool {
+	return s.state.phase() == phaseEstablished && s.replacedBy == nil && s.closing == nil && !s.redundant
+}
+
+// TieBreak is the lower nonce of the exchange that made the IKE SA.
+func (s *sa) TieBreak() []byte { return s.tieBreak }
+
+// Wipe zeroes all keys.
+func (s *sa) Wipe() {
+	s.keys.wipe()
+	s.state.leave()
+	s.state = dead{}
+	for _, c := range s.children {
+		c.wipe()
+	}
+	s.sched = scheduler{}
+	s.win = window{}
+}
+
+// Dataplane takes an event of one of the Child SAs.
+func (s *sa) Dataplane(now time.Time, ev ipsec.Event) {
+	switch ev := ev.(type) {
+	case ipsec.Expire:
+		if c := s.child(ev.Ref.Child); c != nil {
+			s.childExpired(now, c, ev.Hard)
+		}
+	case ipsec.MappingChange:
+		if c := s.child(ev.Ref.Child); c != nil && s.nat.remote && ev.Remote.IsValid() {
+			s.move(now, s.local, ev.Remote)
+		}
+	}
+	s.run(now)
+}
+
+// Close deletes the IKE SA.
+func (s *sa) Close(now time.Time, c ike.Closed, force bool) {
+	switch s.state.phase() {
+	case phaseDead:
+		return
+	case phaseInitSent, phaseInitReceived:
+		s.end(now, c)
+		return
+	case phaseAuthSent:
+		// The peer may hold the IKE SA as established: it finds out by its own checks.
+		s.end(now, c)
+		return
+	case phaseClosing:
+		if force {
+			s.end(now, c)
+		}
+		return
+	}
+	if s.closing == nil {
+		s.closing = &c
+		s.sched.clear(s, now)
+		s.enqueueFirst(&deleteIKE{why: c, force: force})
+	}
+	if force {
+		// The Delete goes out once, past the window; nobody waits for the answer.
+		s.sendDeleteNow(now)
+		s.end(now, c)
+		return
+	}
+	s.run(now)
+}
+
+// end removes the IKE SA and all that belongs to it.
+func (s *sa) end(now time.Time, c ike.Closed) {
+	if s.state.phase() == phaseDead {
+		return
+	}
+	s.state.leave()
+	s.state = dead{}
+	for _, ch := range append([]*child(nil), s.children...) {
+		s.dropChild(now, ch, c.Cause, c.Reason)
+	}
+	s.sched.clear(s, now)
+	s.win.out = nil
+	s.env.Closed(now, c)
+}
+
+// reject records a failed negotiation.
+func (s *sa) reject(r *ike.Rejection) *ike.Rejection {
+	child := r.Child
+	r.SAKey = s.key()
+	r.Child = child
+	r.Local, r.Remote = s.local, s.remote
+	s.env.Emit(r)
+	return r
+}
+
+// fail ends an IKE SA that did not come up.
+func (s *sa) fail(now time.Time, r *ike.Rejection) {
+	if s.state.phase() == phaseInitReceived && !s.env.MayReject(now) {
+		s.end(now, ike.Closed{Cause: ike.CauseFailed, Rejection: r})
+		return
+	}
+	s.end(now, ike.Closed{Cause: ike.CauseFailed, Reason: r.Error(), Rejection: s.reject(r)})
+}
+
+func (s *sa) note(level int, text string) {
+	s.env.Emit(ike.Note{SAKey: s.key(), Level: level, Text: text})
+}
+
+// move changes the peer's or our own endpoint (RFC 7296 §2.23).
+func (s *sa) move(now time.Time, local, remote netip.AddrPort) {
+	if s.local == local && s.remote == remote {
+		return
+	}
+	old := s.remote
+	s.local, s.remote = local, remote
+	for _, c := range s.children {
+		if c.installed() {
+			s.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: local, Remote: remote, Encap: s.nat.encap()}})
+		}
+	}
+	if !s.life.established.IsZero() {
+		s.env.Emit(ike.Moved{SA: s.Info(), Old: old})
+	}
+}

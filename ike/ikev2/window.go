@@ -1,0 +1,266 @@
+package ikev2
+
+import (
+	"bytes"
+	"time"
+
+	"adit/ike"
+	"adit/ike/wire"
+)
+
+// window is the message IDs of both directions, window size 1 (RFC 7296 §2.2,
+// §2.3), with the bytes that are repeated (§2.1).
+type window struct {
+	sendID uint32 // of our next request
+	recvID uint32 // of the peer's next request
+	out    *outstanding
+	// response answers request recvID−1; it is repeated, never rebuilt.
+	response []byte
+}
+
+// outstanding is our request in flight.
+type outstanding struct {
+	id       uint32
+	exchange wire.ExchangeType
+	data     []byte
+	summary  string
+	sent     int // how often
+	next     time.Time
+}
+
+func (s *sa) flags(response bool) wire.Flags {
+	var f wire.Flags
+	if s.initiator {
+		f |= wire.FlagInitiator
+	}
+	if response {
+		f |= wire.FlagResponse
+	}
+	return f
+}
+
+func (s *sa) header(x wire.ExchangeType, id uint32, response bool) wire.Header {
+	return wire.Header{SPIi: s.spiI, SPIr: s.spiR, Version: wire.IKEv2, Exchange: x, Flags: s.flags(response), MessageID: id}
+}
+
+// build makes the bytes of a message: protected once there are keys.
+func (s *sa) build(h wire.Header, payloads []wire.Payload) []byte {
+	if s.keys == nil || s.keys.out == nil || h.Exchange == wire.ExchangeIKESAInit {
+		return wire.AppendMessage(nil, h, payloads)
+	}
+	return s.keys.seal(h, payloads)
+}
+
+// request sends our next request and keeps it until it is answered.
+func (s *sa) request(now time.Time, x wire.ExchangeType, payloads []wire.Payload) []byte {
+	h := s.header(x, s.win.sendID, false)
+	data := s.build(h, payloads)
+	s.win.sendID++
+	s.win.out = &outstanding{id: h.MessageID, exchange: x, data: data, summary: summary(h, payloads)}
+	s.transmit(now)
+	return data
+}
+
+// transmit sends the request in flight, for the first time or again.
+func (s *sa) transmit(now time.Time) {
+	out := s.win.out
+	wait, _ := s.config().Retransmit.Wait(out.sent)
+	out.next = now.Add(wait)
+	s.send(now, s.local2remote(out.data), out.summary, out.sent)
+	out.sent++
+}
+
+func (s *sa) local2remote(data []byte) ike.Datagram {
+	d := ike.Datagram{Local: s.local, Remote: s.remote, Data: data}
+	if s.peer != nil {
+		d.DSCP = s.peer.DSCP
+	}
+	return d
+}
+
+func (s *sa) send(now time.Time, d ike.Datagram, summary string, repeated int) {
+	s.life.lastOut = now
+	s.env.Effect(ike.Send{Datagram: d})
+	s.env.Emit(ike.Message{SAKey: s.key(), Out: true, Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary, Retransmit: repeated})
+}
+
+// retransmit repeats the request in flight, or gives the peer up.
+func (s *sa) retransmit(now time.Time) {
+	out := s.win.out
+	if _, last := s.config().Retransmit.Wait(out.sent - 1); !last {
+		s.env.CountRetransmit()
+		s.transmit(now)
+		return
+	}
+	out.next = time.Time{}
+	r := &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "no answer to " + out.summary}
+	switch s.state.phase() {
+	case phaseInitSent, phaseAuthSent:
+		s.fail(now, r)
+	case phaseClosing:
+		s.end(now, *s.closing)
+	default:
+		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "peer does not answer", Rejection: s.reject(r)})
+	}
+}
+
+// respond answers the peer's request and keeps the bytes for its repetition.
+func (s *sa) respond(now time.Time, in *inbound, payloads []wire.Payload) {
+	h := s.header(in.header.Exchange, in.header.MessageID, true)
+	s.win.response = s.build(h, payloads)
+	s.win.recvID = in.header.MessageID + 1
+	d := s.local2remote(s.win.response)
+	if s.state.phase() != phaseDead {
+		d.Local, d.Remote = in.datagram.Local, in.datagram.Remote // RFC 7296 §2.11
+	}
+	s.send(now, d, summary(h, payloads), 0)
+}
+
+func (s *sa) respondNotify(now time.Time, in *inbound, t wire.NotifyType, data []byte) {
+	s.respond(now, in, []wire.Payload{&wire.Notify{NotifyType: t, Data: data}})
+}
+
+// summary is wire's one line of a message before it is protected.
+func summary(h wire.Header, payloads []wire.Payload) string {
+	m := wire.Message{Header: h, Payloads: payloads}
+	return m.Summary()
+}
+
+// inbound is one message that is authentic (or, in IKE_SA_INIT, in the clear)
+// and whose ID is the expected one.
+type inbound struct {
+	header   wire.Header
+	datagram ike.Datagram
+	payloads []wire.Payload
+}
+
+// receive checks a message in the order that costs least and changes nothing
+// before it is authentic: form, direction, ID, integrity, then the rule table.
+func (s *sa) receive(now time.Time, d ike.Datagram) {
+	drop := func(r ike.DropReason) { s.env.Drop(now, r, d.Remote) }
+	msg, err := wire.ParseMessage(d.Data)
+	if err != nil {
+		drop(ike.DropMalformed)
+		return
+	}
+	h := msg.Header
+	if h.FromInitiator() == s.initiator {
+		drop(ike.DropUnexpected)
+		return
+	}
+	if h.Exchange == wire.ExchangeIKESAInit {
+		s.receiveInit(now, d, msg)
+		return
+	}
+	if s.keys == nil || s.keys.in == nil {
+		drop(ike.DropUnexpected)
+		return
+	}
+	if msg.Encrypted == nil || len(msg.Payloads) > 0 {
+		drop(ike.DropUnprotected) // nothing in the clear is believed (RFC 7296 §2.21)
+		return
+	}
+	repeated := false
+	switch {
+	case h.Response() && (s.win.out == nil || h.MessageID != s.win.out.id || h.Exchange != s.win.out.exchange):
+		drop(ike.DropMessageID)
+		return
+	case !h.Response() && h.MessageID+1 == s.win.recvID && s.win.response != nil:
+		repeated = true
+	case !h.Response() && h.MessageID != s.win.recvID:
+		drop(ike.DropMessageID)
+		return
+	}
+	payloads, ok, err := s.keys.open(msg)
+	if !ok {
+		drop(ike.DropIntegrity)
+		return
+	}
+	s.life.lastIn = now
+	if repeated {
+		s.env.CountRetransmit()
+		s.send(now, ike.Datagram{Local: d.Local, Remote: d.Remote, Data: s.win.response}, "repeated response", 1)
+		return
+	}
+	in := &inbound{header: h, datagram: d, payloads: payloads}
+	s.env.Emit(ike.Message{SAKey: s.key(), Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary(h, payloads)})
+	r := findRule(s.state.phase(), h.Exchange, h.Response())
+	if r == nil {
+		drop(ike.DropUnexpected)
+		return
+	}
+	if !s.wellFormed(now, in, err, r) {
+		return
+	}
+	s.followPeer(now, d)
+	if h.Response() {
+		s.win.out = nil
+	} else {
+		s.sched.working = d.Data
+	}
+	r.take(s, now, in)
+	s.run(now)
+}
+
+// wellFormed answers a protected message that cannot be read or lacks what its
+// rule needs: INVALID_SYNTAX ends the IKE SA on both sides (RFC 7296 §2.21.3),
+// an unknown critical payload fails only the exchange (§2.5).
+func (s *sa) wellFormed(now time.Time, in *inbound, err error, r *rule) bool {
+	missing := ""
+	if err == nil {
+		missing = r.missing(in.payloads)
+	}
+	critical, isCritical := wire.PayloadNone, false
+	if err == nil {
+		critical, isCritical = wire.UnknownCritical(in.payloads)
+	}
+	switch {
+	case err == nil && missing == "" && !isCritical:
+		return true
+	case isCritical && !in.header.Response():
+		s.respondNotify(now, in, wire.UnsupportedCriticalPayload, []byte{byte(critical)})
+		rej := &ike.Rejection{Reason: ike.ReasonCritical, Notify: wire.UnsupportedCriticalPayload.String(), Difference: "payload type " + critical.String()}
+		if s.state.phase() == phaseInitReceived {
+			s.fail(now, rej) // an IKE_AUTH that fails ends the IKE SA (RFC 7296 §2.21.2)
+		} else {
+			s.reject(rej)
+		}
+		return false
+	case isCritical:
+		s.env.Drop(now, ike.DropUnexpected, in.datagram.Remote)
+		return false
+	}
+	why := "missing " + missing
+	if err != nil {
+		why = err.Error()
+	}
+	if !in.header.Response() {
+		s.respondNotify(now, in, wire.InvalidSyntax, nil)
+	}
+	rej := &ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: why}
+	if s.state.phase() == phaseEstablished || s.state.phase() == phaseClosing {
+		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "malformed message", Rejection: s.reject(rej)})
+	} else {
+		s.fail(now, rej)
+	}
+	return false
+}
+
+// followPeer takes over the address that a new authentic message came from:
+// always while the IKE SA is set up (the float to port 4500), later only if the
+// peer is behind a NAT and we are not (RFC 7296 §2.23).
+func (s *sa) followPeer(now time.Time, d ike.Datagram) {
+	if d.Remote == s.remote && d.Local == s.local {
+		return
+	}
+	switch s.state.phase() {
+	case phaseInitReceived:
+		s.move(now, d.Local, d.Remote)
+	case phaseEstablished, phaseClosing:
+		if s.nat.remote && !s.nat.local {
+			s.move(now, d.Local, d.Remote)
+		}
+	}
+}
+
+func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) }
