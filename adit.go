@@ -1,0 +1,295 @@
+// Package adit is an IPsec gateway for programs that embed one: New makes a
+// gateway from the files that strongSwan users have, Run runs it, Dial talks to a
+// running one.
+//
+// It owns the order in which the parts come up and go down (control socket, host,
+// device, sockets, data plane, IKE engine, configuration), and nothing else. The
+// parts are in the packages named by docs/architecture.md; start there.
+package adit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"adit/conf"
+	"adit/dataplane/userspace"
+	"adit/ike"
+	"adit/ike/ikev2"
+	"adit/internal/capture"
+	"adit/internal/config"
+	"adit/internal/conn"
+	"adit/internal/control"
+	"adit/internal/gateway"
+	"adit/internal/hostnet"
+	"adit/ipsec"
+	"adit/tun"
+	"adit/vici"
+)
+
+// Version of this build; the linker sets it.
+var Version = "0.1.0-dev"
+
+// Options of a gateway. The zero value waits for VICI clients on the default socket.
+type Options struct {
+	// ConfigFile is a swanctl.conf; empty: connections come by VICI.
+	ConfigFile string
+	// VICI is the control socket's URI; empty: strongswan.conf's, or unix:///var/run/charon.vici.
+	VICI string
+	// StrongswanConf is the file of daemon settings; empty: $STRONGSWAN_CONF, or /etc/strongswan.conf if there is one.
+	StrongswanConf string
+	// Log receives what operators should know; nil: slog.Default.
+	Log *slog.Logger
+	// UnsafeDebugDir gets pcap files of inner and outer packets and the keys that
+	// Wireshark needs to read them. Whoever reads it reads the traffic.
+	UnsafeDebugDir string
+	// NoGuard leaves the guard's packet filter out: for tests that show what it is for.
+	NoGuard bool
+	// Ready is called once the gateway serves.
+	Ready func()
+}
+
+// Gateway is one gateway of this process's network namespace.
+type Gateway struct {
+	opt    Options
+	log    *slog.Logger
+	daemon config.Daemon
+
+	mu      sync.Mutex // serialises reloads
+	running atomic.Pointer[gateway.Gateway]
+}
+
+// ErrAlreadyRunning is wrapped when another instance holds the network namespace.
+var ErrAlreadyRunning = hostnet.ErrAlreadyRunning
+
+// New reads the daemon's settings and checks the configuration, without touching the host.
+func New(o Options) (*Gateway, error) {
+	g := &Gateway{opt: o, log: o.Log}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	path := o.StrongswanConf
+	if path == "" {
+		path = os.Getenv("STRONGSWAN_CONF")
+	}
+	if path == "" {
+		if path = "/etc/strongswan.conf"; !exists(path) {
+			path = ""
+		}
+	}
+	var err error
+	if g.daemon, err = config.LoadDaemon(path); err != nil {
+		return nil, err
+	}
+	g.warn(g.daemon.Warnings)
+	if o.VICI != "" {
+		g.daemon.VICISocket = o.VICI
+	}
+	if o.ConfigFile != "" {
+		if _, err := config.Load(o.ConfigFile, g.daemon); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (g *Gateway) warn(ws []config.Warning) {
+	for _, w := range ws {
+		g.log.Warn(w.Text, "at", w.Pos.String())
+	}
+}
+
+// Reload reads the configuration file again. With an error in it nothing changes.
+func (g *Gateway) Reload() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	gw := g.running.Load()
+	if gw == nil {
+		return errors.New("the gateway does not run")
+	}
+	if g.opt.ConfigFile == "" {
+		return nil
+	}
+	m, err := config.Load(g.opt.ConfigFile, g.daemon)
+	if err != nil {
+		g.log.Error("the configuration was not reloaded: "+err.Error(), "file", g.opt.ConfigFile)
+		return err
+	}
+	g.warn(m.Warnings)
+	gw.Load(m)
+	g.log.Info("configuration loaded", "file", g.opt.ConfigFile, "connections", len(m.Peers), "secrets", len(m.Secrets))
+	return nil
+}
+
+// Run runs the gateway until ctx ends, then closes all tunnels, undoes what was
+// changed on the host and returns. The control socket is bound first, so that
+// clients find it at once.
+func (g *Gateway) Run(ctx context.Context) error {
+	ln, err := vici.Listen(g.daemon.VICISocket)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	host, err := hostnet.New(hostnet.Options{Table: g.daemon.RoutingTable, Priority: g.daemon.RoutingTablePrio,
+		IKEPorts: []uint16{g.daemon.Port, g.daemon.NATPort}, GuardOff: g.opt.NoGuard})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := host.Close(); err != nil {
+			g.log.Error("undoing the changes to the host: " + err.Error())
+		}
+	}()
+	return g.withNetwork(ctx, ln, host)
+}
+
+// withNetwork opens the device and the sockets and serves on them.
+func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostnet.Net) error {
+	dev, err := openDevice()
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	if err := host.SetupDevice(dev.Name(), dev.MTU()); err != nil {
+		return err
+	}
+	mark, _ := host.Mark()
+	var plane atomic.Pointer[userspace.Plane]
+	sockets, err := conn.Listen(conn.Options{
+		Ports: conn.Ports{IKE: g.daemon.Port, NATT: g.daemon.NATPort}, Mark: mark,
+		OnReport: func(r conn.Report) {
+			if p := plane.Load(); p != nil {
+				p.Report(r)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
+	tap, err := openCapture(g.opt.UnsafeDebugDir)
+	if err != nil {
+		return err
+	}
+	if tap != nil {
+		g.log.Warn("UNSAFE: packets and keys are written where others may read them", "dir", g.opt.UnsafeDebugDir)
+		defer tap.Close()
+	}
+	var gw *gateway.Gateway
+	out := gateway.Sockets{Conn: sockets}
+	cfg := userspace.Config{Tun: dev, Conn: sockets, IKE: func(p *conn.Packet) {
+		if tap != nil {
+			tap.IKE(ipsec.In, p.Local, p.Remote, p.Encap, p.Buf)
+		}
+		gw.Datagram(ike.Datagram{Local: p.Local, Remote: p.Remote, Data: p.Buf})
+	}}
+	if tap != nil {
+		cfg.Tap = tap
+		out.Tap = func(d ike.Datagram) {
+			tap.IKE(ipsec.Out, d.Local, d.Remote, d.Local.Port() == sockets.Ports().NATT, d.Data)
+		}
+	}
+	dp, err := userspace.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer dp.Close()
+	plane.Store(dp)
+	o := gateway.Options{
+		Daemon: g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
+		Log: g.log, Versions: []ike.Version{ikev2.Version}, ForceEncap: true,
+	}
+	if tap != nil {
+		o.KeyLog = tap.Keys
+	}
+	if gw, err = gateway.New(o); err != nil {
+		return err
+	}
+	return g.serve(ctx, ln, host, dp, gw)
+}
+
+// serve runs everything until ctx ends.
+func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net, dp *userspace.Plane, gw *gateway.Gateway) error {
+	gw.Start()
+	if err := dp.Start(); err != nil {
+		return err
+	}
+	srv := vici.NewServer(vici.Options{})
+	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp),
+		Decode: control.Decoder{
+			Conn:   func(name string, s *conf.Section) (*ike.Peer, error) { return config.DecodeConn(name, s, g.daemon) },
+			Secret: config.DecodeSecret,
+		}})
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	g.running.Store(gw)
+	defer g.running.Store(nil)
+	err := g.Reload()
+	if err == nil {
+		for _, w := range host.Diagnose() {
+			g.log.Warn(w)
+		}
+		g.log.Info("adit is running", "version", Version, "vici", g.daemon.VICISocket)
+		if g.opt.Ready != nil {
+			g.opt.Ready()
+		}
+		select {
+		case <-ctx.Done():
+		case <-dp.Done():
+			err = dp.Err()
+		case err = <-served:
+			err = fmt.Errorf("control socket: %w", err)
+		}
+	}
+	gw.Shutdown()
+	srv.Close()
+	return err
+}
+
+// drops reads the data plane's drop counters by reason.
+func drops(dp *userspace.Plane) func() map[string]uint64 {
+	return func() map[string]uint64 {
+		c := dp.Counters()
+		m := map[string]uint64{}
+		for _, r := range userspace.Reasons() {
+			m[r.String()] = c.Drops(r)
+		}
+		return m
+	}
+}
+
+// openDevice makes adit0, or the next free name.
+func openDevice() (tun.Device, error) {
+	var err error
+	for i := range 16 {
+		var dev *tun.Linux
+		if dev, err = tun.CreateTUN(fmt.Sprintf("adit%d", i), tun.Options{}); err == nil {
+			return dev, nil
+		}
+		if !errors.Is(err, tun.ErrExists) {
+			break
+		}
+	}
+	return nil, err
+}
+
+func openCapture(dir string) (*capture.Dir, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	return capture.Open(dir)
+}
+
+// Dial connects to the control socket of a running gateway (or of a charon).
+func Dial(ctx context.Context, uri string) (*vici.Client, error) { return vici.Dial(ctx, uri) }

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"adit/internal/config"
+)
+
+func dig(m map[string]any, keys ...string) any {
+	for _, k := range keys[:len(keys)-1] {
+		m, _ = m[k].(map[string]any)
+	}
+	return or(m[keys[len(keys)-1]], "?")
+}
+
+func or(v, otherwise any) any {
+	if v == nil {
+		return otherwise
+	}
+	return v
+}
+
+func words(v any) string {
+	list, _ := v.([]string)
+	return strings.Join(list, " ")
+}
+
+func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
+
+func checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check [FILE]", Short: "Check a swanctl.conf without loading it",
+		Long: `Check a swanctl.conf: grammar, options, values and what belongs together. Every
+error names file and line, what is wrong and the nearest known option. Without
+FILE it checks swanctl.conf in $SWANCTL_DIR or /etc/swanctl. The exit code is 1
+if anything is wrong.`,
+		Example: "  adit check /etc/swanctl/swanctl.conf",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file := filepath.Join(or2(os.Getenv("SWANCTL_DIR"), "/etc/swanctl"), "swanctl.conf")
+			if len(args) == 1 {
+				file = args[0]
+			}
+			d, err := config.LoadDaemon(os.Getenv("STRONGSWAN_CONF"))
+			if err != nil {
+				return err
+			}
+			m, err := config.Load(file, d)
+			if err != nil {
+				fmt.Fprintln(cmd.OutOrStdout(), err)
+				return exitCode(1)
+			}
+			for _, w := range m.Warnings {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: warning: %s\n", w.Pos, w.Text)
+			}
+			children := 0
+			for _, p := range m.Peers {
+				children += len(p.Children)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is fine: %d connections, %d children, %d secrets\n", file, len(m.Peers), children, len(m.Secrets))
+			return nil
+		},
+	}
+}
+
+func or2(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
