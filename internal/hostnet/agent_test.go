@@ -164,12 +164,12 @@ func (a *agentState) handle(q *request, r *answer) (err error) {
 }
 
 func (a *agentState) collect(r *answer) {
-	deadline := time.After(300 * time.Millisecond)
 	for {
+		calm := time.After(500 * time.Millisecond)
 		select {
 		case ev := <-a.events:
 			r.Events = append(r.Events, ev)
-		case <-deadline:
+		case <-calm:
 			return
 		}
 	}

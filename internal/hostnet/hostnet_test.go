@@ -107,7 +107,7 @@ func TestRoutesAndRulesComeAndGo(t *testing.T) {
 	narrow := siteToSite
 	narrow.MTU = 1300
 	l.apply(narrow, protect("twin", "10.1.0.0/24", "10.2.0.0/24"))
-	if s := show(); strings.Count(s, "mtu 1300") != 4 || strings.Contains(s, "mtu 1380") {
+	if s := show(); strings.Count(s, "mtu 1300") < 4 || strings.Contains(s, "mtu 1380") {
 		t.Errorf("after a change of MTU:\n%s", s)
 	}
 	// The destination is still needed by the twin.
@@ -192,9 +192,9 @@ func TestBypassAndDiscardByPriority(t *testing.T) {
 	l.expect(l.gw, udp("10.1.0.1:1000", "10.2.0.5:66"))
 	l.expect(l.out, udp("10.2.0.5:66", "10.1.0.5:1000"))
 	l.expect(l.host, udp("10.1.0.5:1000", "10.2.0.5:67"), "tun")
-	c := l.gw.ok(request{Op: "counters"}).Counters
-	if got := c["drop"]; got.Out.Packets != 2 || got.In.Packets != 1 {
-		t.Errorf("discard counted %+v, want 2 out, 1 in", got)
+	counted := func() hostnet.PolicyCount { return l.gw.ok(request{Op: "counters"}).Counters["drop"] }
+	if !eventually(func() bool { return counted().Out.Packets == 2 && counted().In.Packets == 1 }) {
+		t.Errorf("discard counted %+v, want 2 out, 1 in", counted())
 	}
 }
 
@@ -231,10 +231,7 @@ func TestDefaultRouteThroughTheTunnel(t *testing.T) {
 	l.expect(l.out, udp("10.2.0.5:1000", "10.1.0.5:7"))
 	l.expect(l.out, udp("[2001:db8:2::5]:1000", "[2001:db8:1::5]:7"))
 	// What comes out of the tunnel does.
-	in := udp("198.51.100.7:9", "10.1.0.5:1000")
-	if got := l.places(in, func(ps ...packet) { l.gw.ok(request{Op: "inject", Packets: ps}) }); len(got) != 1 || got[0] != "host" {
-		t.Errorf("from the tunnel: seen at %q", got)
-	}
+	l.fromTunnel(udp("198.51.100.7:9", "10.1.0.5:1000"), "host")
 }
 
 func TestHostToHostTransport(t *testing.T) {
@@ -260,8 +257,11 @@ func TestHostToHostTransport(t *testing.T) {
 			p.Proto = in.proto
 			before := l.dropped()
 			l.where(l.out, p)
-			if passed := l.dropped() == before; passed != in.want {
-				t.Errorf("%v: let in %v, want %v", p, passed, in.want)
+			if in.want && l.dropped() != before {
+				t.Errorf("%v: not let in", p)
+			}
+			if !in.want && !eventually(func() bool { return l.dropped() > before }) {
+				t.Errorf("%v: let in", p)
 			}
 		}
 	}
@@ -302,6 +302,9 @@ func TestKilledInstanceIsReconciled(t *testing.T) {
 	run(t, "ip -n "+l.gw.ns+" link add keep type veth peer name keep2")
 	l.gw.ok(request{Op: "addaddr", Device: "keep", Prefix: netip.MustParsePrefix("10.99.0.1/32")})
 	l.expect(l.out, udp("10.2.0.5:1000", "10.1.0.5:7"))
+	if !eventually(func() bool { return l.dropped() == 1 }) {
+		t.Fatalf("%d packets dropped, want 1", l.dropped())
+	}
 	l.gw.kill()
 	l.restart()
 	if s := run(t, "ip -n "+l.gw.ns+" rule"); !strings.Contains(s, "220") {
