@@ -57,7 +57,6 @@ type reader struct {
 type writer struct {
 	iov  []unix.Iovec
 	err  error
-	n    int
 	call func(fd uintptr) bool
 	hdr  [vnetHdrLen]byte
 	co   coalescer

@@ -229,7 +229,7 @@ func transfer(t *testing.T, opts tun.Options, v6 bool) {
 		return
 	}
 	defer l.Close()
-	const size = 8 << 20
+	const size = 1 << 20
 	want := sha256.Sum256(payload(size))
 	served := make(chan error, 1)
 	go func() { // echo as a whole: first everything in, then everything out

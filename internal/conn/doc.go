@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
 
 // Kind is what a datagram is, by where and with which marker it came.
@@ -147,6 +148,8 @@ const (
 	// maxNoSegment is the number of destinations remembered as unfit for
 	// UDP_SEGMENT; beyond it the table starts anew.
 	maxNoSegment = 1024
+	// noSegmentFor is how long such a destination is remembered.
+	noSegmentFor = 5 * time.Minute
 	// sockBuffer is the socket buffer asked for, in bytes.
 	sockBuffer = 8 << 20
 	// maxQuote is the number of payload bytes kept of a quoted datagram.
@@ -198,11 +201,11 @@ func (e *PortError) Unwrap() error { return e.Err }
 
 // Report is an ICMP error about a datagram of ours. It is a claim of whoever
 // sent it: believe it only if Quote starts with a live SPI (ESP) and within the
-// limits of the protocol.
+// limits of the protocol. One error may be reported twice.
 type Report struct {
 	// Local is the port it left by (address unspecified), Remote where it went.
 	Local, Remote netip.AddrPort
-	// Offender is who sent the ICMP error, invalid if it arose in this host.
+	// Offender is who sent the ICMP error; invalid if it arose in this host.
 	Offender netip.Addr
 	// MTU is the next hop's MTU in bytes for "too big", else 0.
 	MTU int

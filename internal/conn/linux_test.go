@@ -65,8 +65,8 @@ func (p *path) build() (err error) {
 		return err
 	}
 	for i, addrs := range [][]string{
-		{"192.0.2.1/24", "192.0.2.11/24", "2001:db8::1/64", "2001:db8::11/64"},
-		{"192.0.2.2/24", "192.0.2.12/24", "2001:db8::2/64", "2001:db8::12/64"},
+		{"192.0.2.1/24", "192.0.2.11/24", "2001:db8::1/64", "2001:db8::11/64", "fe80::1/64"},
+		{"192.0.2.2/24", "192.0.2.12/24", "2001:db8::2/64", "2001:db8::12/64", "fe80::2/64"},
 	} {
 		if err := netns.Set(p.side[i]); err != nil {
 			return err
@@ -297,7 +297,8 @@ func TestTrainsAreUsed(t *testing.T) {
 
 func TestDFRefusesWhatIsTooBig(t *testing.T) {
 	p := newPath(t)
-	a, b := p.listen(0, conn.Options{}), p.listen(1, conn.Options{})
+	var reps reports
+	a, b := p.listen(0, conn.Options{OnReport: reps.add}), p.listen(1, conn.Options{})
 	in := collect(t, b)
 	for _, to := range []netip.Addr{right, right6} {
 		for _, encap := range []bool{true, false} {
@@ -320,57 +321,156 @@ func TestDFRefusesWhatIsTooBig(t *testing.T) {
 			if st := a.Stats(); st.SendTooBig-before.SendTooBig != 2 {
 				t.Errorf("%v encap=%v: %+v", to, encap, st)
 			}
+			// The kernel tells the MTU as well.
+			if got := reps.take(); len(got) == 0 || got[0].MTU != 1500 || got[0].Offender.IsValid() || got[0].Remote.Addr() != to {
+				t.Errorf("%v encap=%v: reports %+v", to, encap, got)
+			}
 		}
 	}
+}
+
+// reports collects what OnReport gets.
+type reports struct {
+	mu   sync.Mutex
+	list []conn.Report
+}
+
+func (r *reports) add(rep conn.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rep.Quote = bytes.Clone(rep.Quote)
+	r.list = append(r.list, rep)
+}
+
+func (r *reports) take() []conn.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.list
+	r.list = nil
+	return l
 }
 
 // ICMP errors are reported and end neither reading nor writing.
 func TestICMPErrorsAreReported(t *testing.T) {
 	p := newPath(t)
-	var mu sync.Mutex
-	var reports []conn.Report
-	opts := conn.Options{OnReport: func(r conn.Report) {
-		mu.Lock()
-		defer mu.Unlock()
-		r.Quote = bytes.Clone(r.Quote)
-		reports = append(reports, r)
-	}}
-	a := p.listen(0, opts)
+	var reps reports
+	a := p.listen(0, conn.Options{OnReport: reps.add})
 	in := collect(t, a)
-	remote := netip.AddrPortFrom(right, 4500) // nobody listens there
-	out := []conn.Packet{{Kind: conn.ESP, Encap: true, Remote: remote, Buf: espPacket(7, 100)}}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if n, err := a.WriteBatch(out); n != 1 {
-			t.Fatalf("WriteBatch: %d, %v", n, err)
-		}
-		mu.Lock()
-		n := len(reports)
-		mu.Unlock()
-		if n > 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("no report of port unreachable")
-		}
+	cases := []struct {
+		name      string
+		to        netip.Addr
+		encap     bool
+		typ, code uint8
+	}{
+		{"port unreachable", right, true, 3, 3},
+		{"port unreachable, IPv6", right6, true, 1, 4},
+		{"protocol unreachable", right, false, 3, 2},
+		{"unknown next header, IPv6", right6, false, 4, 1},
 	}
-	mu.Lock()
-	r := reports[0]
-	mu.Unlock()
-	if r.Type != 3 || r.Code != 3 || r.Remote != remote || r.Offender != right || !r.Encap || r.Raw ||
-		len(r.Quote) < 4 || binary.BigEndian.Uint32(r.Quote) != 0xc0ffee01 {
-		t.Errorf("report %+v", r)
+	for _, c := range cases { // nobody listens on the right side
+		for _, df := range []bool{false, true} {
+			port := uint16(0)
+			if c.encap {
+				port = 4500
+			}
+			out := []conn.Packet{{Kind: conn.ESP, Encap: c.encap, DF: df, Remote: netip.AddrPortFrom(c.to, port), Buf: espPacket(7, 100)}}
+			reps.take()
+			var got []conn.Report
+			for end := time.Now().Add(5 * time.Second); len(got) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if n, err := a.WriteBatch(out); n != 1 {
+					t.Fatalf("%s: WriteBatch: %d, %v", c.name, n, err)
+				}
+				got = reps.take()
+			}
+			if len(got) == 0 {
+				t.Errorf("%s df=%v: no report", c.name, df)
+				continue
+			}
+			r := got[0]
+			if r.Type != c.typ || r.Code != c.code || r.Remote != out[0].Remote || r.Offender != c.to || r.Encap != c.encap || r.Raw == c.encap ||
+				len(r.Quote) < 4 || binary.BigEndian.Uint32(r.Quote) != 0xc0ffee01 {
+				t.Errorf("%s df=%v: report %+v", c.name, df, r)
+			}
+		}
 	}
 	// Both directions still work.
 	b := p.listen(1, conn.Options{})
 	inB := collect(t, b)
+	for _, c := range cases {
+		port := uint16(0)
+		if c.encap {
+			port = 4500
+		}
+		out := []conn.Packet{{Kind: conn.ESP, Encap: c.encap, Remote: netip.AddrPortFrom(c.to, port), Buf: espPacket(7, 100)}}
+		if n, err := a.WriteBatch(out); n != 1 || err != nil {
+			t.Errorf("%s: WriteBatch: %d, %v", c.name, n, err)
+		}
+		got := inB.wait(t, 1)
+		if n, err := b.WriteBatch(got); n != 1 || err != nil {
+			t.Errorf("%s: answer: %d, %v", c.name, n, err)
+		}
+		in.wait(t, 1)
+	}
+}
+
+// A train with segments above the MTU falls back to fragments, and trains that
+// fit stay trains.
+func TestTrainsFallBackBySize(t *testing.T) {
+	p := newPath(t)
+	a, b := p.listen(0, conn.Options{}), p.listen(1, conn.Options{})
+	in := collect(t, b)
+	for _, to := range []netip.Addr{right, right6} {
+		send := func(size, n int) {
+			t.Helper()
+			var out []conn.Packet
+			for i := range n {
+				out = append(out, conn.Packet{Kind: conn.ESP, Encap: true, Remote: netip.AddrPortFrom(to, 4500), Buf: espPacket(uint32(i), size)})
+			}
+			if k, err := a.WriteBatch(out); k != n || err != nil {
+				t.Fatalf("%d, %v", k, err)
+			}
+			in.wait(t, n)
+		}
+		before := a.Stats()
+		send(1000, 1) // the neighbour's address
+		send(2000, 8)
+		send(2000, 8)
+		if st := a.Stats(); st.SentTrains != before.SentTrains {
+			t.Errorf("%s: trains above the MTU: %+v", to, st)
+		}
+		if st := a.Stats(); st.SegmentFallback-before.SegmentFallback > 1 {
+			t.Errorf("%s: the fallback isn't remembered: %+v", to, st)
+		}
+		send(1200, 8)
+		if st := a.Stats(); st.SentTrains != before.SentTrains+1 {
+			t.Errorf("%s: no train where it fits: %+v", to, st)
+		}
+	}
+}
+
+func TestLinkLocal(t *testing.T) {
+	p := newPath(t)
+	a, b := p.listen(0, conn.Options{}), p.listen(1, conn.Options{})
+	in, back := collect(t, b), collect(t, a)
+	var ifIndex int
+	p.in(0, func() {
+		if l, err := netlink.LinkByName("out"); err == nil {
+			ifIndex = l.Attrs().Index
+		}
+	})
+	out := []conn.Packet{{Kind: conn.IKE, IfIndex: uint32(ifIndex), Buf: []byte("nearby"),
+		Local: netip.MustParseAddrPort("[fe80::1]:500"), Remote: netip.MustParseAddrPort("[fe80::2]:500")}}
 	if n, err := a.WriteBatch(out); n != 1 || err != nil {
-		t.Errorf("WriteBatch: %d, %v", n, err)
+		t.Fatal(n, err)
 	}
-	got := inB.wait(t, 1)
+	got := in.wait(t, 1)
+	if got[0].Remote != out[0].Local || got[0].Local != out[0].Remote {
+		t.Errorf("%+v", got[0])
+	}
 	if n, err := b.WriteBatch(got); n != 1 || err != nil {
-		t.Errorf("answer: %d, %v", n, err)
+		t.Fatal(n, err)
 	}
-	in.wait(t, 1)
+	back.wait(t, 1)
 }
 
 func TestSourceFor(t *testing.T) {

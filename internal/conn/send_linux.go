@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -167,7 +168,7 @@ func (s *sender) extend(p *Packet) bool {
 		return false
 	}
 	if t.packets == 1 {
-		if s.conn.noGSO.has(p.Remote) {
+		if s.conn.noGSO.has(p.Remote, len(f.Buf)) {
 			return false
 		}
 		s.addSegment(s.n-1, len(f.Buf))
@@ -311,11 +312,13 @@ func (s *sender) failed(fd uintptr, e unix.Errno) {
 	}
 	t := &s.train[s.done]
 	if t.packets > 1 && (e == unix.EIO || e == unix.EINVAL || e == unix.EMSGSIZE) {
-		if e != unix.EMSGSIZE {
-			// EMSGSIZE is about the size of these packets, not the destination.
-			s.conn.noGSO.add(t.first.Remote)
-			s.conn.stats.segmentFallback.Add(1)
+		switch e {
+		case unix.EIO: // no checksum offload on the way, or xfrm policies
+			s.conn.giveUpGSO(t.first.Remote, 1)
+		case unix.EINVAL: // segments above the route's MTU, which are to be fragmented
+			s.conn.giveUpGSO(t.first.Remote, len(t.first.Buf))
 		}
+		// EMSGSIZE is about these packets: they will be refused one by one.
 		s.single(fd)
 	} else {
 		s.count(e, t.packets)
@@ -373,30 +376,51 @@ func (s *sender) count(e unix.Errno, packets int) {
 	c.Add(uint64(packets))
 }
 
-// destinations is a bounded set of remote addresses.
+// giveUpGSO does without UDP_SEGMENT for a destination and segments of size
+// bytes and more.
+func (c *linuxConn) giveUpGSO(a netip.AddrPort, size int) {
+	c.noGSO.add(a, size)
+	c.stats.segmentFallback.Add(1)
+}
+
+// destinations remembers, for a while and a bounded number of remote addresses,
+// from which segment size on UDP_SEGMENT failed.
 type destinations struct {
 	n  atomic.Int32 // zero: no need to lock
 	mu sync.Mutex
-	m  map[netip.AddrPort]struct{}
+	m  map[netip.AddrPort]noSegment
 }
 
-func (d *destinations) has(a netip.AddrPort) bool {
+type noSegment struct {
+	size  int
+	until time.Time // routes change: then it is tried again
+}
+
+func (d *destinations) has(a netip.AddrPort, size int) bool {
 	if d.n.Load() == 0 {
 		return false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, ok := d.m[a]
-	return ok
+	e, ok := d.m[a]
+	if ok && time.Now().After(e.until) {
+		delete(d.m, a)
+		d.n.Store(int32(len(d.m)))
+		return false
+	}
+	return ok && size >= e.size
 }
 
-func (d *destinations) add(a netip.AddrPort) {
+func (d *destinations) add(a netip.AddrPort, size int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.m == nil || len(d.m) >= maxNoSegment {
-		d.m = make(map[netip.AddrPort]struct{})
+		d.m = make(map[netip.AddrPort]noSegment)
 	}
-	d.m[a] = struct{}{}
+	if e, ok := d.m[a]; ok {
+		size = min(size, e.size)
+	}
+	d.m[a] = noSegment{size: size, until: time.Now().Add(noSegmentFor)}
 	d.n.Store(int32(len(d.m)))
 }
 
