@@ -47,15 +47,20 @@ func (w *outbound) fragment(s *sa, p *esp.Packet) {
 		headerChecksum(h[:int(h[0]&15)*4])
 		f.Off, f.Len = headroom, size
 		if n++; n == fragBatch {
-			w.seal(s, w.frags[:n])
-			w.transmit()
+			w.sealFragments(s, n)
 			n = 0
 		}
 	}
 	if n > 0 {
-		w.seal(s, w.frags[:n])
-		w.transmit()
+		w.sealFragments(s, n)
 	}
+}
+
+func (w *outbound) sealFragments(s *sa, n int) {
+	if !w.seal(s, w.frags[:n]) {
+		w.p.count.drops[OutNoSA].Add(uint64(n))
+	}
+	w.transmit()
 }
 
 // laterOptions keeps in the header of a later fragment only the options that

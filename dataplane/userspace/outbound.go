@@ -213,21 +213,50 @@ func (w *outbound) flush(from, to int) {
 		for j < to && w.sas[j] == s {
 			j++
 		}
-		if s != nil {
-			w.seal(s, w.pkts[i:j])
+		if s != nil && !w.seal(s, w.pkts[i:j]) {
+			for k := i; k < j; k++ {
+				w.again(w.pkts[k : k+1])
+			}
 		}
 		i = j
 	}
 	w.transmit()
 }
 
-// seal seals one run and appends it to what will be sent.
-func (w *outbound) seal(s *sa, ps []esp.Packet) {
+// again takes up a packet whose SA was deleted after it was routed: a rekey must
+// not lose it. The policy has its new SA by now, or packets wait for one.
+func (w *outbound) again(one []esp.Packet) {
+	p := &one[0]
+	if w.h.parse(p.Bytes(), false) != nil {
+		return
+	}
+	s := w.apply(w.p.spd.find(&w.h.flow, w.dev.ifID), p.Bytes())
+	if s == nil {
+		return
+	}
+	switch w.fit(s, p) {
+	case pass:
+		if !w.seal(s, one) {
+			w.p.count.drop(OutNoSA)
+		}
+	case answer:
+		w.tooBig(s, p)
+	case split:
+		w.transmit()
+		w.fragment(s, p)
+	}
+}
+
+// seal seals one run and appends it to what will be sent; false if the SA was
+// deleted meanwhile.
+func (w *outbound) seal(s *sa, ps []esp.Packet) bool {
 	var bytes, packets uint64
 	for i := range ps {
 		bytes += uint64(ps[i].Len)
 	}
-	s.seal(ps)
+	if !s.seal(ps) {
+		return false
+	}
 	e, mtu := s.Endpoints(), s.PathMTU()
 	outer := ipv4Len
 	if e.Remote.Addr().Is6() {
@@ -257,6 +286,7 @@ func (w *outbound) seal(s *sa, ps []esp.Packet) {
 		w.p.count.outBytes.Add(bytes)
 	}
 	w.p.expire(s)
+	return true
 }
 
 // transmit hands over what was sealed.
@@ -271,7 +301,8 @@ func (w *outbound) transmit() {
 	w.send = w.send[:0]
 }
 
-// sendWaited sends a packet that waited for this SA. Called under Plane.mu.
+// sendWaited sends a packet that waited for this SA. Called under Plane.mu, so that
+// the SA cannot be deleted meanwhile.
 func (w *outbound) sendWaited(s *sa, packet []byte) {
 	w.now = w.p.cfg.Clock()
 	p := &w.pkts[0]

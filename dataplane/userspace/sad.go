@@ -27,17 +27,15 @@ type sa struct {
 	mtuSet   time.Time // when a report lowered the path MTU; under Plane.mu
 }
 
-// seal seals a run of packets unless the SA was deleted.
-func (s *sa) seal(ps []esp.Packet) {
+// seal seals a run of packets; false: the SA was deleted, and nothing happened.
+func (s *sa) seal(ps []esp.Packet) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead.Load() {
-		for i := range ps {
-			ps[i].Err = esp.ErrExpired
-		}
-		return
+		return false
 	}
 	s.SealBatch(ps)
+	return true
 }
 
 // open opens a run of packets unless the SA was deleted.
