@@ -49,7 +49,7 @@ func inNamespace(t *testing.T, f func()) {
 }
 
 // address gives an interface its address, in the thread's namespace.
-func address(t *testing.T, name string, prefixes ...string) {
+func address(t testing.TB, name string, prefixes ...string) {
 	t.Helper()
 	link, err := netlink.LinkByName(name)
 	if err != nil {
