@@ -61,36 +61,42 @@ func TestRawESP(t *testing.T) {
 	}
 }
 
-// Transport mode between the gateways themselves.
+// Transport mode between the gateways themselves, in UDP (the default) and raw.
 func TestTransportMode(t *testing.T) {
-	for _, v6 := range []bool{false, true} {
-		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
-			alone(t, settings{middle: lab.Bridge}, func(p *path) {
-				left, right := p.ends(v6)
-				to := p.R.Wan4
-				if v6 {
-					to = p.R.Wan6
-				}
-				left.localTS, left.remoteTS, right.localTS, right.remoteTS = "dynamic", "dynamic", "dynamic", "dynamic"
-				left.child, right.child = "mode = transport\n", "mode = transport\n"
-				p.load(left, right)
-				p.up()
-				if c := peer.Installed(p.sas(p.left), "net"); len(c) != 1 || c[0].Mode != "TRANSPORT" {
-					t.Fatalf("children: %+v", c)
-				}
-				if err := p.WaitPing(lab.Left, to, 5*time.Second); err != nil {
-					t.Fatal(err)
-				}
-				p.freshCapture()
-				got, err := p.Ping(lab.Left, to, lab.PingOptions{Count: 5, Pattern: marker})
-				if err != nil || got.Received != 5 {
-					t.Errorf("%+v %v", got, err)
-				}
-				if n := p.outside.Contains(marker); n != 0 || p.outside.Counts().ESP() < 10 {
-					t.Errorf("%d packets show the data: %+v", n, p.outside.Counts())
-				}
+	for _, encap := range []string{"auto", "no"} {
+		for _, v6 := range []bool{false, true} {
+			t.Run(map[bool]string{false: "v4", true: "v6"}[v6]+"_encap_"+encap, func(t *testing.T) {
+				alone(t, settings{middle: lab.Bridge}, func(p *path) { p.transport(v6, encap) })
 			})
-		})
+		}
+	}
+}
+
+func (p *path) transport(v6 bool, encap string) {
+	t := p.t
+	left, right := p.ends(v6)
+	to := p.R.Wan4
+	if v6 {
+		to = p.R.Wan6
+	}
+	left.localTS, left.remoteTS, right.localTS, right.remoteTS = "dynamic", "dynamic", "dynamic", "dynamic"
+	left.child, right.child = "mode = transport\n", "mode = transport\n"
+	left.extra, right.extra = "encap = "+encap+"\n", "encap = "+encap+"\n"
+	p.load(left, right)
+	p.up()
+	if c := peer.Installed(p.sas(p.left), "net"); len(c) != 1 || c[0].Mode != "TRANSPORT" {
+		t.Fatalf("children: %+v", c)
+	}
+	if err := p.WaitPing(lab.Left, to, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	p.freshCapture()
+	got, err := p.Ping(lab.Left, to, lab.PingOptions{Count: 5, Pattern: marker})
+	if err != nil || got.Received != 5 {
+		t.Errorf("%+v %v", got, err)
+	}
+	if n := p.outside.Contains(marker); n != 0 || p.outside.Counts().ESP() < 10 {
+		t.Errorf("%d packets show the data: %+v", n, p.outside.Counts())
 	}
 }
 
@@ -131,7 +137,7 @@ func (p *path) pingsFromLeft() {
 func (p *path) footprint(node string) string {
 	p.t.Helper()
 	out, err := p.Exec(5*time.Second, node, "sh", "-c",
-		"ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip -o link | sed 's/ mode .*//'; nft list ruleset")
+		"ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -v -e fe80 -e ff00; ip -o link | sed 's/ mode .*//'; nft list ruleset")
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (p *path) guard(action string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := p.StartFlow(lab.Flow{From: lab.RightHost, To: lab.LeftHost, Src: p.R.Host4, Dst: p.L.Host4, Rate: 1000})
+	back, err := p.StartFlow(lab.Flow{From: lab.RightHost, To: lab.LeftHost, Src: p.R.Host4, Dst: p.L.Host4, Port: 7778, Rate: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
