@@ -388,8 +388,9 @@ func (t *Linux) flush(packets int) bool {
 		err = w.err
 	}
 	if err != nil {
-		w.fail = t.fault(err)
-		t.stats.writeRefused.Add(uint64(packets))
+		if w.fail = t.fault(err); w.fail != ErrClosed {
+			t.stats.writeRefused.Add(uint64(packets))
+		}
 		return false
 	}
 	w.took += packets
