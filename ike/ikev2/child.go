@@ -286,7 +286,7 @@ func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ik
 		x := refuse(ike.ReasonProposal, "mode: the peer insists on tunnel mode")
 		x.Ours, x.Theirs = "TRANSPORT", "TUNNEL"
 		return x
-	case o.c.mode == ipsec.ModeTransport && s.nat.encap():
+	case o.c.mode == ipsec.ModeTransport && s.translated(l, r):
 		return refuse(ike.ReasonProposal, "mode: transport mode through a NAT is not supported yet")
 	}
 	if wire.FindNotify(payloads, wire.ESPTFCPaddingNotSupported) != nil {
@@ -295,6 +295,26 @@ func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ik
 	o.c.suite, o.c.spiOut = sel, ipsec.SPI(binary.BigEndian.Uint32(spi))
 	o.c.localTS, o.c.remoteTS = ipsec.Narrow(l, l), ipsec.Narrow(r, r)
 	return nil
+}
+
+// translated reports whether a NAT really changes the addresses of transport mode:
+// selectors that are the very endpoints that we see need none of the substitutions
+// of RFC 7296 §2.23.1, so a NAT that either side only pretends is no hindrance.
+func (s *sa) translated(local, remote []ipsec.Selector) bool {
+	if !s.nat.encap() {
+		return false
+	}
+	for _, side := range []struct {
+		list []ipsec.Selector
+		addr netip.Addr
+	}{{local, s.local.Addr()}, {remote, s.remote.Addr()}} {
+		for _, t := range side.list {
+			if t.From != side.addr || t.To != side.addr {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // choice is what a responder grants.
@@ -388,7 +408,7 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 			why = "its remote_ts share nothing with the peer's"
 		case c.Mode == ipsec.ModeTransport && !transport:
 			why, modeOnly = "it wants transport mode", true
-		case c.Mode == ipsec.ModeTransport && s.nat.encap():
+		case c.Mode == ipsec.ModeTransport && s.translated(nl, nr):
 			why, modeOnly = "transport mode through a NAT is not supported yet", true
 		}
 		if why != "" {

@@ -61,7 +61,7 @@ func (v *inventory) hostState(device string, routes bool) hostnet.State {
 	add := func(id string, p ipsec.Policy, routes bool, mtu int) {
 		st.Policies = append(st.Policies, hostnet.Policy{
 			ID: id, Action: hostAction(p.Action), Local: hostSelectors(p.Local), Remote: hostSelectors(p.Remote),
-			Priority: p.Priority, Device: device, MTU: mtu, InstallRoutes: routes, SrcHint: p.Mode == ipsec.ModeTunnel,
+			Priority: p.Priority, Device: device, MTU: mtu, InstallRoutes: routes, SrcHint: true,
 		})
 	}
 	for id, p := range v.active {
