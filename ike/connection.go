@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"adit/ipsec"
 )
 
 // connection is the life of one Peer: the Child SAs that are wanted, the
@@ -155,14 +157,28 @@ func (c *connection) losing(env *Env) bool {
 	return slices.ContainsFunc(c.handovers, func(h handover) bool { return h.from == env })
 }
 
-// hasChild reports whether the IKE SA has an installed Child SA of the name.
-func hasChild(env *Env, name string) bool {
+// hasChild reports whether the IKE SA has an installed Child SA of the name, and
+// one that the packet fits, if a packet asked for it.
+func hasChild(env *Env, name string, packet *ipsec.Acquire) bool {
 	for _, ch := range env.sa.Info().Children {
-		if ch.Name == name && (ch.State == "INSTALLED" || ch.State == "REKEYING") {
+		if ch.Name == name && (ch.State == "INSTALLED" || ch.State == "REKEYING") && ch.Covers(packet) {
 			return true
 		}
 	}
 	return false
+}
+
+// Covers reports whether the packet fits the Child SA's selectors; nil fits.
+func (c ChildInfo) Covers(packet *ipsec.Acquire) bool {
+	if packet == nil {
+		return true
+	}
+	fits := func(list []ipsec.Selector, a netip.Addr, port uint16) bool {
+		return slices.ContainsFunc(list, func(s ipsec.Selector) bool {
+			return s.MatchAddr(a) && (s.Proto == 0 || s.Proto == packet.Proto) && (s.AnyPort() || s.PortFrom <= port && port <= s.PortTo)
+		})
+	}
+	return fits(c.LocalTS, packet.Src.Unmap(), packet.SrcPort) && fits(c.RemoteTS, packet.Dst.Unmap(), packet.DstPort)
 }
 
 // review does what the connection's state asks for. It runs after each input
@@ -179,7 +195,7 @@ func (c *connection) review(e *Engine, now time.Time) {
 		for _, x := range slices.Clone(c.wants) {
 			switch {
 			case x.given != nil && !x.given.gone || now.Before(x.retryAt):
-			case x.req.Child == nil || hasChild(env, x.req.Child.Name):
+			case x.req.Child == nil || hasChild(env, x.req.Child.Name, x.req.Acquired):
 				x.resolve(e, nil)
 				c.drop(x)
 			default:
@@ -213,7 +229,7 @@ func (c *connection) reviewHandover(e *Engine, now time.Time, h handover) {
 	}
 	if now.Before(h.deadline) {
 		for _, ch := range h.from.sa.Info().Children {
-			if ch.State != "INSTALLED" && ch.State != "REKEYING" || hasChild(h.to, ch.Name) {
+			if ch.State != "INSTALLED" && ch.State != "REKEYING" || hasChild(h.to, ch.Name, nil) {
 				continue
 			}
 			if cfg := c.peer.Child(ch.Name); cfg != nil && h.to.sa.Usable() {

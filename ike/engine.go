@@ -34,6 +34,7 @@ type Engine struct {
 	bySource   map[netip.Addr]int
 	cookies    cookieSecrets
 	policies   policyTable
+	linger     lingering
 	timers     timerHeap
 	touched    []*Env
 	dueConns   []*connection
@@ -145,6 +146,9 @@ func (e *Engine) datagram(now time.Time, d Datagram) {
 			return
 		}
 		e.guard(env, func() { env.sa.Datagram(now, d, h) })
+		return
+	}
+	if ours := h.SPIr; h.FromInitiator() && e.answerAgain(now, ours, d) || !h.FromInitiator() && e.answerAgain(now, h.SPIi, d) {
 		return
 	}
 	if h.SPIr != 0 || !v.First(&h) {

@@ -23,6 +23,11 @@ const (
 	// limitSourceTable bounds the addresses whose half-open IKE SAs are counted.
 	limitSourceTable = 65_536
 
+	// limitLingering and limitLingerBytes bound the answers that are kept of IKE SAs that are gone.
+	limitLingering   = 2048
+	limitLingerBytes = 2048
+	// timeoutLinger is how long.
+	timeoutLinger = 3 * time.Minute
 	// limitUnprovenRejections bounds the Rejection events a second that first
 	// messages cause, before anybody has proved anything.
 	limitUnprovenRejections = 20

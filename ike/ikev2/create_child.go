@@ -139,7 +139,8 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 type createChild struct {
 	childExchange
 	cfg    *ike.Child
-	req    *ike.ChildRequest // nil: nobody waits
+	req    *ike.ChildRequest   // nil: nobody waits
+	more   []*ike.ChildRequest // others that wait for the same Child SA
 	single bool
 }
 
@@ -151,6 +152,12 @@ func (s *sa) CreateChild(now time.Time, r *ike.ChildRequest) {
 		s.env.ChildDone(now, r, nil)
 		return
 	}
+	for _, q := range s.sched.all() {
+		if t, ok := q.(*createChild); ok && t.cfg.Name == r.Child.Name && (r.Acquired == nil || t != s.sched.current && t.req == nil) && len(t.more) < limitTasks {
+			t.more = append(t.more, r)
+			return
+		}
+	}
 	if !s.enqueue(&createChild{cfg: r.Child, req: r}) {
 		s.env.ChildDone(now, r, &ike.Rejection{SAKey: ike.SAKey{Name: s.peer.Name, Child: r.Child.Name}, Reason: ike.ReasonLimit, Difference: "too many exchanges wait"})
 		return
@@ -161,6 +168,12 @@ func (s *sa) CreateChild(now time.Time, r *ike.ChildRequest) {
 func (t *createChild) begin(s *sa, now time.Time) {
 	if len(s.children) >= limitChildren {
 		t.failed(s, now, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: t.cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}))
+		return
+	}
+	if slices.ContainsFunc(s.children, func(c *child) bool {
+		return c.cfg.Name == t.cfg.Name && (c.state == childInstalled || c.state == childRekeying) && t.req != nil && c.info(s).Covers(t.req.Acquired)
+	}) {
+		t.ended(s, now, nil) // the peer was faster
 		return
 	}
 	var acquired *ipsec.Acquire
@@ -206,18 +219,21 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 			}
 			s.announce(now, c)
 			s.settleTwins(now, c)
-			s.finish()
-			if t.req != nil {
-				s.env.ChildDone(now, t.req, nil)
-			}
+			t.ended(s, now, nil)
 		})
 	})
 }
 
-func (t *createChild) failed(s *sa, now time.Time, r *ike.Rejection) {
+func (t *createChild) failed(s *sa, now time.Time, r *ike.Rejection) { t.ended(s, now, r) }
+
+// ended tells all who wait.
+func (t *createChild) ended(s *sa, now time.Time, r *ike.Rejection) {
 	s.finish()
 	if t.req != nil {
 		s.env.ChildDone(now, t.req, r)
+	}
+	for _, req := range t.more {
+		s.env.ChildDone(now, req, r)
 	}
 }
 

@@ -301,6 +301,9 @@ func (s *sa) end(now time.Time, c ike.Closed) {
 	if s.state.phase() == phaseDead {
 		return
 	}
+	if s.win.response != nil && s.sched.working != nil {
+		s.env.Linger(now, s.sched.working, s.win.response)
+	}
 	s.state.leave()
 	s.state = dead{}
 	for _, ch := range append([]*child(nil), s.children...) {

@@ -60,15 +60,21 @@ func (q *scheduler) hold(s *sa, now time.Time, d ike.Datagram) {
 	q.heldBytes += len(d.Data)
 }
 
-func (q *scheduler) names() (out []string) {
+// all lists the task in flight and those that wait.
+func (q *scheduler) all() (out []task) {
 	if q.current != nil {
-		out = append(out, q.current.name())
+		out = append(out, q.current)
 	}
-	for _, t := range q.queue {
-		out = append(out, t.name())
-	}
+	out = append(out, q.queue...)
 	for _, d := range q.delayed {
-		out = append(out, d.t.name())
+		out = append(out, d.t)
+	}
+	return out
+}
+
+func (q *scheduler) names() (out []string) {
+	for _, t := range q.all() {
+		out = append(out, t.name())
 	}
 	return out
 }
