@@ -325,6 +325,10 @@ func (p *plane) input(k *packet) {
 	}
 	spi := ipsec.SPI(binary.BigEndian.Uint32(k.data))
 	sa := p.inbound[spi]
+	if k.corrupted && sa == nil {
+		k.probe.end("network: damaged")
+		return
+	}
 	if sa == nil {
 		k.probe.end("unknown SPI")
 		if p.orphanAt.IsZero() || p.h.w.now.Sub(p.orphanAt) >= time.Second {
@@ -343,7 +347,11 @@ func (p *plane) input(k *packet) {
 		p.h.w.violate("ESP integrity", "%s: a damaged ESP packet was accepted", p.h.Name)
 		return
 	}
-	if err != nil {
+	switch {
+	case k.corrupted || errors.Is(err, esp.ErrReplay):
+		k.probe.end("network: damaged, doubled or late")
+		return
+	case err != nil:
 		k.probe.end("open: " + err.Error())
 		return
 	}

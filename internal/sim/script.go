@@ -409,7 +409,10 @@ func (w *World) flood(h *Host, n int) error {
 	}
 	s := h.engine.Stats()
 	w.tracef("%s: after the flood %d half-open, %d cookies demanded", h.Name, s.HalfOpen, s.Cookies)
-	limit := max(h.config.CookieThreshold, 1)
+	limit := h.config.CookieThreshold
+	if limit == 0 {
+		limit = 30 // the engine's default
+	}
 	if s.HalfOpen > max(before, limit) {
 		w.violate("cookies", "%s: %d half-open IKE SAs from a flood without cookies, threshold is %d", h.Name, s.HalfOpen, limit)
 	}

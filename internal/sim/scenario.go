@@ -1,0 +1,288 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+)
+
+// scenario makes up a script.
+type scenario struct {
+	rng   *rand.Rand
+	lines []string
+
+	clean  bool // the network does no harm
+	calm   bool // nobody dies and nothing is closed
+	nat    bool
+	trap   bool
+	both   bool // both sides initiate
+	addrs  [2]string
+	public string
+}
+
+// Scenario is the script of a seed: two gateways, a network of some quality, a
+// configuration, a few minutes of events, and at the end the demand that all
+// comes to rest with just the SAs that are configured.
+func Scenario(seed uint64) string {
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110))}
+	s.clean = s.rng.IntN(5) < 2
+	s.calm = s.rng.IntN(3) == 0
+	switch s.rng.IntN(12) {
+	case 0:
+		s.refusal()
+	default:
+		s.lives()
+	}
+	return strings.Join(s.lines, "\n") + "\n"
+}
+
+func (s *scenario) add(format string, args ...any) {
+	s.lines = append(s.lines, fmt.Sprintf(format, args...))
+}
+
+func (s *scenario) pick(list ...string) string { return list[s.rng.IntN(len(list))] }
+func (s *scenario) odds(n int) bool            { return s.rng.IntN(n) == 0 }
+func (s *scenario) seconds(lo, hi int) string {
+	return fmt.Sprintf("%d.%03ds", lo+s.rng.IntN(hi-lo+1), s.rng.IntN(1000))
+}
+
+// quality chooses what the network does while things happen.
+func (s *scenario) quality() {
+	if s.clean {
+		s.add("net delay=%dms", 1+s.rng.IntN(60))
+		s.add("grace %s", map[bool]string{true: "8s", false: "90s"}[s.calm])
+		return
+	}
+	s.add("net delay=%dms jitter=%dms loss=%.2f dup=%.2f reorder=%.2f corrupt=%.2f", 1+s.rng.IntN(60), s.rng.IntN(20),
+		float64(s.rng.IntN(20))/100, float64(s.rng.IntN(10))/100, float64(s.rng.IntN(15))/100, float64(s.rng.IntN(5))/100)
+	s.add("grace 200s")
+}
+
+// machines makes the two hosts, and a NAT before the first perhaps.
+func (s *scenario) machines() {
+	s.addrs = [2]string{"192.0.2.1", "198.51.100.1"}
+	if s.odds(4) {
+		s.addrs = [2]string{"2001:db8:1::1", "2001:db8:2::1"}
+	}
+	s.public = s.addrs[0]
+	s.nat = s.odds(4)
+	if s.nat {
+		s.addrs[0] = "10.9.0.2"
+		s.addrs[1] = "198.51.100.1"
+		s.public = "192.0.2.1"
+	}
+	s.add("host a %s", s.addrs[0])
+	s.add("host b %s", s.addrs[1])
+	if s.nat {
+		s.add("nat a %s%s", s.public, s.pick("", " preserve"))
+	}
+	for _, h := range []string{"a", "b"} {
+		s.add("engine %s retransmit=1s,1.6,5 retry=%ds half-open=20s", h, 2+s.rng.IntN(4))
+		if s.odds(3) {
+			s.add("engine %s cookies=1", h)
+		}
+		if s.odds(4) {
+			s.add("engine %s encap=yes", h)
+		}
+		if s.odds(3) {
+			s.add("spread %s %dms", h, s.rng.IntN(80))
+		}
+		if s.odds(4) {
+			s.add("delay %s compute %dms", h, s.rng.IntN(300))
+		}
+		if s.odds(6) {
+			s.add("delay %s install-answer %dms", h, s.rng.IntN(100))
+		}
+	}
+}
+
+// configure writes connections and children. Whoever initiates does so for ever.
+func (s *scenario) configure() {
+	ike := []string{"aes128gcm16-prfsha256-x25519", "aes256gcm16-prfsha384-ecp384", "aes128-sha256-ecp256", "chacha20poly1305-prfsha512-x25519", "aes128ccm12-prfsha256-ecp256", "aes256ctr-sha384-x25519"}
+	esp := []string{"aes128gcm16", "aes128gcm16-x25519", "chacha20poly1305-ecp256", "aes128-sha256", "aes256gcm16-esn", "aes128gcm16-x25519,aes128gcm16", "aes256-sha512-x25519-esn"}
+	pi, pe := s.pick(ike...), s.pick(esp...)
+	ie := [2]string{pi, pi}
+	ee := [2]string{pe, pe}
+	if s.odds(4) { // the first guess is wrong
+		ie = [2]string{"aes128gcm16-prfsha256-ecp256-x25519", "aes128gcm16-prfsha256-x25519"}
+		ee = [2]string{"aes128gcm16-ecp256-x25519", "aes128gcm16-x25519"}
+	}
+	s.trap = s.odds(5)
+	s.both = !s.nat && s.odds(3)
+	start := [2]string{"start", "none"}
+	if s.trap {
+		start[0] = "trap"
+	}
+	if s.both {
+		start[1] = s.pick("start", "trap")
+	}
+	dpd := [2]string{"start", "none"}
+	if s.both {
+		dpd[1] = "start"
+	}
+	if s.trap {
+		dpd[0] = "none"
+	}
+	tries := [2]int{0, 0}
+	unique := s.pick("no", "no", "replace", "never")
+	for i, h := range []string{"a", "b"} {
+		o := 1 - i
+		remote := s.addrs[o]
+		if i == 1 && s.nat {
+			remote = s.pick(s.public, "%any")
+		}
+		s.add("conn %s site local=%s remote=%s lid=%s.example rid=%s.example ike=%s tries=%d unique=%s dpd=%s", h, s.addrs[i], remote, h, string("ab"[o]), ie[i], tries[i], unique, s.seconds(6, 20))
+		if s.odds(2) {
+			s.add("conn %s site rekey=%s rand=%s over=40s", h, s.seconds(25, 90), s.seconds(0, 8))
+		}
+		if s.odds(6) && !s.both && i == 0 {
+			s.add("conn %s site reauth=%s over=60s", h, s.seconds(50, 120))
+		}
+		subnet := [2]string{"10.1.0.0/16", "10.2.0.0/16"}
+		if s.odds(4) {
+			subnet[o] = [2]string{"10.1.0.0/17", "10.2.0.0/15"}[o]
+		}
+		s.add("child %s site net local=%s remote=%s esp=%s start=%s close=%s dpd=%s window=%s", h, subnet[i], subnet[o], ee[i], start[i], dpd[i], dpd[i], s.pick("32", "64", "4096"))
+		if s.odds(2) {
+			s.add("child %s site net rekey=%s rand=%s life=150s", h, s.seconds(12, 60), s.seconds(0, 5))
+		}
+		if s.odds(6) {
+			s.add("child %s site net rekey-packets=%d", h, 200+s.rng.IntN(400))
+		}
+		s.add("psk %s %s.example %s.example a-shared-key", h, h, string("ab"[o]))
+	}
+}
+
+// lives is the ordinary scenario: it ends with everything up.
+func (s *scenario) lives() {
+	s.quality()
+	s.machines()
+	s.configure()
+	if s.both && s.odds(2) {
+		s.add("boot a b")
+	} else {
+		s.add("boot b")
+		s.add("run %s", s.seconds(0, 1))
+		s.add("boot a")
+	}
+	pings := s.pick("100ms", "200ms")
+	s.add("ping %s", pings)
+	s.add("run %s", s.seconds(2, 10))
+	if s.clean && s.calm {
+		s.add("net delay=%dms", 1+s.rng.IntN(60))
+	}
+	for range 4 + s.rng.IntN(6) {
+		s.happening(pings)
+		s.add("run %s", s.seconds(0, 30))
+	}
+	s.add("rest 500s site/net")
+	s.add("ping off")
+	s.add("run 2s")
+}
+
+// happening adds one event, or two at once.
+func (s *scenario) happening(pings string) {
+	x, y := "a", "b"
+	if s.odds(2) {
+		x, y = y, x
+	}
+	n := 18
+	if s.calm {
+		n = 8
+	}
+	switch s.rng.IntN(n) {
+	case 0:
+		s.fine(pings, "rekey "+x+" site/net")
+	case 1, 2:
+		s.fine(pings, "rekey "+x+" site/net", "rekey "+y+" site/net")
+	case 3:
+		s.fine(pings, "rekey "+x+" site")
+	case 4, 5:
+		s.fine(pings, "rekey "+x+" site", "rekey "+y+" site")
+	case 6:
+		s.fine(pings, "rekey "+x+" site", "rekey "+y+" site/net")
+	case 7:
+		s.add("drop %s %s 1 %s", x, y, s.pick("D(", "CREATE_CHILD_SA request", "CREATE_CHILD_SA response", "INFORMATIONAL response", "D(ESP)"))
+		s.fine(pings, "rekey a site/net", "rekey b site/net")
+	case 8:
+		s.add("restart %s", x)
+	case 9:
+		s.add("kill %s", x)
+		s.add("run %s", s.seconds(0, 60))
+		s.add("boot %s", x)
+	case 10:
+		s.add("cut a b")
+		s.add("run %s", s.seconds(0, 50))
+		s.add("heal")
+		s.quality()
+	case 11:
+		if s.nat {
+			s.add("rebind a")
+		} else {
+			s.add("garbage %s 20", x)
+		}
+	case 12:
+		s.add("garbage %s 20", x)
+	case 13:
+		s.add("reload %s", x)
+	case 14:
+		s.add("down %s site%s", y, s.pick("", "/net"))
+		s.add("run %s", s.seconds(0, 5))
+		s.add("up a site/net")
+	case 15:
+		s.add("fail %s %s 1", x, s.pick("install", "compute"))
+		s.fine(pings, "rekey "+y+" site/net")
+	case 16:
+		s.add("hold %s %s %d CREATE_CHILD_SA", x, y, 1+s.rng.IntN(2))
+		s.fine(pings, "rekey a site/net", "rekey b site/net")
+		s.add("release%s", s.pick("", " reversed"))
+	case 17:
+		s.add("flood b %d", 1+s.rng.IntN(10))
+	}
+}
+
+// fine lets things happen nearly at once under denser traffic.
+func (s *scenario) fine(pings string, commands ...string) {
+	s.add("ping 10ms")
+	for i, c := range commands {
+		if i > 0 && s.odds(2) {
+			s.add("run %dms", s.rng.IntN(150))
+		}
+		s.add("%s", c)
+	}
+	s.add("run %s", s.seconds(0, 2))
+	s.add("ping %s", pings)
+}
+
+// refusal is a scenario in which nothing may ever come up.
+func (s *scenario) refusal() {
+	s.quality()
+	s.machines()
+	key, own, other := "a-shared-key", "b.example", ""
+	switch s.rng.IntN(3) {
+	case 0:
+		key = "another-key"
+	case 1:
+		own = "c.example"
+	case 2:
+		other = " ike=aes256gcm16-prfsha384-ecp384"
+	}
+	remote := s.addrs[0]
+	if s.nat {
+		remote = s.public
+	}
+	s.add("conn a site local=%s remote=%s lid=a.example rid=b.example tries=0", s.addrs[0], s.addrs[1])
+	s.add("conn b site local=%s remote=%s lid=%s rid=a.example%s", s.addrs[1], remote, own, other)
+	s.add("child a site net local=10.1.0.0/16 remote=10.2.0.0/16 start=start")
+	s.add("child b site net local=10.2.0.0/16 remote=10.1.0.0/16")
+	s.add("psk a a.example b.example a-shared-key")
+	s.add("psk b %s a.example %s", own, key)
+	s.add("forbid")
+	s.add("boot b a")
+	for range 3 {
+		s.add("run %s", s.seconds(5, 30))
+		s.add("garbage b 10")
+	}
+	s.add("down a site")
+	s.add("rest 120s")
+}
