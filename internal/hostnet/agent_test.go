@@ -60,6 +60,7 @@ type packet struct {
 	Spoof    bool           // send by a raw socket with this very source
 	Fragment uint16         // offset in 8-byte units of a later fragment (raw)
 	MF       bool
+	Payload  []byte // raw ICMP: behind type and code
 }
 
 func (p packet) String() string {
@@ -289,7 +290,8 @@ func (p packet) bytes() []byte {
 		th = make([]byte, 24)
 	case p.Proto == 1 || p.Proto == 58:
 		th = binary.BigEndian.AppendUint16(nil, p.Src.Port())
-		th = append(th, make([]byte, 22)...)
+		th = append(th, make([]byte, 6)...)
+		th = append(th, append(p.Payload, make([]byte, 16)...)...)
 	case p.Proto == 6:
 		th = make([]byte, 20)
 		binary.BigEndian.PutUint16(th, p.Src.Port())

@@ -21,11 +21,20 @@
 //
 // What matches a protect policy and is about to leave by anything but one of our
 // devices is dropped and counted (postrouting, before and after source NAT), and
-// so is what arrives in the clear with a policy's addresses (prerouting, and
-// again in forward and input after destination NAT). It holds from the Apply that
-// names a policy to the Apply that no longer names it, and through the death of
-// the process: the table stays, and the first Apply of the next process replaces
-// it in one transaction.
+// so is what arrives in the clear with a policy's addresses (prerouting, after
+// destination NAT). It holds from the Apply that names a policy to the Apply that
+// no longer names it, and through the death of the process: the table stays, and
+// the first Apply of the next process replaces it in one transaction. A ruleset
+// that somebody flushes takes the table along: Watch tells, Refresh restores.
+//
+// Outside stay, unless a selector names exactly them: the subnets of the host's
+// own links inside a wider remote selector, link-local addresses, multicast and
+// broadcast; and always neighbour discovery, the host's own DHCP, the packets
+// with our mark, and towards the host's own addresses IKE, ESP and the ICMP
+// errors about them.
+//
+// Packets that become a policy's only by source NAT are not steered but held
+// back: translate before the gateway, or route such traffic to the device.
 //
 // The package knows no IKE and no ESP: its Selector and Policy are plain. It
 // must run on threads of the network namespace that it is to change, which

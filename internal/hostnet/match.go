@@ -145,6 +145,41 @@ func neighbourDiscovery() exprs {
 		verdict(expr.VerdictAccept))
 }
 
+// icmpErrors match ICMP errors; in IPv4 only those that quote a packet without IP
+// options, whose ports have a fixed place.
+func icmpErrors(v6 bool) []exprs {
+	if v6 {
+		return []exprs{append(protoIs(protoICMPv6), transport(0, 1), compare(expr.CmpOpLt, []byte{128}))}
+	}
+	var all []exprs
+	for _, typ := range []byte{3, 11, 12} { // unreachable, time exceeded, parameter problem
+		all = append(all, append(protoIs(protoICMP), transport(0, 1), compare(expr.CmpOpEq, []byte{typ}),
+			transport(8, 1), compare(expr.CmpOpEq, []byte{0x45})))
+	}
+	return all
+}
+
+// quotesProto matches the protocol of the packet that an ICMP error quotes.
+func quotesProto(v6 bool, proto uint8) exprs {
+	if v6 {
+		return exprs{transport(8+6, 1), compare(expr.CmpOpEq, []byte{proto})}
+	}
+	return exprs{transport(8+9, 1), compare(expr.CmpOpEq, []byte{proto})}
+}
+
+// quotesPorts matches quoted UDP packets that were sent from one of the ports.
+func quotesPorts(v6 bool, ports []uint16) []exprs {
+	at := uint32(8 + 20)
+	if v6 {
+		at = 8 + 40
+	}
+	var all []exprs
+	for _, p := range ports {
+		all = append(all, append(quotesProto(v6, protoUDP), transport(at, 2), compare(expr.CmpOpEq, big16(p))))
+	}
+	return all
+}
+
 // lookup leads a packet by its remote address to the chain of its policies.
 func lookup(m verdictMap, inbound bool) exprs {
 	return append(family(m.v6), address(m.v6, !inbound),

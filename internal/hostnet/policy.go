@@ -71,7 +71,9 @@ type Policy struct {
 	// leaves the device's own.
 	MTU int
 	// InstallRoutes makes Apply steer the policy's traffic to Device. Without it
-	// the guard stands all the same, and the operator routes.
+	// the guard stands all the same, and the operator routes. (A policy of any to
+	// any on a device that the operator routes to, as with if_id, must not be in
+	// the State: there the routes are the policy.)
 	InstallRoutes bool
 	// SrcHint puts a host address out of Local on the routes as preferred source.
 	SrcHint bool

@@ -168,6 +168,44 @@ func TestFragmentsOfIKEPass(t *testing.T) {
 	}
 }
 
+// ICMP errors about our outer packets come in, those about others don't.
+func TestErrorsAboutOuterPacketsPass(t *testing.T) {
+	l := newLab(t)
+	l.up(hostnet.Options{})
+	l.apply(protect("v4", "192.0.2.1/32", "0.0.0.0/0"), protect("v6", "2001:db8:f::1/128", "::/0"))
+	for _, c := range []struct {
+		proto    uint8
+		src, dst string
+		typ      uint16
+		quoted   uint8
+		from     uint16
+		letIn    bool
+	}{
+		{1, "10.2.0.5", "192.0.2.1", 3<<8 | 4, 17, 4500, true},
+		{1, "10.2.0.5", "192.0.2.1", 3<<8 | 4, 50, 0, true},
+		{1, "10.2.0.5", "192.0.2.1", 11 << 8, 17, 500, true},
+		{1, "10.2.0.5", "192.0.2.1", 3<<8 | 4, 17, 999, false},
+		{1, "10.2.0.5", "192.0.2.1", 3<<8 | 4, 6, 4500, false},
+		{1, "10.2.0.5", "192.0.2.1", 8 << 8, 17, 4500, false},
+		{58, "2001:db8:2::5", "2001:db8:f::1", 2 << 8, 17, 4500, true},
+		{58, "2001:db8:2::5", "2001:db8:f::1", 2 << 8, 50, 0, true},
+		{58, "2001:db8:2::5", "2001:db8:f::1", 2 << 8, 17, 999, false},
+		{58, "2001:db8:2::5", "2001:db8:f::1", 128 << 8, 17, 4500, false},
+	} {
+		src, dst := netip.MustParseAddr(c.src), netip.MustParseAddr(c.dst)
+		inner := packet{Proto: c.quoted, Src: netip.AddrPortFrom(dst, c.from), Dst: netip.AddrPortFrom(src, 4500)}
+		p := packet{Proto: c.proto, Src: netip.AddrPortFrom(src, c.typ), Dst: netip.AddrPortFrom(dst, c.typ), Spoof: true, Payload: inner.bytes()}
+		before := l.dropped()
+		l.where(l.out, p)
+		if c.letIn && l.dropped() != before {
+			t.Errorf("%+v: not let in", c)
+		}
+		if !c.letIn && !eventually(func() bool { return l.dropped() > before }) {
+			t.Errorf("%+v: let in", c)
+		}
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	needRoot(t)
 	for name, o := range map[string]hostnet.Options{

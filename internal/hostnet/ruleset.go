@@ -285,7 +285,8 @@ func (b *builder) prerouting(steer []exprs) *baseChain {
 }
 
 // guardIn goes on where prerouting ends: what came by our devices or belongs to
-// IKE, ESP, neighbour discovery or DHCP of the host itself passes.
+// IKE, ESP (and the ICMP errors about them), neighbour discovery or DHCP of the
+// host itself passes.
 func (b *builder) guardIn(c *baseChain, in []exprs) {
 	for _, d := range b.p.state.Devices {
 		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyIIFNAME, d), exprs{verdict(expr.VerdictAccept)}))
@@ -301,6 +302,13 @@ func (b *builder) guardIn(c *baseChain, in []exprs) {
 	// fragment, which is judged by its ports.
 	for _, v6 := range []bool{false, true} {
 		c.rules = append(c.rules, slices.Concat(family(v6), laterFragment(v6), protoIs(protoUDP), local, accept))
+	}
+	for _, v6 := range []bool{false, true} {
+		for _, quoted := range append([]exprs{quotesProto(v6, protoESP)}, quotesPorts(v6, b.o.IKEPorts)...) {
+			for _, icmp := range icmpErrors(v6) {
+				c.rules = append(c.rules, slices.Concat(family(v6), icmp, quoted, local, accept))
+			}
+		}
 	}
 	c.rules = append(c.rules, neighbourDiscovery(), slices.Concat(protoIs(protoUDP), portsAre(67, 68), local, accept),
 		slices.Concat(protoIs(protoUDP), portsAre(547, 546), local, accept))
