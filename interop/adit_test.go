@@ -137,7 +137,7 @@ func (p *path) pingsFromLeft() {
 func (p *path) footprint(node string) string {
 	p.t.Helper()
 	out, err := p.Exec(5*time.Second, node, "sh", "-c",
-		"ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -v -e fe80 -e ff00; ip -o link | sed 's/ mode .*//'; nft list ruleset")
+		"{ ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip -o link | sed 's/ mode .*//'; nft list ruleset; } | grep -v -e fe80: -e ff00:")
 	if err != nil {
 		p.t.Fatal(err)
 	}
