@@ -210,6 +210,10 @@ func (t *Linux) setUp() error {
 			return err
 		}
 	}
+	// No link-local address of its own: nobody could answer the neighbour and
+	// router discovery that the kernel would send into the device. A kernel
+	// without IPv6 has no such file.
+	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+t.name+"/addr_gen_mode", []byte("1"), 0o644)
 	ifr, err := unix.NewIfreq(t.name)
 	if err != nil {
 		return err
