@@ -83,7 +83,7 @@ func (n *Net) open() error {
 		return err
 	}
 	stale := n.jr.state
-	if err := n.fib.sweep(append(stale.Protocols, n.opt.Protocol)); err != nil {
+	if err := n.fib.sweep(append(stale.Protocols, n.opt.Protocol, defaultProtocol)); err != nil {
 		return fmt.Errorf("hostnet: removing stale routes: %w", err)
 	}
 	for _, a := range stale.Addresses {

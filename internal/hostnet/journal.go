@@ -64,8 +64,12 @@ func openJournal(dir string) (journal, error) {
 	return j, nil
 }
 
-// write replaces the file atomically.
+// write replaces the file atomically. A state that the next start would assume
+// anyway needs no file: namespaces come and go, and nobody would clean up.
 func (j *journal) write() error {
+	if len(j.state.Addresses) == 0 && slices.Equal(j.state.Protocols, []int{defaultProtocol}) {
+		return j.remove()
+	}
 	b, err := json.Marshal(&j.state)
 	if err != nil {
 		return fmt.Errorf("hostnet: journal: %w", err)

@@ -378,6 +378,7 @@ func TestBadStatesAreRefused(t *testing.T) {
 	}
 	l.expect(l.host, udp("10.1.0.5:1000", "10.2.0.5:2000"), "tun") // the good one stands
 	// A spoilt journal keeps nobody from starting.
+	l.gw.ok(request{Op: "addaddr", Device: "adit0", Prefix: netip.MustParsePrefix("10.50.0.1/32")})
 	l.gw.kill()
 	files, _ := filepath.Glob(l.journal + "/state-*.json")
 	if len(files) != 1 {

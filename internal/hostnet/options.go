@@ -5,6 +5,9 @@ import (
 	"math/bits"
 )
 
+// defaultProtocol is not assigned to any routing daemon in iproute2's table.
+const defaultProtocol = 173
+
 // complete fills in the defaults and checks the rest.
 func (o *Options) complete() error {
 	setInt := func(p *int, v int) {
@@ -15,7 +18,7 @@ func (o *Options) complete() error {
 	setInt(&o.Table, 220)
 	setInt(&o.Priority, 220)
 	setInt(&o.SteerTable, 220000)
-	setInt(&o.Protocol, 173)
+	setInt(&o.Protocol, defaultProtocol)
 	if o.MarkMask == 0 {
 		o.MarkMask = 0xff000000
 	}
