@@ -65,6 +65,13 @@ const (
 	acquireAgain = 5 * time.Second
 	// limitFlows is the number of flows that a worker remembers (a power of two).
 	limitFlows = 8192
+	// limitFragments is the number of datagrams whose first fragment a worker
+	// remembers (a power of two), limitReassembly those that it puts together for
+	// transport mode, of limitPieces fragments each, for fragmentAge.
+	limitFragments  = 512
+	limitReassembly = 16
+	limitPieces     = 128
+	fragmentAge     = 15 * time.Second
 	// limitExtensions bounds the chain of IPv6 extension headers looked through.
 	limitExtensions = 8
 	// limitICMP and limitOrphans are events a second, each worker.

@@ -56,6 +56,7 @@ type headers struct {
 	l4       int  // offset of the upper layer's header; 0 when a later fragment has none
 	fragment bool // any fragment of a datagram, the first too
 	df       bool // IPv4: don't fragment
+	id       uint32
 }
 
 var (
@@ -88,6 +89,7 @@ func (h *headers) parse4(b []byte, quoted bool) error {
 	copy(h.dst[:], b[16:20])
 	frag := binary.BigEndian.Uint16(b[6:])
 	h.proto, h.df, h.fragment = b[9], frag&0x4000 != 0, frag&0x3fff != 0
+	h.id = uint32(binary.BigEndian.Uint16(b[4:]))
 	if frag&0x1fff != 0 {
 		return nil
 	}
@@ -122,7 +124,7 @@ func (h *headers) parse6(b []byte, quoted bool) error {
 				return errMalformed
 			}
 			size = 8
-			h.fragment = true
+			h.fragment, h.id = true, binary.BigEndian.Uint32(b[at+4:])
 			if binary.BigEndian.Uint16(b[at+2:])&0xfff8 != 0 {
 				h.proto = b[at] // of the first header in the whole datagram
 				return nil

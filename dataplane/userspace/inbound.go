@@ -21,6 +21,7 @@ type inbound struct {
 	dev    *device  // of out
 	out    [][]byte
 	orphan limiter
+	first  fragMemory[sa]
 	h      headers
 }
 
@@ -184,10 +185,13 @@ func (w *inbound) admit(s *sa, b []byte) bool {
 		return false
 	}
 	params := s.Params()
-	if !w.selected(params, b) {
+	if !w.selected(params, b) && !(w.h.fragment && w.h.l4 == 0 && w.first.find(&w.h, w.now) == s) {
 		s.CountMismatch()
 		w.p.count.drop(InSelector)
 		return false
+	}
+	if w.h.fragment && w.h.l4 != 0 {
+		w.first.note(&w.h, s, w.now)
 	}
 	if params.MSSClamp && w.h.proto == protoTCP && clampMSS(b, &w.h, s.InnerMTU()) {
 		w.p.count.clamped.Add(1)

@@ -23,6 +23,8 @@ type outbound struct {
 	send  []conn.Packet
 	flows flowCache
 	frags []esp.Packet // fragments before encapsulation, made when first needed
+	first fragMemory[entry]
+	whole reassembler
 	icmp  icmpSender
 	h     headers
 }
@@ -113,11 +115,25 @@ func (w *outbound) route(p *esp.Packet) *sa {
 	if w.p.cfg.Tap != nil {
 		w.p.cfg.Tap.Inner(ipsec.Out, b)
 	}
+	return w.apply(w.policy(b), b)
+}
+
+// policy is the one that covers the packet at hand, or nil.
+func (w *outbound) policy(b []byte) *entry {
+	later := w.h.fragment && w.h.l4 == 0
+	if later {
+		if e := w.first.find(&w.h, w.now); e != nil && !e.removed() {
+			return e
+		}
+	}
 	e := w.flows.find(&w.p.spd, &w.h.flow, w.dev.ifID)
 	if e == nil {
 		e = w.routeICMP(b)
 	}
-	return w.apply(e, b)
+	if w.h.fragment && !later && e != nil {
+		w.first.note(&w.h, e, w.now)
+	}
+	return e
 }
 
 // apply does what the policy says.
@@ -181,6 +197,9 @@ func (w *outbound) fit(s *sa, p *esp.Packet) fitness {
 			w.p.count.drop(OutNotPeer)
 			return refuse
 		}
+		if w.h.fragment {
+			return w.reassemble(p)
+		}
 	}
 	mtu := s.InnerMTU()
 	if params.MSSClamp && w.h.proto == protoTCP && clampMSS(b, &w.h, mtu) {
@@ -197,6 +216,17 @@ func (w *outbound) fit(s *sa, p *esp.Packet) fitness {
 		return pass
 	}
 	return split
+}
+
+// reassemble holds a fragment back until its datagram is whole. Then it passes
+// whatever its size: fragments leave again on the outside.
+func (w *outbound) reassemble(p *esp.Packet) fitness {
+	whole, lost := w.whole.add(&w.h, p, w.now)
+	w.p.count.drops[OutFragment].Add(uint64(lost))
+	if whole && w.h.parse(p.Bytes(), false) == nil {
+		return pass
+	}
+	return refuse
 }
 
 // between reports whether the packet at hand runs between the SA's endpoints.

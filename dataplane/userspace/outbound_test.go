@@ -358,10 +358,6 @@ func TestTransportChecks(t *testing.T) {
 	l.install(child{mode: ipsec.ModeTransport, a: selectors(netip.MustParsePrefix("192.0.2.0/24")), b: selectors(netip.MustParsePrefix("198.51.100.0/24"))})
 	l.a.send(numbered(addrA4, netip.MustParseAddr("198.51.100.77"), 1))
 	l.a.dropped(userspace.OutNotPeer, 1)
-	f := numbered(addrA4, addrB4, 1)
-	f[6] = 0x20
-	l.a.send(noDF(f))
-	l.a.until(func() bool { c := l.a.plane.Counters(); return c.Drops(userspace.OutFragment) == 1 })
 	l.a.send(numbered(addrA4, addrB4, 2))
 	l.b.receive(1)
 }

@@ -25,12 +25,16 @@ type Plane struct {
 
 	mu       sync.Mutex // of the calls that change something; never taken by a packet on its way
 	byRef    map[ipsec.SARef]*sa
-	outBySPI map[ipsec.SPI][]*sa // for ICMP reports; peers may choose alike
 	policies map[ipsec.PolicyID]*entry
 	devices  map[uint32]*device
 	flusher  *outbound // sends what waited
 	started  bool
 	closed   bool
+
+	// outMu is apart from mu because the Conn reports from within its WriteBatch,
+	// which may run under mu.
+	outMu    sync.Mutex
+	outBySPI map[ipsec.SPI][]*sa // for ICMP reports; peers may choose alike
 
 	waitMu  sync.Mutex
 	waiters map[*entry]struct{} // policies for which packets wait
@@ -195,7 +199,13 @@ func (p *Plane) AddSA(params ipsec.SAParams) error {
 	if in {
 		p.spis.put(s)
 	} else {
+		p.outMu.Lock()
 		p.outBySPI[s.spi] = append(p.outBySPI[s.spi], s)
+		p.outMu.Unlock()
+	}
+	if twin := p.byRef[ipsec.SARef{Child: s.ref.Child, Dir: 1 - s.ref.Dir}]; twin != nil {
+		s.twin.Store(twin)
+		twin.twin.Store(s)
 	}
 	return nil
 }
@@ -237,10 +247,15 @@ func (p *Plane) deleteSA(ref ipsec.SARef) {
 	if ref.Dir == ipsec.In {
 		p.spis.remove(s)
 	} else {
+		p.outMu.Lock()
 		l := slices.DeleteFunc(slices.Clone(p.outBySPI[s.spi]), func(o *sa) bool { return o == s })
 		if p.outBySPI[s.spi] = l; len(l) == 0 {
 			delete(p.outBySPI, s.spi)
 		}
+		p.outMu.Unlock()
+	}
+	if twin := s.twin.Load(); twin != nil {
+		twin.twin.Store(nil)
 	}
 	s.kill()
 }
@@ -354,8 +369,8 @@ func (p *Plane) Report(r conn.Report) {
 	}
 	spi := ipsec.SPI(uint32(r.Quote[0])<<24 | uint32(r.Quote[1])<<16 | uint32(r.Quote[2])<<8 | uint32(r.Quote[3]))
 	now := p.cfg.Clock()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.outMu.Lock()
+	defer p.outMu.Unlock()
 	believed := false
 	for _, s := range p.outBySPI[spi] {
 		e := s.Endpoints()
@@ -364,22 +379,13 @@ func (p *Plane) Report(r conn.Report) {
 		}
 		believed = true
 		if mtu := max(r.MTU, low); mtu < s.PathMTU() {
-			p.setPathMTU(s, mtu, now)
+			s.setPathMTU(mtu, now)
 		}
 	}
 	if believed {
 		p.count.pmtuReports.Add(1)
 	} else {
 		p.count.pmtuRefused.Add(1)
-	}
-}
-
-// setPathMTU tells both SAs of a Child SA: the inbound one clamps MSS by it.
-func (p *Plane) setPathMTU(s *sa, mtu int, now time.Time) {
-	s.SetPathMTU(mtu)
-	s.mtuSet = now
-	if in := p.byRef[ipsec.SARef{Child: s.ref.Child, Dir: ipsec.In}]; in != nil {
-		in.SetPathMTU(mtu)
 	}
 }
 
@@ -402,15 +408,18 @@ func (p *Plane) dropAged(now time.Time) {
 	for _, e := range p.waitingEntries() {
 		p.dropOld(e, now)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.byRef {
-		if !s.mtuSet.IsZero() && now.Sub(s.mtuSet) >= pmtuAge {
+	p.outMu.Lock()
+	defer p.outMu.Unlock()
+	for _, l := range p.outBySPI {
+		for _, s := range l {
+			if s.mtuSet.IsZero() || now.Sub(s.mtuSet) < pmtuAge {
+				continue
+			}
 			mtu := s.Params().MTU
 			if mtu == 0 {
 				mtu = esp.DefaultPathMTU
 			}
-			p.setPathMTU(s, mtu, time.Time{})
+			s.setPathMTU(mtu, time.Time{})
 		}
 	}
 }

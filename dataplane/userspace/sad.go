@@ -24,7 +24,18 @@ type sa struct {
 
 	mapped   netip.AddrPort // last MappingChange told; under mu
 	mappedAt time.Time
-	mtuSet   time.Time // when a report lowered the path MTU; under Plane.mu
+	mtuSet   time.Time // when a report lowered the path MTU; under Plane.outMu
+
+	twin atomic.Pointer[sa] // of the other direction of the Child SA, or nil
+}
+
+// setPathMTU tells both SAs of a Child SA: the inbound one clamps MSS by it.
+func (s *sa) setPathMTU(mtu int, at time.Time) {
+	s.SetPathMTU(mtu)
+	s.mtuSet = at
+	if t := s.twin.Load(); t != nil {
+		t.SetPathMTU(mtu)
+	}
 }
 
 // seal seals a run of packets; false: the SA was deleted, and nothing happened.

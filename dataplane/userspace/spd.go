@@ -31,6 +31,13 @@ type waiter struct {
 	since  time.Time
 }
 
+// removed reports whether the policy left the SPD.
+func (e *entry) removed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gone
+}
+
 // current is the SA that protects packets of the policy now, or nil.
 func (e *entry) current() *sa {
 	if s := e.out.Load(); s != nil && !s.dead.Load() {
