@@ -51,6 +51,7 @@ type child struct {
 	dataplane   bool // is installed
 	deleted     bool // the peer has deleted it, or knows that it is
 	deleteSent  bool // our Delete went out
+	activated   bool // carries, or has carried, outbound traffic
 	reason      string
 	cause       ike.Cause
 }
@@ -133,10 +134,10 @@ func (s *sa) dropChild(now time.Time, c *child, cause ike.Cause, reason string) 
 		}
 		s.env.ChildDown(now, info, c.cfg, cause, reason)
 	}
-	// Whoever was to be replaced by it stays without a replacement.
+	// Whoever was replaced by it is now replaced by what replaced it, if anything.
 	for _, x := range s.children {
 		if x.replacement == c {
-			x.replacement = nil
+			x.replacement = c.replacement
 		}
 	}
 }

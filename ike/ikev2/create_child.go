@@ -247,7 +247,7 @@ func (s *sa) settleTwins(now time.Time, ours *child) {
 		twin := o != ours && o.cfg == ours.cfg && o.state == childInstalled && !o.initiator && o.replacement == nil &&
 			!o.born.Before(ours.requested) && slices.Equal(o.localTS, ours.localTS) && slices.Equal(o.remoteTS, ours.remoteTS)
 		if twin && slices.Compare(ours.nonce, o.nonce) < 0 {
-			s.env.ActivateChild(o.id)
+			s.activate(o)
 			s.deleteChild(now, ours, ike.CauseReplaced, "the peer asked for the same Child SA at once")
 			return
 		}

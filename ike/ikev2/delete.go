@@ -143,8 +143,25 @@ func (s *sa) deletedByPeer(now time.Time, c *child) {
 		// Our own rekey is still in flight and will fail or be redundant.
 		s.replace(now, c, next)
 	}
-	if next.dataplane && next.state != childDeleting {
-		s.env.ActivateChild(next.id)
+	if next.dataplane && next.state != childDeleting && !next.overtaken() {
+		s.activate(next)
 	}
 	s.retire(now, c)
+}
+
+// overtaken reports whether outbound traffic has already passed on to a Child SA
+// that replaced this one: a late Delete must not bring it back.
+func (c *child) overtaken() bool {
+	for n := c.replacement; n != nil; n = n.replacement {
+		if n.activated {
+			return true
+		}
+	}
+	return false
+}
+
+// activate sends outbound traffic through the Child SA.
+func (s *sa) activate(c *child) {
+	c.activated = true
+	s.env.ActivateChild(c.id)
 }

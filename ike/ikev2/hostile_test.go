@@ -374,8 +374,11 @@ func TestRFC7296_2_6_Flood(t *testing.T) {
 	// Who has a cookie comes through all the same.
 	p.filter = nil
 	p.run(10 * time.Second)
-	p.up()
+	if len(eventsOf[ike.ChildUp](p.b)) != 1 {
+		t.Error("the honest peer does not come through")
+	}
 	p.run(60 * time.Second)
+	p.up()
 	if n := p.b.e.Stats().HalfOpen; n != 0 {
 		t.Errorf("%d half-open IKE SAs are left", n)
 	}

@@ -61,6 +61,7 @@ func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, share
 		c.dataplane = true
 		c.state = childInstalled
 		if activate {
+			c.activated = true
 			s.env.MarkActive(c.id)
 		}
 		s.setChildTimers(now, c)
@@ -203,7 +204,8 @@ func (s *sa) checkInactive(now time.Time, c *child) {
 func (s *sa) replace(now time.Time, old, next *child) {
 	old.replacement = next
 	old.rekeyAt, old.inactiveAt = time.Time{}, time.Time{}
-	next.announced = old.announced
+	next.announced = next.announced || old.announced
+	old.announced = false
 	s.env.CountRekeyChild()
 	s.env.Emit(ike.ChildRekeyed{SA: s.Info(), Old: old.info(s), New: next.info(s)})
 }

@@ -288,8 +288,10 @@ func (s *sa) Close(now time.Time, c ike.Closed, force bool) {
 		s.enqueueFirst(&deleteIKE{why: c, force: force})
 	}
 	if force {
-		// The Delete goes out once, past the window; nobody waits for the answer.
-		s.sendDeleteNow(now)
+		// The Delete goes out once, if the window lets it; nobody waits for the answer.
+		if s.win.out == nil {
+			s.sendDeleteNow(now)
+		}
 		s.end(now, c)
 		return
 	}
