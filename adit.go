@@ -16,6 +16,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"adit/conf"
 	"adit/dataplane/userspace"
@@ -231,6 +232,11 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 			Secret: config.DecodeSecret,
 		}})
 	defer stop()
+	watch, end := context.WithCancel(ctx)
+	defer end()
+	if err := g.watchHost(watch, host); err != nil {
+		return err
+	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	g.running.Store(gw)
@@ -256,6 +262,39 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 	srv.Close()
 	return err
 }
+
+// watchHost puts the guard and the routes back in order when somebody else
+// changed addresses, links or the packet filter; bursts are answered once.
+func (g *Gateway) watchHost(ctx context.Context, host *hostnet.Net) error {
+	events, err := host.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for e := range events {
+			if e.Kind == hostnet.EventRoute {
+				continue // others' routes do not touch ours
+			}
+			settle := time.NewTimer(hostSettles)
+			for waiting := true; waiting; {
+				select {
+				case <-settle.C:
+					waiting = false
+				case _, ok := <-events:
+					waiting = ok
+				}
+			}
+			settle.Stop()
+			if err := host.Refresh(); err != nil && ctx.Err() == nil {
+				g.log.Error("putting routes and guard in order again: " + err.Error())
+			}
+		}
+	}()
+	return nil
+}
+
+// hostSettles is how long a burst of changes to the host may last before they are answered.
+const hostSettles = 100 * time.Millisecond
 
 // drops reads the data plane's drop counters by reason.
 func drops(dp *userspace.Plane) func() map[string]uint64 {

@@ -10,8 +10,9 @@ import (
 
 // bus hands every event to every subscriber, in order, on the publisher's thread.
 type bus struct {
-	mu   sync.Mutex
-	subs atomic.Pointer[[]*subscriber]
+	mu     sync.Mutex
+	subs   atomic.Pointer[[]*subscriber]
+	failed atomic.Uint64 // events that made a subscriber panic
 }
 
 type subscriber struct{ f func(ike.Event) }
@@ -40,7 +41,17 @@ func (b *bus) subscribe(f func(ike.Event)) (cancel func()) {
 func (b *bus) publish(e ike.Event) {
 	if subs := b.subs.Load(); subs != nil {
 		for _, s := range *subs {
-			s.f(e)
+			b.tell(s, e)
 		}
 	}
+}
+
+// tell hands an event to one subscriber; that one's panic is not the others' affair.
+func (b *bus) tell(s *subscriber, e ike.Event) {
+	defer func() {
+		if recover() != nil {
+			b.failed.Add(1)
+		}
+	}()
+	s.f(e)
 }

@@ -11,6 +11,12 @@ import (
 // ErrBusy is returned when a bounded queue of the gateway is full.
 var ErrBusy = errors.New("the gateway is too busy")
 
+// ErrNotRunning is returned before Start and once Shutdown has begun.
+var ErrNotRunning = errors.New("the gateway is not running")
+
+// errBug is the outcome of work that panicked.
+var errBug = errors.New("internal error")
+
 // ErrNotFound is wrapped by errors about configurations that are not loaded.
 var ErrNotFound = errors.New("not found")
 
@@ -31,11 +37,14 @@ func (g *Gateway) Initiate(ctx context.Context, conn, child string) error {
 	return done.Err
 }
 
-// Terminate closes the SAs that t selects and waits; it returns how many there were.
+// Terminate closes the SAs that t selects and waits; it returns how many there were, 0 with no error.
 func (g *Gateway) Terminate(ctx context.Context, t ike.Terminate) (matched int, err error) {
 	done, err := g.await(ctx, func(id ike.CommandID) ike.Command { t.ID = id; return t })
 	if err != nil {
 		return 0, err
+	}
+	if done.Matched == 0 {
+		return 0, nil
 	}
 	return done.Matched, done.Err
 }
@@ -43,32 +52,18 @@ func (g *Gateway) Terminate(ctx context.Context, t ike.Terminate) (matched int, 
 // Rekey starts the replacement of the SAs that r selects, without waiting for
 // its end; it returns how many there are.
 func (g *Gateway) Rekey(ctx context.Context, r ike.Rekey) (matched int, err error) {
-	sas, err := g.SAs(ctx)
-	if err != nil {
-		return 0, err
+	done, err := g.await(ctx, func(id ike.CommandID) ike.Command { r.ID = id; return r })
+	if err == nil && done.Matched > 0 {
+		err = done.Err
 	}
-	for _, sa := range sas {
-		if r.IKE != "" && r.IKE != sa.Name || r.IKEID != 0 && r.IKEID != sa.ID || sa.State != "ESTABLISHED" && sa.State != "REKEYING" {
-			continue
-		}
-		if r.Child == "" && r.ChildID == 0 {
-			matched++
-			continue
-		}
-		for _, c := range sa.Children {
-			if (r.Child == "" || r.Child == c.Name) && (r.ChildID == 0 || r.ChildID == c.ID) && c.State == "INSTALLED" {
-				matched++
-			}
-		}
-	}
-	if matched > 0 && !g.shard.command(r) {
-		return 0, ErrBusy
-	}
-	return matched, nil
+	return done.Matched, err
 }
 
 // await sends a command and waits for its CommandDone.
 func (g *Gateway) await(ctx context.Context, build func(ike.CommandID) ike.Command) (ike.CommandDone, error) {
+	if !g.isRunning() {
+		return ike.CommandDone{}, ErrNotRunning
+	}
 	id := ike.CommandID(g.lastCommand.Add(1))
 	ch := make(chan ike.CommandDone, 1)
 	g.waitMu.Lock()
@@ -79,14 +74,14 @@ func (g *Gateway) await(ctx context.Context, build func(ike.CommandID) ike.Comma
 		delete(g.waiting, id)
 		g.waitMu.Unlock()
 	}()
-	if !g.shard.command(build(id)) {
-		return ike.CommandDone{}, ErrBusy
+	if err := g.shard.deliver(ctx, build(id)); err != nil {
+		return ike.CommandDone{}, err
 	}
 	select {
 	case d := <-ch:
 		return d, nil
-	case <-g.down:
-		return ike.CommandDone{}, errors.New("the gateway is shutting down")
+	case <-g.shard.ended:
+		return ike.CommandDone{}, ErrNotRunning
 	case <-ctx.Done():
 		return ike.CommandDone{}, ctx.Err()
 	}

@@ -35,8 +35,7 @@ type inventory struct {
 	static  map[staticKey]*static // trap and shunt policies, guards of start connections
 	byID    map[ipsec.PolicyID]*static
 	nextID  ipsec.PolicyID
-	active  map[ipsec.PolicyID]ipsec.Policy // policies of Child SAs
-	mtu     map[uint32]int                  // effective MTU by Child SA
+	active  map[ipsec.PolicyID]activePolicy // policies of Child SAs
 }
 
 type loaded struct {
@@ -57,16 +56,9 @@ type static struct {
 // Policy numbers of our own lie above those of the engine.
 const firstStaticID ipsec.PolicyID = 1 << 63
 
-// Priorities of policies without a Child SA. The engine's policies lie between
-// shunts and traps: what is negotiated goes before a trap, after a bypass.
-const (
-	priorityShunt uint32 = 1 << 16
-	priorityTrap  uint32 = 1 << 30
-)
-
 func (v *inventory) init() {
 	v.conns, v.static, v.byID = map[string]*loaded{}, map[staticKey]*static{}, map[ipsec.PolicyID]*static{}
-	v.active, v.mtu, v.nextID = map[ipsec.PolicyID]ipsec.Policy{}, map[uint32]int{}, firstStaticID
+	v.active, v.nextID = map[ipsec.PolicyID]activePolicy{}, firstStaticID
 }
 
 // Load makes the model's connections and secrets those that came from the file:
@@ -261,27 +253,25 @@ func (g *Gateway) statics(peers []*ike.Peer) (obsolete []*static) {
 // staticFor is the policy that a child wants for as long as it is loaded, nil if none.
 func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 	s := &static{key: staticKey{p.Name, c.Name}, peer: p}
+	class := ike.PriorityTrap
 	pol := ipsec.Policy{Name: c.Name, Action: c.Action, Mode: c.Mode, Priority: c.Priority, IfID: c.IfID, ReqID: c.ReqID}
 	switch {
 	case c.Action != ipsec.Protect:
-		s.inDP = true
-		if pol.Priority == 0 {
-			pol.Priority = priorityShunt
-		}
+		s.inDP, class = true, ike.PriorityShunt
 	case c.StartAction == ike.ActionNone || !c.Policies:
 		return nil
 	default:
 		pol.Trap = c.StartAction&ike.ActionTrap != 0
 		s.inDP = pol.Trap
-		if pol.Priority == 0 {
-			pol.Priority = priorityTrap
-		}
 	}
 	var err error
 	if pol.Local, pol.Remote, err = g.endpoints(p, c); err != nil {
 		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name, Child: c.Name}, Level: 1,
 			Text: fmt.Sprintf("child %s of %s cannot be guarded before it is up: %v", c.Name, p.Name, err)})
 		return nil
+	}
+	if pol.Priority == 0 {
+		pol.Priority = ike.Priority(uint32(class), pol.Local, pol.Remote)
 	}
 	s.policy = pol
 	return s
@@ -380,13 +370,20 @@ func (v *inventory) acquired(a ipsec.Acquire) (ike.Initiate, bool) {
 	return ike.Initiate{Peer: s.peer, Child: s.key.child, Acquired: &a}, true
 }
 
-// clear removes trap and shunt policies at the end.
-func (v *inventory) clear(g *Gateway) {
+// clear forgets all policies at the end and lists those that the data plane has.
+func (v *inventory) clear() (ids []ipsec.PolicyID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, s := range v.static {
 		if s.inDP {
-			_ = g.opt.Dataplane.DeletePolicy(s.policy.ID)
+			ids = append(ids, s.policy.ID)
 		}
 	}
+	for id := range v.active {
+		ids = append(ids, id)
+	}
+	clear(v.static)
+	clear(v.byID)
+	clear(v.active)
+	return ids
 }

@@ -18,6 +18,9 @@ func (s *shard) apply(e ike.Effect) {
 	switch e := e.(type) {
 	case ike.Send:
 		// A message that cannot be sent now is retransmitted by the engine.
+		if ours, ok := ourSPI(e.Data, false); ok {
+			s.known.add(ours)
+		}
 		if err := s.g.opt.Transport.Send(e.Datagram); err != nil {
 			s.g.bus.publish(ike.Note{Level: 2, Text: fmt.Sprintf("sending to %s failed: %v", e.Remote, err)})
 		}
@@ -29,8 +32,10 @@ func (s *shard) apply(e ike.Effect) {
 				s.g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("policy of %s: %v", p.Name, err)})
 			}
 		}
-		if s.g.inv.activate(e.Policies) {
-			s.g.host.changed(nil)
+		if len(e.Policies) > 0 {
+			if _, changed := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Policies[0].Out)); changed {
+				s.g.host.changed(nil)
+			}
 		}
 	case ike.RemoveChild:
 		s.remove(e.Child, e.Policies)
@@ -40,10 +45,10 @@ func (s *shard) apply(e ike.Effect) {
 		}
 	case ike.QueryChild:
 		in, out := s.g.Query(e.Child)
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Value: ike.ChildStats{In: in, Out: out}})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: ike.ChildStats{In: in, Out: out}}})
 	case ike.Compute:
-		s.start(e.Job, func(finish func(any, error)) bool {
-			return s.g.pool.submit(func() { finish(e.Run(), nil) }, func(err error) { finish(nil, err) })
+		s.start(e.Job, func(finish finisher) bool {
+			return s.g.pool.submit(func() { finish(e.Run(), nil, nil) }, func(err error) { finish(nil, err, nil) })
 		})
 	case ike.Ask:
 		s.ask(e)
@@ -56,30 +61,47 @@ func (s *shard) apply(e ike.Effect) {
 	}
 }
 
+// outcome is a job's result. then, if set, runs on the shard's thread just before
+// the engine gets the result, is told the job's error, and may replace it.
+type outcome struct {
+	ike.Result
+	then func(error) error
+}
+
+// finisher ends a job, from any thread; only its first call counts. undo, if any,
+// then runs on the shard's thread before the engine hears of it.
+type finisher func(value any, err error, undo func())
+
 // start counts an outstanding job; begin hands it away and must arrange for
 // finish to be called once. Where it cannot, the job fails at once.
-func (s *shard) start(job ike.JobID, begin func(finish func(any, error)) bool) {
+func (s *shard) start(job ike.JobID, begin func(finish finisher) bool) {
+	s.startThen(job, nil, begin)
+}
+
+func (s *shard) startThen(job ike.JobID, then func(error) error, begin func(finish func(any, error)) bool) {
+	busy := outcome{ike.Result{Job: job, Err: ErrBusy}, then}
 	if s.outstanding.Load() >= limitJobs {
-		s.ready = append(s.ready, ike.Result{Job: job, Err: ErrBusy})
+		s.ready = append(s.ready, busy)
 		return
 	}
 	s.outstanding.Add(1)
 	var once atomic.Bool
 	finish := func(v any, err error) {
 		if once.CompareAndSwap(false, true) {
-			s.done <- ike.Result{Job: job, Value: v, Err: err} // has room for every outstanding job
+			s.done <- outcome{ike.Result{Job: job, Value: v, Err: err}, then} // has room for every outstanding job
 		}
 	}
 	if !begin(finish) {
 		once.Store(true)
 		s.outstanding.Add(-1)
-		s.ready = append(s.ready, ike.Result{Job: job, Err: ErrBusy})
+		s.ready = append(s.ready, busy)
 	}
 }
 
-// install puts the SAs in place, inbound first, then the policies, then the
-// host's routes and guard where those change. The engine hears of it when all
-// stands, and so the peer.
+// install puts the SAs in place, inbound first, then the host's routes and guard
+// where those change, then the policies. The policies are switched in the moment
+// in which the engine hears that all stands, so that both always agree on which of
+// several Child SAs with the same selectors carries the traffic.
 func (s *shard) install(e ike.InstallChild) {
 	dp := s.g.opt.Dataplane
 	err := dp.AddSA(e.In)
@@ -88,52 +110,38 @@ func (s *shard) install(e ike.InstallChild) {
 			_ = dp.DeleteSA(e.In.Ref)
 		}
 	}
-	if err != nil {
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: err})
+	if err != nil || !e.Activate {
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: err}})
 		return
 	}
-	if st, ok := dp.Query(e.Out.Ref); ok {
-		s.g.inv.setMTU(e.Out.Ref.Child, st.MTU)
-	}
-	if !e.Activate {
-		s.ready = append(s.ready, ike.Result{Job: e.Job})
-		return
-	}
-	for _, p := range e.Policies {
-		if err = dp.AddPolicy(p); err != nil {
-			break
-		}
-	}
-	if err != nil {
-		s.remove(e.In.Ref.Child, policyIDs(e.Policies))
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: err})
-		return
-	}
-	if !s.g.inv.activate(e.Policies) {
-		s.ready = append(s.ready, ike.Result{Job: e.Job})
-		return
-	}
-	s.start(e.Job, func(finish func(any, error)) bool {
-		s.g.host.changed(func(err error) {
-			if err != nil {
-				s.remove(e.In.Ref.Child, policyIDs(e.Policies))
+	fresh, changed := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Out.Ref))
+	activate := func(err error) error {
+		for _, p := range e.Policies {
+			if err == nil {
+				err = dp.AddPolicy(p)
 			}
-			finish(nil, err)
-		})
+		}
+		if err != nil {
+			s.remove(e.In.Ref.Child, fresh)
+		}
+		return err
+	}
+	if !changed {
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job}, then: activate})
+		return
+	}
+	s.startThen(e.Job, activate, func(finish func(any, error)) bool {
+		s.g.host.changed(func(err error) { finish(nil, err) })
 		return true
 	})
 }
 
-func policyIDs(ps []ipsec.Policy) []ipsec.PolicyID {
-	ids := make([]ipsec.PolicyID, len(ps))
-	for i, p := range ps {
-		ids[i] = p.ID
-	}
-	return ids
+func (s *shard) tunnelMTU(out ipsec.SARef) int {
+	st, _ := s.g.opt.Dataplane.Query(out)
+	return st.MTU
 }
 
-// remove takes SAs and policies away. Safe from any thread: it touches the data
-// plane and the inventory only.
+// remove takes SAs and policies away.
 func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 	dp := s.g.opt.Dataplane
 	for _, id := range policies {
@@ -142,9 +150,7 @@ func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 	for _, d := range []ipsec.Direction{ipsec.Out, ipsec.In} {
 		_ = dp.DeleteSA(ipsec.SARef{Child: child, Dir: d})
 	}
-	changed := s.g.inv.deactivate(policies)
-	s.g.inv.setMTU(child, 0)
-	if changed {
+	if s.g.inv.deactivate(policies) {
 		s.g.host.changed(nil)
 	}
 }
@@ -153,14 +159,14 @@ func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 func (s *shard) ask(e ike.Ask) {
 	switch q := e.Question.(type) {
 	case ike.PSKLookup:
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Value: s.g.inv.keys(q)})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.g.inv.keys(q)}})
 	case ike.SourceAddress:
 		a, err := s.g.opt.Transport.SourceFor(q.Remote)
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Value: a, Err: err})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a, Err: err}})
 	case ike.Resolve:
-		s.start(e.Job, func(finish func(any, error)) bool {
-			return s.g.pool.ask(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+		s.start(e.Job, func(finish finisher) bool {
+			return s.g.pool.ask(func(ctx context.Context) {
+				ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 				defer cancel()
 				if !e.Deadline.IsZero() {
 					var stop context.CancelFunc
@@ -168,11 +174,11 @@ func (s *shard) ask(e ike.Ask) {
 					defer stop()
 				}
 				addrs, err := s.g.resolve(ctx, q.Hosts)
-				finish(addrs, err)
-			}, func(err error) { finish(nil, err) })
+				finish(addrs, err, nil)
+			}, func(err error) { finish(nil, err, nil) })
 		})
 	default:
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: fmt.Errorf("nobody answers %T", q)})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: fmt.Errorf("nobody answers %T", q)}})
 	}
 }
 

@@ -49,7 +49,8 @@ type Options struct {
 	Resolver func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// Gateway is a running gateway. Its methods are safe for concurrent use.
+// Gateway is a gateway, running from Start to Shutdown. Its methods are safe for
+// concurrent use.
 type Gateway struct {
 	opt     Options
 	started time.Time
@@ -57,15 +58,22 @@ type Gateway struct {
 	pool    *pool
 	bus     bus
 	host    hostWorker
+	names   nameWorker
 	inv     inventory
 
 	lastCommand atomic.Uint64
 	waitMu      sync.Mutex
 	waiting     map[ike.CommandID]chan ike.CommandDone
-	down        chan struct{} // closed when the engine has ended its shutdown
-	downOnce    sync.Once
-	wg          sync.WaitGroup
-	stopShard   context.CancelFunc
+
+	running  atomic.Bool
+	closing  chan struct{} // closed when Shutdown begins
+	down     chan struct{} // closed when the engine has ended its shutdown
+	downOnce sync.Once
+	stopOnce sync.Once
+	shards   sync.WaitGroup // what stops first at Shutdown: shard, pool, names
+	hosts    sync.WaitGroup // what stops last
+	stop     context.CancelFunc
+	stopHost context.CancelFunc
 }
 
 // New makes a gateway; nothing happens before Start.
@@ -73,26 +81,34 @@ func New(o Options) (*Gateway, error) {
 	if o.Dataplane == nil || o.Transport == nil || o.Log == nil || len(o.Versions) == 0 {
 		return nil, errors.New("gateway: data plane, transport, log and an IKE version are needed")
 	}
-	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{})}
+	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{}), closing: make(chan struct{})}
 	g.inv.init()
 	g.pool = newPool(max(1, runtime.GOMAXPROCS(0)-1))
 	g.shard = newShard(g)
 	g.host.init(g)
+	g.names.init(g)
 	g.bus.subscribe(g.complete)
 	g.bus.subscribe(logSink(o.Log))
 	return g, nil
 }
 
-// Start runs the gateway until Shutdown.
+// Start runs the gateway until Shutdown. It is called once.
 func (g *Gateway) Start() {
 	g.started = time.Now()
-	ctx, cancel := context.WithCancel(context.Background())
-	g.stopShard = cancel
+	var ctx, hostCtx context.Context
+	ctx, g.stop = context.WithCancel(context.Background())
+	hostCtx, g.stopHost = context.WithCancel(context.Background())
+	g.pool.ctx = ctx
 	g.opt.Dataplane.Events(g.shard.dataplane)
-	for _, run := range []func(context.Context){g.shard.run, g.host.run, g.pool.run} {
-		g.wg.Go(func() { run(ctx) })
+	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run} {
+		g.shards.Go(func() { run(ctx) })
 	}
+	g.hosts.Go(func() { g.host.run(hostCtx) })
+	g.running.Store(true)
 }
+
+// isRunning reports whether inputs are taken.
+func (g *Gateway) isRunning() bool { return g.running.Load() }
 
 // Started is when Start was called.
 func (g *Gateway) Started() time.Time { return g.started }
@@ -133,22 +149,59 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := g.shard.call(ctx, func(e *ike.Engine) { s.Engine = e.Stats() })
 	s.DatagramsDropped = g.shard.dropped.Load()
+	s.Engine.Bugs += g.shard.bugs.Load() + g.bus.failed.Load()
 	s.JobsWaiting, s.JobsTotal = g.pool.waiting(), int(g.shard.outstanding.Load())
 	s.Workers, s.WorkersIdle = g.pool.size, g.pool.size-int(g.pool.busy.Load())
 	return s, err
 }
 
 // Shutdown sends Deletes to all peers, waits a few seconds at most for their
-// answers, and stops. SAs, policies and host state are removed.
-func (g *Gateway) Shutdown() {
-	g.shard.command(ike.Shutdown{Grace: shutdownGrace})
-	select {
-	case <-g.down:
-	case <-time.After(shutdownGrace + time.Second):
+// answers, and stops. SAs, policies and host state are removed. Further calls wait
+// for the first one and do nothing.
+func (g *Gateway) Shutdown() { g.stopOnce.Do(g.end) }
+
+func (g *Gateway) end() {
+	wasRunning := g.running.Swap(false)
+	close(g.closing)
+	if !wasRunning {
+		return
 	}
-	g.inv.clear(g)
-	g.stopShard()
-	g.wg.Wait()
+	limit, cancel := context.WithTimeout(context.Background(), shutdownGrace+time.Second)
+	defer cancel()
+	if g.shard.deliver(limit, ike.Shutdown{Grace: shutdownGrace}) == nil {
+		select {
+		case <-g.down:
+		case <-limit.Done():
+		}
+	}
+	// A Load under way ends soon, since nothing that it waits for is left.
+	g.inv.change.Lock()
+	defer g.inv.change.Unlock()
+	g.stop()
+	g.shards.Wait()
+	g.pool.under.Wait()
+	g.removeAll()
+	g.host.changed(nil)
+	g.stopHost()
+	g.hosts.Wait()
+}
+
+// removeAll takes away what is left when the engine has ended: SAs of peers that
+// did not answer in time, trap and shunt policies.
+func (g *Gateway) removeAll() {
+	dp := g.opt.Dataplane
+	g.shard.safely(func() {
+		for _, sa := range g.shard.engine.SAs() {
+			for _, c := range sa.Children {
+				_ = dp.DeleteSA(ipsec.SARef{Child: c.ID, Dir: ipsec.Out})
+				_ = dp.DeleteSA(ipsec.SARef{Child: c.ID, Dir: ipsec.In})
+			}
+		}
+		for _, id := range g.inv.clear() {
+			_ = dp.DeletePolicy(id)
+		}
+	})
+	g.ClearSecrets()
 }
 
 // complete hands the end of a command to whoever waits for it.

@@ -8,26 +8,30 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"adit/ike"
 	"adit/internal/hostnet"
 	"adit/ipsec"
 )
 
-// activate records the policies of a Child SA; it reports whether the host's
-// routes or guard have to change (at a rekey they don't).
-func (v *inventory) activate(policies []ipsec.Policy) (changed bool) {
+// activate records the policies of a Child SA with their effective MTU. fresh are
+// those that no Child SA had before; changed reports whether the host's routes or
+// guard have to change (at a rekey they don't).
+func (v *inventory) activate(policies []ipsec.Policy, mtu int) (fresh []ipsec.PolicyID, changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		old, known := v.active[p.ID]
-		v.active[p.ID] = p
-		if !known || !reflect.DeepEqual(old.Local, p.Local) || !reflect.DeepEqual(old.Remote, p.Remote) ||
-			v.mtu[old.Out.Child] != v.mtu[p.Out.Child] {
+		v.active[p.ID] = activePolicy{p, mtu}
+		if !known {
+			fresh = append(fresh, p.ID)
+		}
+		if !known || old.mtu != mtu || !reflect.DeepEqual(old.Local, p.Local) || !reflect.DeepEqual(old.Remote, p.Remote) {
 			changed = true
 		}
 	}
-	return changed
+	return fresh, changed
 }
 
 func (v *inventory) deactivate(ids []ipsec.PolicyID) (changed bool) {
@@ -42,15 +46,10 @@ func (v *inventory) deactivate(ids []ipsec.PolicyID) (changed bool) {
 	return changed
 }
 
-// setMTU records the effective MTU of a Child SA, 0 forgets it.
-func (v *inventory) setMTU(child uint32, mtu int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if mtu == 0 {
-		delete(v.mtu, child)
-	} else {
-		v.mtu[child] = mtu
-	}
+// activePolicy is a policy of a Child SA with the MTU of its tunnel, in bytes.
+type activePolicy struct {
+	ipsec.Policy
+	mtu int
 }
 
 // hostState is what the host's routes and guard should be.
@@ -65,7 +64,7 @@ func (v *inventory) hostState(device string, routes bool) hostnet.State {
 		})
 	}
 	for id, p := range v.active {
-		add("sa/"+strconv.FormatUint(uint64(id), 10), p, routes, v.mtu[p.Out.Child])
+		add("sa/"+strconv.FormatUint(uint64(id), 10), p.Policy, routes, p.mtu)
 	}
 	for key, s := range v.static {
 		add("conn/"+key.conn+"/"+key.child, s.policy, routes && s.inDP && s.policy.Action == ipsec.Protect, 0)
@@ -95,69 +94,97 @@ func hostSelectors(in []ipsec.Selector) []hostnet.Selector {
 }
 
 // hostWorker changes the host on a thread of its own, because the kernel can take
-// milliseconds; wishes that come meanwhile are done together.
+// milliseconds; wishes that come meanwhile are done together. A change that failed
+// is tried again until it succeeds: the guard must come to stand.
 type hostWorker struct {
-	g      *Gateway
-	mu     sync.Mutex
-	wishes []func(error)
-	dirty  bool
-	signal chan struct{}
+	g       *Gateway
+	mu      sync.Mutex
+	wishes  []func(error)
+	dirty   bool
+	stopped bool
+	signal  chan struct{}
 }
 
 func (h *hostWorker) init(g *Gateway) { h.g, h.signal = g, make(chan struct{}, 1) }
 
-// changed asks for the host to be brought in line; then, if given, hears how that went.
+// changed asks for the host to be brought in line; then, if given, hears how that
+// went, on the worker's thread.
 func (h *hostWorker) changed(then func(error)) {
-	if h.g.opt.Host == nil {
+	h.mu.Lock()
+	stopped := h.stopped
+	if !stopped && h.g.opt.Host != nil {
+		h.dirty = true
 		if then != nil {
-			then(nil)
+			h.wishes = append(h.wishes, then)
+		}
+		h.mu.Unlock()
+		select {
+		case h.signal <- struct{}{}:
+		default:
 		}
 		return
 	}
-	h.mu.Lock()
-	h.dirty = true
-	if then != nil {
-		h.wishes = append(h.wishes, then)
-	}
 	h.mu.Unlock()
-	select {
-	case h.signal <- struct{}{}:
+	switch {
+	case then == nil:
+	case stopped:
+		then(ErrNotRunning)
 	default:
+		then(nil)
 	}
 }
 
-// wait asks for the host to be brought in line and returns when it is.
-func (h *hostWorker) wait() {
-	done := make(chan struct{})
-	h.changed(func(error) { close(done) })
-	<-done
+// wait asks for the host to be brought in line and returns when it is, or when that failed.
+func (h *hostWorker) wait() error {
+	done := make(chan error, 1)
+	h.changed(func(err error) { done <- err })
+	return <-done
 }
 
 func (h *hostWorker) run(ctx context.Context) {
-	for {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for pause := retryHost; ; {
 		select {
 		case <-ctx.Done():
-			h.apply()
+			h.mu.Lock()
+			h.stopped = true
+			h.mu.Unlock()
+			_ = h.apply() // for those who still wait
 			return
 		case <-h.signal:
-			h.apply()
+		case <-retry.C:
 		}
+		if h.apply() == nil {
+			pause = retryHost
+			retry.Stop()
+			continue
+		}
+		h.mu.Lock()
+		h.dirty = true
+		h.mu.Unlock()
+		retry.Reset(pause)
+		pause = min(2*pause, retryHostMost)
 	}
 }
 
-func (h *hostWorker) apply() {
+func (h *hostWorker) apply() error {
 	h.mu.Lock()
 	wishes, dirty := h.wishes, h.dirty
 	h.wishes, h.dirty = nil, false
 	h.mu.Unlock()
 	if !dirty {
-		return
+		return nil
 	}
-	err := h.g.opt.Host.Apply(h.g.inv.hostState(h.g.opt.Device, h.g.opt.Daemon.InstallRoutes))
+	err := errBug
+	guarded(func() {
+		err = h.g.opt.Host.Apply(h.g.inv.hostState(h.g.opt.Device, h.g.opt.Daemon.InstallRoutes))
+	}, func(e error) { err = e })
 	if err != nil {
 		h.g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("changing the host's routes and guard failed: %v", err)})
 	}
 	for _, then := range wishes {
 		then(err)
 	}
+	return err
 }

@@ -4,9 +4,10 @@ import "time"
 
 // Bounds of everything that grows with input (design rule R9).
 const (
-	limitFirst       = 512              // first messages of peers that wait; a flood drops the rest
+	limitFirst       = 512              // messages that name no IKE SA of ours, waiting; a flood drops the rest
 	limitEstablished = 4096             // messages of known IKE SAs that wait
-	limitCommands    = 1024             // commands that wait
+	limitSPIs        = 1 << 16          // SPIs of ours remembered for that, in each of two generations
+	limitCommands    = 1024             // commands that wait; whoever has more waits with them
 	limitJobs        = 8192             // jobs outstanding at any time
 	limitComputes    = 1024             // computations that wait for the pool
 	limitAsks        = 256              // questions under way at any time
@@ -14,6 +15,10 @@ const (
 	limitSubscribers = 256              // readers of events
 	limitConnections = 65536            // connections loaded
 	limitSecrets     = 65536            // secrets loaded
+	limitLookups     = 16               // names of selectors looked up at once
 	shutdownGrace    = 3 * time.Second  // for Deletes to be answered
 	resolveTimeout   = 10 * time.Second // of one name look-up
+	retryNames       = 30 * time.Second // before names that did not resolve are tried again
+	retryHost        = time.Second      // before a failed change of the host is tried again, doubled
+	retryHostMost    = 30 * time.Second // at most
 )

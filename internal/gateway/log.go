@@ -51,6 +51,10 @@ func Describe(e ike.Event) (Record, bool) {
 		return Record{Group: "NET", Level: 1, Text: fmt.Sprintf("dropped %d IKE datagrams: %s (last from %s)", e.Count, e.Reason, e.Last),
 			Attrs: []slog.Attr{slog.String("reason", fmt.Sprint(e.Reason)), slog.Uint64("count", e.Count)}}, true
 	case ike.Bug:
+		if e.SAKey == (ike.SAKey{}) {
+			return Record{Group: "JOB", Level: 0, Text: "internal error, what caused it was dropped: " + e.Value,
+				Attrs: []slog.Attr{slog.String("stack", string(e.Stack))}}, true
+		}
 		return Record{Group: "JOB", Level: 0, Name: e.Name, ID: e.ID, Text: "internal error, the IKE SA was dropped: " + e.Value,
 			Attrs: []slog.Attr{slog.String("stack", string(e.Stack))}}, true
 	}

@@ -13,16 +13,19 @@ import (
 // outside on threads of their own, both bounded: what does not fit is refused,
 // never waited for. A panic in a job ends that job only.
 type pool struct {
-	size int
-	jobs chan func()
-	busy atomic.Int64
-	asks chan struct{} // a token for every question under way
+	size  int
+	jobs  chan func()
+	busy  atomic.Int64
+	asks  chan struct{}   // a token for every question under way
+	ctx   context.Context // of the questions; set by start
+	under sync.WaitGroup  // questions under way
 }
 
 func newPool(size int) *pool {
-	return &pool{size: size, jobs: make(chan func(), limitComputes), asks: make(chan struct{}, limitAsks)}
+	return &pool{size: size, jobs: make(chan func(), limitComputes), asks: make(chan struct{}, limitAsks), ctx: context.Background()}
 }
 
+// run works until ctx ends and every question under way has ended.
 func (p *pool) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for range p.size {
@@ -53,13 +56,14 @@ func (p *pool) submit(job func(), failed func(error)) bool {
 	}
 }
 
-func (p *pool) ask(job func(), failed func(error)) bool {
+// ask runs a question on a thread of its own. The question ends early with the pool's context.
+func (p *pool) ask(job func(context.Context), failed func(error)) bool {
 	select {
 	case p.asks <- struct{}{}:
-		go func() {
+		p.under.Go(func() {
 			defer func() { <-p.asks }()
-			guarded(job, failed)
-		}()
+			guarded(func() { job(p.ctx) }, failed)
+		})
 		return true
 	default:
 		return false
@@ -69,7 +73,7 @@ func (p *pool) ask(job func(), failed func(error)) bool {
 func guarded(job func(), failed func(error)) {
 	defer func() {
 		if v := recover(); v != nil {
-			failed(fmt.Errorf("internal error: %v", v))
+			failed(fmt.Errorf("%w: %v", errBug, v))
 		}
 	}()
 	job()

@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,14 +22,29 @@ type shard struct {
 	first, established chan ike.Datagram
 	commands           chan ike.Command
 	acquires           chan ipsec.Event
-	done               chan ike.Result
+	done               chan completion
 	calls              chan func(*ike.Engine)
 	expired            expiries
+	known              spiSet
+	ended              chan struct{} // closed when run has returned
 
-	dropped     atomic.Uint64
-	outstanding atomic.Int64
-	ready       []ike.Result // answers to effects that were carried out at once
+	dropped, bugs atomic.Uint64
+	outstanding   atomic.Int64
+	ready         []ike.Result // answers to effects that were carried out at once
 }
+
+// completion is the answer to a job; undo, if set, runs first, on the shard's thread.
+type completion struct {
+	ike.Result
+	undo func()
+}
+
+// firstShare of the turns serve first messages although others wait: a flood of
+// first messages must not delay the rest, nor the rest starve them.
+const firstShare = 8
+
+// overdue is how long the shard turns to other inputs when a timer stays due.
+const overdue = time.Millisecond
 
 func newShard(g *Gateway) *shard {
 	d := g.opt.Daemon
@@ -42,20 +57,20 @@ func newShard(g *Gateway) *shard {
 		UnsafeExportKeys: g.opt.KeyLog != nil, Port: d.Port, NATPort: d.NATPort,
 	}
 	return &shard{
-		g: g, engine: ike.New(cfg, g.opt.Versions...),
+		g: g, engine: ike.New(cfg, g.opt.Versions...), ended: make(chan struct{}),
 		first: make(chan ike.Datagram, limitFirst), established: make(chan ike.Datagram, limitEstablished),
 		commands: make(chan ike.Command, limitCommands), acquires: make(chan ipsec.Event, limitAcquires),
-		done: make(chan ike.Result, limitJobs), calls: make(chan func(*ike.Engine)),
+		done: make(chan completion, limitJobs), calls: make(chan func(*ike.Engine)),
 		expired: expiries{signal: make(chan struct{}, 1), pending: map[ipsec.SARef]bool{}},
 	}
 }
 
-// datagram queues a message: peers without an SPI of ours wait in their own
-// queue, so that a flood of first messages cannot push out established peers.
+// datagram queues a message. What names no IKE SA of ours waits in a queue of its
+// own, so that a flood of it cannot push out the messages of established peers.
 func (s *shard) datagram(d ike.Datagram) {
-	queue := s.established
-	if len(d.Data) < 16 || binary.BigEndian.Uint64(d.Data[8:16]) == 0 {
-		queue = s.first
+	queue := s.first
+	if ours, ok := ourSPI(d.Data, true); ok && s.known.has(ours) {
+		queue = s.established
 	}
 	if len(queue) == cap(queue) {
 		s.dropped.Add(1)
@@ -69,17 +84,26 @@ func (s *shard) datagram(d ike.Datagram) {
 	}
 }
 
-func (s *shard) command(c ike.Command) bool {
+// deliver queues a command, and waits for room if there is none: commands are
+// never lost. Only the end of ctx or of the gateway ends the wait.
+func (s *shard) deliver(ctx context.Context, c ike.Command) error {
+	closing := s.g.closing
+	if _, ok := c.(ike.Shutdown); ok {
+		closing = nil
+	}
 	select {
 	case s.commands <- c:
-		return true
-	default:
-		return false
+		return nil
+	case <-closing:
+	case <-s.ended:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
+	return ErrNotRunning
 }
 
 // dataplane takes an event of the data plane without blocking. Expiries are
-// never lost (they are kept by SA); acquires may be: the data plane repeats them.
+// never lost (they are kept by SA); others may be: the data plane repeats them.
 func (s *shard) dataplane(e ipsec.Event) {
 	if x, ok := e.(ipsec.Expire); ok {
 		s.expired.add(x)
@@ -93,11 +117,14 @@ func (s *shard) dataplane(e ipsec.Event) {
 
 // call runs f on the shard's thread and waits for it.
 func (s *shard) call(ctx context.Context, f func(*ike.Engine)) error {
+	if !s.g.isRunning() {
+		return ErrNotRunning
+	}
 	done := make(chan struct{})
 	select {
-	case s.calls <- func(e *ike.Engine) { f(e); close(done) }:
-	case <-s.g.down:
-		return errors.New("the gateway is shutting down")
+	case s.calls <- func(e *ike.Engine) { defer close(done); f(e) }:
+	case <-s.ended:
+		return ErrNotRunning
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -105,36 +132,33 @@ func (s *shard) call(ctx context.Context, f func(*ike.Engine)) error {
 	return nil
 }
 
+// run serves all inputs until ctx ends. Finished jobs go first, since they are
+// bounded and free what they hold; timers are looked at every turn; then every
+// other input has the same chance, except that first messages wait for the rest.
 func (s *shard) run(ctx context.Context) {
+	defer close(s.ended)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
-		if at := s.engine.NextWake(); at.IsZero() {
-			timer.Reset(time.Hour)
-		} else {
-			timer.Reset(time.Until(at))
+	for turn := 0; ctx.Err() == nil; turn++ {
+		s.wake(timer)
+		if len(s.done) > 0 {
+			s.finish(<-s.done)
+			continue
 		}
-		// Completions and the messages of known peers come before first messages.
-		select {
-		case r := <-s.done:
-			s.finish(r)
-			continue
-		case d := <-s.established:
-			s.step(func(now time.Time) { s.engine.Datagram(now, d) })
-			continue
-		default:
+		first := s.first
+		if s.busy() && turn%firstShare != 0 {
+			first = nil
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case r := <-s.done:
-			s.finish(r)
+		case c := <-s.done:
+			s.finish(c)
 		case d := <-s.established:
 			s.step(func(now time.Time) { s.engine.Datagram(now, d) })
-		case d := <-s.first:
+		case d := <-first:
 			s.step(func(now time.Time) { s.engine.Datagram(now, d) })
 		case c := <-s.commands:
-			s.step(func(now time.Time) { s.engine.Do(now, c) })
+			s.command(c)
 		case e := <-s.acquires:
 			s.event(e)
 		case <-s.expired.signal:
@@ -142,11 +166,61 @@ func (s *shard) run(ctx context.Context) {
 				s.step(func(now time.Time) { s.engine.Dataplane(now, x) })
 			}
 		case f := <-s.calls:
-			f(s.engine)
+			s.safely(func() { f(s.engine) })
 		case <-timer.C:
-			s.step(s.engine.Wake)
 		}
 	}
+}
+
+// busy reports whether something other than a first message waits.
+func (s *shard) busy() bool {
+	return len(s.established)+len(s.commands)+len(s.acquires)+len(s.expired.signal) > 0
+}
+
+// wake runs the timers that are due and arms the timer for the next.
+func (s *shard) wake(timer *time.Timer) {
+	at := s.engine.NextWake()
+	if !at.IsZero() && time.Until(at) <= 0 {
+		s.step(s.engine.Wake)
+		if at = s.engine.NextWake(); !at.IsZero() {
+			timer.Reset(max(time.Until(at), overdue))
+			return
+		}
+	}
+	if at.IsZero() {
+		timer.Stop()
+	} else {
+		timer.Reset(time.Until(at))
+	}
+}
+
+// command carries out a command. An initiation takes the configuration as it is
+// now: it may have been reloaded since the command was queued.
+func (s *shard) command(c ike.Command) {
+	if i, ok := c.(ike.Initiate); ok {
+		p, err := s.g.inv.find(i.Peer.Name, i.Child)
+		if err != nil {
+			s.g.bus.publish(ike.CommandDone{ID: i.ID, Err: err})
+			return
+		}
+		i.Peer = p
+		c = i
+	}
+	if !s.step(func(now time.Time) { s.engine.Do(now, c) }) {
+		s.g.bus.publish(ike.CommandDone{ID: commandID(c), Err: errBug})
+	}
+}
+
+func commandID(c ike.Command) ike.CommandID {
+	switch c := c.(type) {
+	case ike.Initiate:
+		return c.ID
+	case ike.Terminate:
+		return c.ID
+	case ike.Rekey:
+		return c.ID
+	}
+	return 0
 }
 
 // event passes a data-plane event on. An acquire of a trap policy becomes an
@@ -154,35 +228,71 @@ func (s *shard) run(ctx context.Context) {
 func (s *shard) event(e ipsec.Event) {
 	if a, ok := e.(ipsec.Acquire); ok {
 		if c, ok := s.g.inv.acquired(a); ok {
-			s.step(func(now time.Time) { s.engine.Do(now, c) })
+			s.command(c)
 			return
 		}
 	}
 	s.step(func(now time.Time) { s.engine.Dataplane(now, e) })
 }
 
-func (s *shard) finish(r ike.Result) {
+func (s *shard) finish(c completion) {
 	s.outstanding.Add(-1)
-	s.step(func(now time.Time) { s.engine.Done(now, r) })
+	if c.undo != nil {
+		s.safely(c.undo)
+	}
+	s.step(func(now time.Time) { s.engine.Done(now, c.Result) })
 }
 
-// step feeds one input and applies all that follows from it.
-func (s *shard) step(input func(now time.Time)) {
-	input(time.Now())
+// step feeds one input and applies all that follows from it. It reports whether
+// the input was taken without a panic.
+func (s *shard) step(input func(now time.Time)) bool {
+	ok := s.safely(func() { input(time.Now()) })
 	for {
 		effects := s.engine.Take()
 		for _, e := range effects {
-			s.apply(e)
+			s.carryOut(e)
 		}
 		if len(s.ready) == 0 && len(effects) == 0 {
-			return
+			return ok
 		}
 		ready := s.ready
 		s.ready = nil
 		for _, r := range ready {
-			s.engine.Done(time.Now(), r)
+			s.safely(func() { s.engine.Done(time.Now(), r) })
 		}
 	}
+}
+
+// carryOut applies one effect. If that panics the effect fails, not the gateway.
+func (s *shard) carryOut(e ike.Effect) {
+	if s.safely(func() { s.apply(e) }) {
+		return
+	}
+	switch e := e.(type) {
+	case ike.InstallChild:
+		s.safely(func() { s.remove(e.In.Ref.Child, policyIDs(e.Policies)) })
+		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+	case ike.QueryChild:
+		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+	case ike.Compute:
+		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+	case ike.Ask:
+		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+	}
+}
+
+// safely runs one piece of work. A panic in it is a bug of ours; it ends that piece
+// of work, is counted and told, and the gateway goes on. The engine itself isolates
+// the IKE SAs from each other; this is for what lies around them.
+func (s *shard) safely(work func()) (ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.bugs.Add(1)
+			s.g.bus.publish(ike.Bug{Value: fmt.Sprint(v), Stack: debug.Stack()})
+		}
+	}()
+	work()
+	return true
 }
 
 // expiries keeps the expiries that wait, one or two an SA: nothing is lost however
