@@ -19,31 +19,52 @@ import (
 	"adit/ipsec"
 )
 
-// limitFile is the size in bytes at which a pcap stops growing.
-const limitFile = 1 << 30
+// Limits of one directory; tests make them small.
+var (
+	limitFile int64 = 1 << 30 // bytes at which a pcap stops growing
+	limitKeys int64 = 4 << 20 // bytes at which a file of keys stops growing
+)
 
 // Dir is an open directory. Its methods are safe for concurrent use.
 type Dir struct {
 	mu           sync.Mutex
 	inner, outer pcap
-	ike, esp     *os.File
+	ike, esp     keyFile
 	err          error // the first failure of a write
 }
 
-// Open makes the directory (mode 0700) if need be and starts new files in it.
+// Open makes the directory (mode 0700) if need be and starts new files in it (mode
+// 0600). Files of an earlier run are removed and made anew, so that neither their
+// mode nor a link in their place decides who reads the new ones. A directory that
+// others may write to is refused: they could take the files away and read on.
 func Open(dir string) (*Dir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if mode := fi.Mode().Perm(); mode&0o022 != 0 {
+		return nil, fmt.Errorf("capture: others may write to %s (mode %#o): chmod 700 it", dir, mode)
+	}
 	d := &Dir{}
 	var errs []error
 	create := func(name string) *os.File {
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		path := filepath.Join(dir, name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		errs = append(errs, err)
 		return f
 	}
 	d.inner.f, d.outer.f = create("inner.pcap"), create("outer.pcap")
-	d.ike, d.esp = create("ikev2_decryption_table"), create("esp_sa")
+	d.ike.f, d.esp.f = create("ikev2_decryption_table"), create("esp_sa")
+	if prefs := create("preferences"); prefs != nil {
+		_, err := prefs.WriteString(preferences)
+		errs = append(errs, err, prefs.Close())
+	}
 	if err := errors.Join(errs...); err != nil {
 		d.Close()
 		return nil, err
@@ -57,7 +78,7 @@ func Open(dir string) (*Dir, error) {
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, f := range []*os.File{d.inner.f, d.outer.f, d.ike, d.esp} {
+	for _, f := range []*os.File{d.inner.f, d.outer.f, d.ike.f, d.esp.f} {
 		if f != nil {
 			d.fail(f.Close())
 		}
@@ -81,28 +102,30 @@ func (d *Dir) Inner(_ ipsec.Direction, packet []byte) {
 // Outer records one ESP packet as on the wire. The outer IP header (and UDP's) is
 // made anew from the addresses, because sockets do not show it.
 func (d *Dir) Outer(dir ipsec.Direction, local, remote netip.AddrPort, encap bool, tos uint8, esp []byte) {
-	src, dst := local, remote
-	if dir == ipsec.In {
-		src, dst = remote, local
-	}
+	src, dst := ends(dir, local, remote)
 	payload, proto := esp, byte(50)
 	if encap {
-		payload, proto = udp(src.Port(), dst.Port(), nil, esp), 17
+		payload, proto = udp(src, dst, nil, esp), 17
 	}
 	d.write(ip(src.Addr(), dst.Addr(), proto, tos, payload))
 }
 
 // IKE records one IKE message; marker says that it travels with the non-ESP marker.
 func (d *Dir) IKE(dir ipsec.Direction, local, remote netip.AddrPort, marker bool, msg []byte) {
-	src, dst := local, remote
-	if dir == ipsec.In {
-		src, dst = remote, local
-	}
+	src, dst := ends(dir, local, remote)
 	var zeros []byte
 	if marker {
 		zeros = make([]byte, 4)
 	}
-	d.write(ip(src.Addr(), dst.Addr(), 17, 0, udp(src.Port(), dst.Port(), zeros, msg)))
+	d.write(ip(src.Addr(), dst.Addr(), 17, 0, udp(src, dst, zeros, msg)))
+}
+
+// ends are source and destination of a packet in a direction.
+func ends(dir ipsec.Direction, local, remote netip.AddrPort) (src, dst netip.AddrPort) {
+	if dir == ipsec.In {
+		return remote, local
+	}
+	return local, remote
 }
 
 func (d *Dir) write(packet []byte) {
@@ -111,11 +134,22 @@ func (d *Dir) write(packet []byte) {
 	d.fail(d.outer.write(packet))
 }
 
+// keyFile is one file of keys.
+type keyFile struct {
+	f    *os.File
+	size int64
+}
+
 // line appends one line to a key file.
-func (d *Dir) line(f *os.File, format string, args ...any) {
+func (d *Dir) line(k *keyFile, format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, err := fmt.Fprintf(f, format+"\n", args...)
+	text := fmt.Sprintf(format+"\n", args...)
+	if k.size+int64(len(text)) > limitKeys {
+		return
+	}
+	n, err := k.f.WriteString(text)
+	k.size += int64(n)
 	d.fail(err)
 }
 
@@ -174,19 +208,36 @@ func ip(src, dst netip.Addr, proto, tos byte, payload []byte) []byte {
 	return append(h, payload...)
 }
 
-// udp puts a UDP header without checksum (RFC 3948 §2.1) before marker and body.
-func udp(src, dst uint16, marker, body []byte) []byte {
-	h := binary.BigEndian.AppendUint16(make([]byte, 0, 12+len(body)), src)
-	h = binary.BigEndian.AppendUint16(h, dst)
-	h = binary.BigEndian.AppendUint16(h, uint16(8+len(marker)+len(body)))
+// udp puts a UDP header before marker and body: without checksum over IPv4 (RFC
+// 3948 §2.1), with the one that IPv6 demands (RFC 8200 §8.1).
+func udp(src, dst netip.AddrPort, marker, body []byte) []byte {
+	n := 8 + len(marker) + len(body)
+	h := binary.BigEndian.AppendUint16(make([]byte, 0, n), src.Port())
+	h = binary.BigEndian.AppendUint16(h, dst.Port())
+	h = binary.BigEndian.AppendUint16(h, uint16(n))
 	h = append(h, 0, 0)
-	return append(append(h, marker...), body...)
+	h = append(append(h, marker...), body...)
+	if !src.Addr().Is4() {
+		s, d := src.Addr().As16(), dst.Addr().As16()
+		pseudo := append(s[:], d[:]...)
+		pseudo = append(binary.BigEndian.AppendUint32(pseudo, uint32(n)), 0, 0, 0, 17)
+		sum := checksum(append(pseudo, h...))
+		if sum == 0 {
+			sum = 0xffff
+		}
+		binary.BigEndian.PutUint16(h[6:], sum)
+	}
+	return h
 }
 
-func checksum(h []byte) uint16 {
+// checksum is that of the Internet (RFC 1071).
+func checksum(b []byte) uint16 {
 	var sum uint32
-	for i := 0; i+1 < len(h); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(h[i:]))
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) == 1 {
+		sum += uint32(b[0]) << 8
 	}
 	for sum>>16 != 0 {
 		sum = sum&0xffff + sum>>16

@@ -2,29 +2,52 @@ package capture
 
 import (
 	"fmt"
-	"strings"
 
 	"adit/ike"
 	"adit/suite"
 )
 
-// Keys records exported keys in the form that Wireshark 4 reads.
+// preferences make Wireshark and tshark use the key files when the directory is
+// their configuration directory (WIRESHARK_CONFIG_DIR).
+const preferences = `esp.enable_encryption_decode: TRUE
+esp.enable_authentication_check: TRUE
+`
+
+// Keys records exported keys in the form that Wireshark 4.0 and later read. A
+// suite that Wireshark does not know becomes a comment: one name that it does not
+// know makes it refuse the whole file.
 func (d *Dir) Keys(e ike.ExportKeys) {
 	if k := e.IKE; k != nil {
 		encr, integ := wiresharkIKE(k.Encr), wiresharkIntegIKE(k.Integ)
-		d.line(d.ike, `%016x,%016x,%x,%x,"%s",%x,%x,"%s"`, k.SPIi, k.SPIr, []byte(k.SKei), []byte(k.SKer), encr, []byte(k.SKai), []byte(k.SKar), integ)
+		comment := ""
+		if encr == "" || integ == "" {
+			comment = "# Wireshark cannot read it: "
+			encr, integ = k.Encr.String(), k.Integ.String()
+		}
+		ai, ar := k.SKai, k.SKar
+		if integ == anyIntegIKE {
+			ai, ar = nil, nil // it checks nothing and takes no key
+		}
+		d.line(&d.ike, `%s%016x,%016x,%x,%x,"%s",%x,%x,"%s"`, comment, k.SPIi, k.SPIr, []byte(k.SKei), []byte(k.SKer), encr,
+			[]byte(ai), []byte(ar), integ)
 	}
 	if k := e.Child; k != nil {
 		family := "IPv4"
 		if !k.Src.Is4() {
 			family = "IPv6"
 		}
-		seq := "32-bit"
+		seq := "" // tshark 4.0 has no such columns and complains of them
 		if k.ESN {
-			seq = "64-bit"
+			seq = `,"64-bit","00000000"`
 		}
-		d.line(d.esp, `"%s","%s","%s","0x%08x","%s","%s","%s","%s","%s"`, family, k.Src, k.Dst, uint32(k.SPI),
-			wiresharkESP(k.Encr), hexKey(k.EncKey), wiresharkIntegESP(k.Integ), hexKey(k.IntegKey), seq)
+		encr, integ := wiresharkESP(k.Encr), wiresharkIntegESP(k.Integ)
+		comment := ""
+		if encr == "" || integ == "" {
+			comment = "# Wireshark cannot read it: "
+			encr, integ = k.Encr.String(), k.Integ.String()
+		}
+		d.line(&d.esp, `%s"%s","%s","%s","0x%08x","%s","%s","%s","%s"%s`, comment, family, k.Src, k.Dst, uint32(k.SPI),
+			encr, hexKey(k.EncKey), integ, hexKey(k.IntegKey), seq)
 	}
 }
 
@@ -39,18 +62,14 @@ func hexKey(k suite.Key) string {
 var espNames = map[suite.TransformID]string{
 	suite.EncrNULL: "NULL", suite.EncrAESCBC: "AES-CBC [RFC3602]", suite.EncrAESCTR: "AES-CTR [RFC3686]",
 	suite.EncrAESGCM8: "AES-GCM with 8 octet ICV [RFC4106]", suite.EncrAESGCM12: "AES-GCM with 12 octet ICV [RFC4106]",
-	suite.EncrAESGCM16: "AES-GCM with 16 octet ICV [RFC4106]", suite.EncrChaCha20Poly1305: "ChaCha20 with Poly1305 [RFC7634]",
+	suite.EncrAESGCM16: "AES-GCM with 16 octet ICV [RFC4106]",
 }
 
-func wiresharkESP(t suite.Transform) string {
-	if n, ok := espNames[t.ID]; ok {
-		return n
-	}
-	return t.Name() // Wireshark cannot decrypt it; the line still tells the SPI
-}
+func wiresharkESP(t suite.Transform) string { return espNames[t.ID] }
 
-func wiresharkIntegESP(t suite.Transform) string {
-	switch t.ID {
+// wiresharkIntegESP names the integrity algorithm.
+func wiresharkIntegESP(integ suite.Transform) string {
+	switch integ.ID {
 	case suite.IntegHMACSHA1_96:
 		return "HMAC-SHA-1-96 [RFC2404]"
 	case suite.IntegHMACSHA2_256_128:
@@ -65,28 +84,39 @@ func wiresharkIntegESP(t suite.Transform) string {
 	return "NULL"
 }
 
+// icvLength is the length in bytes of a combined cipher's check value.
+var icvLength = map[suite.TransformID]int{
+	suite.EncrAESGCM8: 8, suite.EncrAESGCM12: 12, suite.EncrAESGCM16: 16,
+	suite.EncrAESCCM8: 8, suite.EncrAESCCM12: 12, suite.EncrAESCCM16: 16,
+}
+
 func wiresharkIKE(t suite.Transform) string {
-	icv := map[suite.TransformID]int{suite.EncrAESGCM8: 8, suite.EncrAESGCM12: 12, suite.EncrAESGCM16: 16,
-		suite.EncrAESCCM8: 8, suite.EncrAESCCM12: 12, suite.EncrAESCCM16: 16}
 	switch t.ID {
 	case suite.EncrAESCBC:
 		return fmt.Sprintf("AES-CBC-%d [RFC3602]", t.KeyBits)
 	case suite.EncrAESGCM8, suite.EncrAESGCM12, suite.EncrAESGCM16:
-		return fmt.Sprintf("AES-GCM-%d with %d octet ICV [RFC5282]", t.KeyBits, icv[t.ID])
+		return fmt.Sprintf("AES-GCM-%d with %d octet ICV [RFC5282]", t.KeyBits, icvLength[t.ID])
 	case suite.EncrAESCCM8, suite.EncrAESCCM12, suite.EncrAESCCM16:
-		return fmt.Sprintf("AES-CCM-%d with %d octet ICV [RFC5282]", t.KeyBits, icv[t.ID])
+		return fmt.Sprintf("AES-CCM-%d with %d octet ICV [RFC5282]", t.KeyBits, icvLength[t.ID])
 	}
-	return t.Name()
+	return ""
 }
+
+// anyIntegIKE stands for any algorithm with a check value of 96 bits.
+const anyIntegIKE = "ANY 96-bits of Authentication [No Checking]"
 
 func wiresharkIntegIKE(t suite.Transform) string {
 	switch t.ID {
-	case suite.IntegHMACSHA1_96, suite.IntegHMACSHA2_256_128, suite.IntegHMACSHA2_384_192, suite.IntegHMACSHA2_512_256:
-		rfc := "RFC4868"
-		if t.ID == suite.IntegHMACSHA1_96 {
-			rfc = "RFC2404"
-		}
-		return strings.TrimPrefix(t.Name(), "AUTH_") + " [" + rfc + "]"
+	case suite.IntegHMACSHA1_96:
+		return "HMAC_SHA1_96 [RFC2404]"
+	case suite.IntegHMACSHA2_256_128:
+		return "HMAC_SHA2_256_128 [RFC4868]"
+	case suite.IntegHMACSHA2_384_192:
+		return "HMAC_SHA2_384_192 [RFC4868]"
+	case suite.IntegHMACSHA2_512_256:
+		return "HMAC_SHA2_512_256 [RFC4868]"
+	case suite.IntegAESXCBC96, suite.IntegAESCMAC96:
+		return anyIntegIKE
 	}
 	return "NONE [RFC4306]"
 }
