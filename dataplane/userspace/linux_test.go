@@ -1,0 +1,167 @@
+//go:build linux
+
+package userspace_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"adit/dataplane/userspace"
+	"adit/internal/conn"
+	"adit/ipsec/dptest"
+	"adit/tun"
+)
+
+var namespaces atomic.Int32
+
+// TestConformanceLinux runs the suite over kernel TUN devices, UDP and raw
+// sockets, between two network namespaces joined by a veth pair. (Coalescing is
+// off, as the test sees packets where the kernel has not yet split them again.)
+func TestConformanceLinux(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	dptest.Run(t, func(t *testing.T) dptest.Link {
+		n := namespaces.Add(1)
+		a, b := fmt.Sprintf("adp%da%d", n, os.Getpid()), fmt.Sprintf("adp%db%d", n, os.Getpid())
+		for _, ns := range []string{a, b} {
+			ipCommand(t, "netns add "+ns)
+			t.Cleanup(func() { ipCommand(t, "netns del "+ns) })
+		}
+		ipCommand(t, fmt.Sprintf("link add out netns %s type veth peer name out netns %s", a, b))
+		for i, ns := range []string{a, b} {
+			ipCommand(t, fmt.Sprintf("-n %s addr add 192.0.2.%d/24 dev out", ns, i+1))
+			ipCommand(t, fmt.Sprintf("-n %s addr add 2001:db8::%d/64 dev out nodad", ns, i+1))
+			ipCommand(t, fmt.Sprintf("-n %s link set out up", ns))
+			ipCommand(t, fmt.Sprintf("-n %s link set lo up", ns))
+		}
+		l := dptest.Link{A: linuxEnd(t, a), B: linuxEnd(t, b), Quiet: 100 * time.Millisecond}
+		l.A.Outer4, l.B.Outer4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+		l.A.Outer6, l.B.Outer6 = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+		return l
+	})
+}
+
+func ipCommand(t *testing.T, args string) {
+	t.Helper()
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+// linuxEnd makes a gateway in a namespace.
+func linuxEnd(t *testing.T, ns string) dptest.End {
+	t.Helper()
+	var dev *tun.Linux
+	var sockets conn.Conn
+	fd := -1
+	inNamespace(t, ns, func() (err error) {
+		if dev, err = tun.CreateTUN("adit0", tun.Options{MTU: 1400, NoCoalesce: true}); err != nil {
+			return err
+		}
+		if sockets, err = conn.Listen(conn.Options{}); err != nil {
+			return err
+		}
+		fd, err = packetSocket(dev.Name())
+		return err
+	})
+	plane, err := userspace.New(userspace.Config{Tun: dev, Conn: sockets, IKE: func(*conn.Packet) {}})
+	must(t, err)
+	must(t, plane.Start())
+	t.Cleanup(func() {
+		must(t, plane.Close())
+		must(t, unix.Close(fd))
+		c := plane.Counters()
+		if n := c.Drops(userspace.BatchPanic); n != 0 {
+			t.Errorf("%d batches panicked", n)
+		}
+	})
+	return dptest.End{
+		Plane: plane,
+		Send: func(b []byte) {
+			to := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: index(t, fd)}
+			if b[0]>>4 == 6 {
+				to.Protocol = bigEndian(unix.ETH_P_IPV6)
+			}
+			must(t, unix.Sendto(fd, b, 0, to))
+		},
+		Receive: func(wait time.Duration) []byte { return receiveLinux(t, fd, wait) },
+	}
+}
+
+// inNamespace runs f in a thread of its own that is thrown away afterwards.
+func inNamespace(t *testing.T, ns string, f func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		h, err := os.Open("/run/netns/" + ns)
+		if err == nil {
+			err = unix.Setns(int(h.Fd()), unix.CLONE_NEWNET)
+			h.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	must(t, <-done)
+}
+
+func bigEndian(n uint16) uint16 {
+	return binary.NativeEndian.Uint16([]byte{byte(n >> 8), byte(n)})
+}
+
+// packetSocket sees what the plane writes to the device and sends to its reader.
+func packetSocket(device string) (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(bigEndian(unix.ETH_P_ALL)))
+	if err != nil {
+		return -1, err
+	}
+	ifr, err := unix.NewIfreq(device)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
+	}
+	if err != nil {
+		return -1, err
+	}
+	return fd, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL), Ifindex: int(ifr.Uint32())})
+}
+
+func index(t *testing.T, fd int) int {
+	a, err := unix.Getsockname(fd)
+	must(t, err)
+	return a.(*unix.SockaddrLinklayer).Ifindex
+}
+
+// receiveLinux waits for a packet that came in by the device; what goes out by
+// it, such as the kernel's own neighbour discovery, is not looked at.
+func receiveLinux(t *testing.T, fd int, wait time.Duration) []byte {
+	b := make([]byte, 65536)
+	for end := time.Now().Add(wait); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return nil
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if err == unix.EINTR || err == nil && n == 0 {
+			continue
+		}
+		must(t, err)
+		n, from, err := unix.Recvfrom(fd, b, 0)
+		must(t, err)
+		if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
+			return b[:n]
+		}
+	}
+}
