@@ -74,6 +74,7 @@ type policyGroup struct {
 	members []uint32 // bound and not retired, in order of binding
 	usable  []uint32 // those of members that were activated, last one last
 	bound   int
+	live    bool // the data plane has the policies
 }
 
 func (t *policyTable) init() {
@@ -138,10 +139,12 @@ func without(list []uint32, id uint32) []uint32 {
 	return list
 }
 
-// MarkActive tells that the Child SA was installed with Activate set.
+// MarkActive tells that an InstallChild with Activate set was issued; call it
+// together with the effect, since the order of effects is what counts.
 func (v *Env) MarkActive(id uint32) {
 	if g := v.e.policies.byChild[id]; g != nil {
 		g.usable = append(without(g.usable, id), id)
+		g.live = true
 	}
 }
 
@@ -192,8 +195,17 @@ func (t *policyTable) pass(e *Engine, g *policyGroup, id uint32) {
 }
 
 // UnbindPolicy undoes BindPolicy for a Child SA that was not installed.
-func (v *Env) UnbindPolicy(id uint32) { v.e.policies.unbind(id) }
+func (v *Env) UnbindPolicy(id uint32) {
+	t := &v.e.policies
+	if g := t.byChild[id]; g != nil && len(g.members) > 1 {
+		t.pass(v.e, g, id)
+	} else if g != nil {
+		g.live = false // its policies were never added
+	}
+	t.unbind(id)
+}
 
+// unbind returns the policies that go with the last Child SA that could use them.
 func (t *policyTable) unbind(id uint32) (gone []ipsec.PolicyID) {
 	g := t.byChild[id]
 	if g == nil {
@@ -201,15 +213,17 @@ func (t *policyTable) unbind(id uint32) (gone []ipsec.PolicyID) {
 	}
 	delete(t.byChild, id)
 	g.members, g.usable = without(g.members, id), without(g.usable, id)
-	if g.bound--; g.bound > 0 {
-		return nil
+	if len(g.members) == 0 && g.live {
+		g.live = false
+		if !g.none {
+			gone = []ipsec.PolicyID{g.policy.ID}
+		}
 	}
-	delete(t.groups, g.key)
-	delete(t.byPolicy, g.policy.ID)
-	if g.none {
-		return nil
+	if g.bound--; g.bound == 0 {
+		delete(t.groups, g.key)
+		delete(t.byPolicy, g.policy.ID)
 	}
-	return []ipsec.PolicyID{g.policy.ID}
+	return gone
 }
 
 // RemoveChild removes the Child SA from the data plane; its policies pass to

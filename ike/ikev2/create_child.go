@@ -99,6 +99,10 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 		then(now, nil, nil, s.reject(r))
 		return
 	}
+	if slices.Contains(s.earlyDeletes, o.c.spiOut) {
+		then(now, nil, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonPeer, ByPeer: true, Difference: "the peer deleted the Child SA at once"}))
+		return
+	}
 	nr, _ := wire.First[*wire.Nonce](in.payloads)
 	ke, _ := wire.First[*wire.KE](in.payloads)
 	wrong := func(why string) {

@@ -9,7 +9,10 @@ import (
 )
 
 // deleteChildTask deletes one Child SA (RFC 7296 §1.4.1).
-type deleteChildTask struct{ c *child }
+type deleteChildTask struct {
+	c      *child
+	waited int // for the peer's proof that it knows the Child SA
+}
 
 func (t *deleteChildTask) name() string { return "CHILD_DELETE " + t.c.cfg.Name }
 
@@ -21,7 +24,7 @@ func (s *sa) deleteChild(now time.Time, c *child, cause ike.Cause, reason string
 	}
 	c.state, c.cause, c.reason = childDeleting, cause, reason
 	c.rekeyAt, c.endAt, c.inactiveAt = time.Time{}, time.Time{}, time.Time{}
-	s.enqueueFirst(&deleteChildTask{c})
+	s.enqueueFirst(&deleteChildTask{c: c})
 	s.run(now)
 }
 
@@ -37,6 +40,12 @@ func (s *sa) DeleteChild(now time.Time, id uint32, reason string) {
 func (t *deleteChildTask) begin(s *sa, now time.Time) {
 	if s.child(t.c.id) == nil {
 		s.finish()
+		return
+	}
+	if s.unproven(t.c) && t.waited < limitUnproven {
+		t.waited++
+		s.finish()
+		s.later(now.Add(retryUnproven), t)
 		return
 	}
 	t.c.deleteSent = true
@@ -111,6 +120,9 @@ func (s *sa) deleteRequest(now time.Time, payloads []wire.Payload) (answer []wir
 		}
 		for _, spi := range d.SPIs {
 			c := s.childByOut(ipsec.SPI(spi))
+			if c == nil && s.creating() && len(s.earlyDeletes) < limitChildren {
+				s.earlyDeletes = append(s.earlyDeletes, ipsec.SPI(spi))
+			}
 			if c == nil || c.deleted {
 				continue
 			}

@@ -60,13 +60,13 @@ func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, share
 		}
 		c.dataplane = true
 		c.state = childInstalled
-		if activate {
-			c.activated = true
-			s.env.MarkActive(c.id)
-		}
+		c.activated = c.activated || activate
 		s.setChildTimers(now, c)
 		then(now, nil)
 	})
+	if activate {
+		s.env.MarkActive(c.id)
+	}
 	s.env.Effect(ike.InstallChild{Job: job, In: in, Out: out, Policies: policies, Activate: activate})
 }
 

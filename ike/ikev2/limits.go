@@ -28,6 +28,11 @@ const (
 	// long before message IDs end (RFC 7296 §2.2).
 	limitMessageID = 1 << 30
 
+	// limitUnproven bounds the waits, retryUnproven each, of a Delete for the proof
+	// that the peer knows the Child SA.
+	limitUnproven = 30
+	retryUnproven = 500 * time.Millisecond
+
 	// timeoutAsk is how long the search for a shared key may take.
 	timeoutAsk = 20 * time.Second
 	// retryTemporary is the least wait after TEMPORARY_FAILURE; jitter is added.

@@ -28,6 +28,10 @@ func (s *sa) RekeyChild(now time.Time, id uint32) {
 	if c == nil || c.state != childInstalled || c.replacement != nil || !s.Usable() {
 		return
 	}
+	if s.unproven(c) {
+		c.rekeyAt = now.Add(retryTemporary)
+		return
+	}
 	for _, t := range s.sched.queue {
 		if x, ok := t.(*rekeyChild); ok && x.old == c {
 			return
@@ -189,6 +193,10 @@ func (s *sa) rekeyChildRequest(now time.Time, in *inbound, n *wire.Notify) {
 		old = s.childByOut(ipsec.SPI(binary.BigEndian.Uint32(n.SPI)))
 	}
 	switch {
+	case old == nil && s.creating():
+		// It may be the one that our own request in flight has made there.
+		s.respondNotify(now, in, wire.TemporaryFailure, nil)
+		return
 	case old == nil || old.deleted:
 		s.respond(now, in, []wire.Payload{&wire.Notify{Protocol: n.Protocol, SPI: n.SPI, NotifyType: wire.ChildSANotFound}})
 		return
@@ -208,4 +216,21 @@ func (s *sa) rekeyChildRequest(now time.Time, in *inbound, n *wire.Notify) {
 		old.state = childRekeyed
 		old.endAt = now.Add(timeoutReplaced)
 	})
+}
+
+// unproven reports whether the peer may not know the Child SA yet: it came of
+// the peer's rekey, and the Delete of the old one has not come.
+func (s *sa) unproven(c *child) bool {
+	return slices.ContainsFunc(s.children, func(x *child) bool {
+		return x.replacement == c && x.dataplane && !x.deleted && !c.initiator
+	})
+}
+
+// creating reports whether a Child SA of ours is asked for and not answered.
+func (s *sa) creating() bool {
+	switch s.sched.current.(type) {
+	case *createChild, *rekeyChild:
+		return true
+	}
+	return false
 }

@@ -40,9 +40,12 @@ type sa struct {
 
 	win      window
 	children []*child
-	sched    scheduler
-	life     life
-	closing  *ike.Closed // set when the Delete of the IKE SA was asked for
+	// earlyDeletes are SPIs that the peer deleted while our request for a Child SA
+	// was not answered: the answer may name them.
+	earlyDeletes []ipsec.SPI
+	sched        scheduler
+	life         life
+	closing      *ike.Closed // set when the Delete of the IKE SA was asked for
 	// replacedBy is the IKE SA that took over by rekey; this one only waits for its Delete.
 	replacedBy *sa
 	// redundant: made by one of two rekeys at once, and not the one that stays.

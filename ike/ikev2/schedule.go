@@ -135,7 +135,7 @@ func (s *sa) run(now time.Time) {
 }
 
 // finish ends the task in flight.
-func (s *sa) finish() { s.sched.current = nil }
+func (s *sa) finish() { s.sched.current, s.earlyDeletes = nil, nil }
 
 // taskResponse hands a response to the task in flight.
 func (s *sa) taskResponse(now time.Time, in *inbound) {
