@@ -127,7 +127,10 @@ func (g *Gateway) Reload() error {
 		return err
 	}
 	g.warn(m.Warnings)
-	gw.Load(m)
+	if err := gw.Load(m); err != nil {
+		g.log.Error("the configuration was not reloaded: "+err.Error(), "file", g.opt.ConfigFile)
+		return err
+	}
 	g.log.Info("configuration loaded", "file", g.opt.ConfigFile, "connections", len(m.Peers), "secrets", len(m.Secrets))
 	return nil
 }

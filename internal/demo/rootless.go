@@ -111,7 +111,9 @@ func newEnd(wire *conn.Network, outer, inner netip.Addr, text string) (*end, err
 	if err := e.plane.Start(); err != nil {
 		return nil, err
 	}
-	e.gw.Load(m)
+	if err := e.gw.Load(m); err != nil {
+		return nil, err
+	}
 	return e, nil
 }
 

@@ -36,6 +36,7 @@ type inventory struct {
 	byID    map[ipsec.PolicyID]*static
 	nextID  ipsec.PolicyID
 	active  map[ipsec.PolicyID]activePolicy // policies of Child SAs
+	names   map[string]netip.Addr           // looked up for dynamic selectors
 }
 
 type loaded struct {
@@ -59,39 +60,43 @@ const firstStaticID ipsec.PolicyID = 1 << 63
 func (v *inventory) init() {
 	v.conns, v.static, v.byID = map[string]*loaded{}, map[staticKey]*static{}, map[ipsec.PolicyID]*static{}
 	v.active, v.nextID = map[ipsec.PolicyID]activePolicy{}, firstStaticID
+	v.names = map[string]netip.Addr{}
 }
 
 // Load makes the model's connections and secrets those that came from the file:
 // what changed is replaced, what vanished is unloaded, the rest is left alone.
-func (g *Gateway) Load(m *config.Model) {
-	v := &g.inv
-	v.change.Lock()
-	defer v.change.Unlock()
-	v.mu.Lock()
-	v.secrets = slices.DeleteFunc(v.secrets, func(s secret) bool { return s.source == FromFile })
-	for _, s := range m.Secrets {
-		v.secrets = append(v.secrets, secret{s, FromFile})
+func (g *Gateway) Load(m *config.Model) error {
+	if len(m.Secrets) > limitSecrets {
+		return fmt.Errorf("more than %d secrets", limitSecrets)
 	}
-	next := map[string]*ike.Peer{}
-	var order []string
-	for _, name := range v.order {
-		if c := v.conns[name]; c.source != FromFile {
-			next[name], order = c.peer, append(order, name)
+	return g.edit(FromFile, func(order []string, next map[string]*ike.Peer) ([]string, error) {
+		v := &g.inv
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		order = slices.DeleteFunc(order, func(name string) bool {
+			if v.conns[name].source != FromFile {
+				return false
+			}
+			delete(next, name)
+			return true
+		})
+		for _, p := range m.Peers {
+			if next[p.Name] == nil {
+				order = append(order, p.Name)
+			}
+			next[p.Name] = p
 		}
-	}
-	for _, p := range m.Peers {
-		if next[p.Name] == nil {
-			order = append(order, p.Name)
+		if len(order) > limitConnections {
+			return nil, fmt.Errorf("more than %d connections", limitConnections)
 		}
-		next[p.Name] = p
-	}
-	v.mu.Unlock()
-	g.replace(order, next, func(string) Source { return FromFile })
+		v.replaceSecrets(m.Secrets)
+		return order, nil
+	})
 }
 
 // LoadConn loads or replaces one connection.
 func (g *Gateway) LoadConn(p *ike.Peer) error {
-	return g.edit(func(order []string, next map[string]*ike.Peer) ([]string, error) {
+	return g.edit(FromVICI, func(order []string, next map[string]*ike.Peer) ([]string, error) {
 		if next[p.Name] == nil {
 			if len(order) >= limitConnections {
 				return nil, fmt.Errorf("more than %d connections", limitConnections)
@@ -103,9 +108,10 @@ func (g *Gateway) LoadConn(p *ike.Peer) error {
 	})
 }
 
-// UnloadConn forgets a connection; its established IKE SAs stay, except for what its start actions made.
+// UnloadConn forgets a connection. Its SAs stay, except for those that a start
+// action made.
 func (g *Gateway) UnloadConn(name string) error {
-	return g.edit(func(order []string, next map[string]*ike.Peer) ([]string, error) {
+	return g.edit(FromVICI, func(order []string, next map[string]*ike.Peer) ([]string, error) {
 		if next[name] == nil {
 			return nil, notFound("connection", name)
 		}
@@ -114,55 +120,53 @@ func (g *Gateway) UnloadConn(name string) error {
 	})
 }
 
-func (g *Gateway) edit(f func([]string, map[string]*ike.Peer) ([]string, error)) error {
+// edit changes the connections by f, which gets the order and the connections as
+// they are and returns the new order. One change happens at a time.
+func (g *Gateway) edit(source Source, f func([]string, map[string]*ike.Peer) ([]string, error)) error {
 	v := &g.inv
 	v.change.Lock()
 	defer v.change.Unlock()
+	if !g.isRunning() {
+		return ErrNotRunning
+	}
 	v.mu.Lock()
-	next := map[string]*ike.Peer{}
+	order, next := slices.Clone(v.order), make(map[string]*ike.Peer, len(v.conns))
 	for name, c := range v.conns {
 		next[name] = c.peer
 	}
-	order, err := f(slices.Clone(v.order), next)
-	sources := map[string]Source{}
-	for name, c := range v.conns {
-		sources[name] = c.source
-	}
 	v.mu.Unlock()
+	order, err := f(order, next)
 	if err != nil {
 		return err
 	}
-	g.replace(order, next, func(name string) Source {
-		if s, ok := sources[name]; ok {
-			return s
-		}
-		return FromVICI
-	})
-	return nil
+	return g.replace(order, next, source)
 }
 
 // replace swaps the connections: the guard and traps of new ones stand before
 // those of old ones go, then the engine learns of it, then start actions run.
-func (g *Gateway) replace(order []string, next map[string]*ike.Peer, source func(string) Source) {
+func (g *Gateway) replace(order []string, next map[string]*ike.Peer, source Source) error {
 	v := &g.inv
-	var gone, fresh []*ike.Peer
+	var changes []change
 	v.mu.Lock()
 	for _, name := range v.order {
 		old := v.conns[name]
 		if p := next[name]; p == nil || !reflect.DeepEqual(p, old.peer) {
-			gone = append(gone, old.peer)
+			changes = append(changes, change{old: old.peer, new: p})
 		} else {
 			next[name] = old.peer // keep what SAs already point to
 		}
 	}
 	peers := make([]*ike.Peer, 0, len(order))
-	conns := map[string]*loaded{}
+	conns := make(map[string]*loaded, len(order))
 	for _, name := range order {
-		p := next[name]
-		if old := v.conns[name]; old == nil || old.peer != p {
-			fresh = append(fresh, p)
-			conns[name] = &loaded{p, source(name)}
-		} else {
+		p, old := next[name], v.conns[name]
+		switch {
+		case old == nil:
+			changes = append(changes, change{new: p})
+			conns[name] = &loaded{p, source}
+		case old.peer != p:
+			conns[name] = &loaded{p, old.source}
+		default:
 			conns[name] = old
 		}
 		peers = append(peers, p)
@@ -170,156 +174,100 @@ func (g *Gateway) replace(order []string, next map[string]*ike.Peer, source func
 	v.conns, v.order = conns, order
 	v.mu.Unlock()
 
-	g.shard.command(ike.Reload{Peers: peers})
+	ctx := context.Background() // closing ends every wait
+	if err := g.shard.deliver(ctx, ike.Reload{Peers: peers}); err != nil {
+		return err
+	}
 	obsolete := g.statics(peers)
-	g.host.wait()
+	_ = g.host.wait() // logged, and tried again
 	for _, s := range obsolete {
 		_ = g.opt.Dataplane.DeletePolicy(s.policy.ID)
 	}
-	for _, p := range gone {
-		g.stopStarted(p)
+	g.names.wanted()
+	if err := g.stopStarted(ctx, changes); err != nil {
+		return err
 	}
-	for _, p := range fresh {
-		for _, c := range p.Children {
-			if c.Action == ipsec.Protect && c.StartAction&ike.ActionStart != 0 {
-				g.shard.command(ike.Initiate{Peer: p, Child: c.Name})
+	for _, ch := range changes {
+		for _, c := range ch.started() {
+			if err := g.shard.deliver(ctx, ike.Initiate{Peer: ch.new, Child: c.Name}); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
-// stopStarted closes the Child SAs that a start action of an unloaded or changed connection made.
-func (g *Gateway) stopStarted(p *ike.Peer) {
-	for _, c := range p.Children {
-		if c.Action == ipsec.Protect && c.StartAction&ike.ActionStart != 0 {
-			g.shard.command(ike.Terminate{IKE: p.Name, Child: c.Name})
-		}
+// change is what becomes of one connection; old or new may be nil.
+type change struct{ old, new *ike.Peer }
+
+// samePeer reports whether only children differ.
+func (ch change) samePeer() bool {
+	if ch.old == nil || ch.new == nil {
+		return false
 	}
+	a, b := *ch.old, *ch.new
+	a.Children, b.Children, a.Warnings, b.Warnings = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
-// statics brings trap policies, shunts and guards in line with the connections.
-// New ones are in the data plane when it returns; those that nobody wants any
-// more are returned, to be removed once the host has changed.
-func (g *Gateway) statics(peers []*ike.Peer) (obsolete []*static) {
-	v := &g.inv
-	wanted := map[staticKey]*static{}
-	for _, p := range peers {
-		for _, c := range p.Children {
-			if s := g.staticFor(p, c); s != nil {
-				wanted[s.key] = s
-			}
-		}
-	}
-	v.mu.Lock()
-	var add []ipsec.Policy
-	for key, s := range wanted {
-		if old := v.static[key]; old != nil {
-			s.policy.ID = old.policy.ID
-			if reflect.DeepEqual(old.policy, s.policy) && old.inDP == s.inDP {
-				old.peer = s.peer
-				wanted[key] = old
-				continue
-			}
-			if old.inDP && !s.inDP {
-				obsolete = append(obsolete, old)
-			}
-		} else {
-			s.policy.ID = v.nextID
-			v.nextID++
-		}
-		if s.inDP {
-			add = append(add, s.policy)
-		}
-	}
-	for key, old := range v.static {
-		if wanted[key] == nil && old.inDP {
-			obsolete = append(obsolete, old)
-		}
-	}
-	v.static, v.byID = wanted, map[ipsec.PolicyID]*static{}
-	for _, s := range wanted {
-		v.byID[s.policy.ID] = s
-	}
-	v.mu.Unlock()
-	slices.SortFunc(add, func(a, b ipsec.Policy) int { return int(a.ID) - int(b.ID) })
-	for _, p := range add {
-		if err := g.opt.Dataplane.AddPolicy(p); err != nil {
-			g.bus.publish(ike.Note{SAKey: ike.SAKey{Child: p.Name}, Level: 1, Text: fmt.Sprintf("policy of %s: %v", p.Name, err)})
-		}
-	}
-	return obsolete
-}
+// stopped are the children of the old connection with a start action that are gone
+// or changed, started those of the new one that are new or changed.
+func (ch change) stopped() []*ike.Child { return started(ch.old, ch.new, ch.samePeer()) }
+func (ch change) started() []*ike.Child { return started(ch.new, ch.old, ch.samePeer()) }
 
-// staticFor is the policy that a child wants for as long as it is loaded, nil if none.
-func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
-	s := &static{key: staticKey{p.Name, c.Name}, peer: p}
-	class := ike.PriorityTrap
-	pol := ipsec.Policy{Name: c.Name, Action: c.Action, Mode: c.Mode, Priority: c.Priority, IfID: c.IfID, ReqID: c.ReqID}
-	switch {
-	case c.Action != ipsec.Protect:
-		s.inDP, class = true, ike.PriorityShunt
-	case c.StartAction == ike.ActionNone || !c.Policies:
-		return nil
-	default:
-		pol.Trap = c.StartAction&ike.ActionTrap != 0
-		s.inDP = pol.Trap
-	}
-	var err error
-	if pol.Local, pol.Remote, err = g.endpoints(p, c); err != nil {
-		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name, Child: c.Name}, Level: 1,
-			Text: fmt.Sprintf("child %s of %s cannot be guarded before it is up: %v", c.Name, p.Name, err)})
+func started(of, other *ike.Peer, samePeer bool) (list []*ike.Child) {
+	if of == nil {
 		return nil
 	}
-	if pol.Priority == 0 {
-		pol.Priority = ike.Priority(uint32(class), pol.Local, pol.Remote)
+	for _, c := range of.Children {
+		if c.Action == ipsec.Protect && c.StartAction&ike.ActionStart != 0 && !(samePeer && reflect.DeepEqual(c, other.Child(c.Name))) {
+			list = append(list, c)
+		}
 	}
-	s.policy = pol
-	return s
+	return list
 }
 
-// endpoints resolves dynamic selectors from the connection's addresses, as far
-// as those are known before any negotiation.
-func (g *Gateway) endpoints(p *ike.Peer, c *ike.Child) (local, remote []ipsec.Selector, err error) {
-	var far, near netip.Addr
-	if slices.ContainsFunc(c.Remote, ipsec.Selector.IsDynamic) || slices.ContainsFunc(c.Local, ipsec.Selector.IsDynamic) {
-		if far = g.single(p.RemoteAddrs); far.IsValid() {
-			if near = g.single(p.LocalAddrs); !near.IsValid() {
-				near, err = g.opt.Transport.SourceFor(far)
+// stopStarted closes what the start actions of unloaded or changed connections
+// made: the Child SAs, and an IKE SA that is left without any or was still being
+// made.
+func (g *Gateway) stopStarted(ctx context.Context, changes []change) error {
+	var sas []ike.SAInfo
+	for _, ch := range changes {
+		gone := ch.stopped()
+		if len(gone) == 0 {
+			continue
+		}
+		if sas == nil {
+			var err error
+			if sas, err = g.SAs(ctx); err != nil {
+				return err
 			}
 		}
-		if err == nil && (!far.IsValid() || !near.IsValid()) {
-			err = fmt.Errorf("its dynamic selectors need one known address at each end")
+		for _, sa := range sas {
+			if sa.Name == ch.old.Name && !ch.samePeer() && onlyHas(sa, gone) {
+				if err := g.shard.deliver(ctx, ike.Terminate{IKEID: sa.ID}); err != nil {
+					return err
+				}
+			}
 		}
-		if err != nil {
-			return nil, nil, err
+		for _, c := range gone {
+			if err := g.shard.deliver(ctx, ike.Terminate{IKE: ch.old.Name, Child: c.Name}); err != nil {
+				return err
+			}
 		}
 	}
-	for _, s := range c.Local {
-		local = append(local, s.Resolve(near))
-	}
-	for _, s := range c.Remote {
-		remote = append(remote, s.Resolve(far))
-	}
-	return local, remote, nil
+	return nil
 }
 
-// single is the one address that a list of addresses means, if it means one.
-func (g *Gateway) single(specs []ike.AddrSpec) netip.Addr {
-	if len(specs) == 0 || specs[0].Any {
-		return netip.Addr{}
-	}
-	if s := specs[0]; s.Host == "" {
-		if s.From == s.To {
-			return s.From
+// onlyHas reports whether the IKE SA has none but these children, and has one of
+// them or is not up yet.
+func onlyHas(sa ike.SAInfo, children []*ike.Child) bool {
+	for _, c := range sa.Children {
+		if !slices.ContainsFunc(children, func(x *ike.Child) bool { return x.Name == c.Name }) {
+			return false
 		}
-		return netip.Addr{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
-	defer cancel()
-	if addrs, err := g.resolve(ctx, []string{specs[0].Host}); err == nil {
-		return addrs[0]
-	}
-	return netip.Addr{}
+	return len(sa.Children) > 0 || sa.Established.IsZero()
 }
 
 // Conns are the loaded connections in the order of loading.

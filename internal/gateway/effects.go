@@ -48,7 +48,7 @@ func (s *shard) apply(e ike.Effect) {
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: ike.ChildStats{In: in, Out: out}}})
 	case ike.Compute:
 		s.start(e.Job, func(finish finisher) bool {
-			return s.g.pool.submit(func() { finish(e.Run(), nil, nil) }, func(err error) { finish(nil, err, nil) })
+			return s.g.pool.submit(func() { finish(e.Run(), nil) }, func(err error) { finish(nil, err) })
 		})
 	case ike.Ask:
 		s.ask(e)
@@ -68,9 +68,8 @@ type outcome struct {
 	then func(error) error
 }
 
-// finisher ends a job, from any thread; only its first call counts. undo, if any,
-// then runs on the shard's thread before the engine hears of it.
-type finisher func(value any, err error, undo func())
+// finisher ends a job, from any thread; only its first call counts.
+type finisher func(value any, err error)
 
 // start counts an outstanding job; begin hands it away and must arrange for
 // finish to be called once. Where it cannot, the job fails at once.
@@ -78,7 +77,8 @@ func (s *shard) start(job ike.JobID, begin func(finish finisher) bool) {
 	s.startThen(job, nil, begin)
 }
 
-func (s *shard) startThen(job ike.JobID, then func(error) error, begin func(finish func(any, error)) bool) {
+// startThen is start for a job whose outcome has a then.
+func (s *shard) startThen(job ike.JobID, then func(error) error, begin func(finish finisher) bool) {
 	busy := outcome{ike.Result{Job: job, Err: ErrBusy}, then}
 	if s.outstanding.Load() >= limitJobs {
 		s.ready = append(s.ready, busy)
@@ -130,7 +130,7 @@ func (s *shard) install(e ike.InstallChild) {
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job}, then: activate})
 		return
 	}
-	s.startThen(e.Job, activate, func(finish func(any, error)) bool {
+	s.startThen(e.Job, activate, func(finish finisher) bool {
 		s.g.host.changed(func(err error) { finish(nil, err) })
 		return true
 	})
@@ -174,8 +174,8 @@ func (s *shard) ask(e ike.Ask) {
 					defer stop()
 				}
 				addrs, err := s.g.resolve(ctx, q.Hosts)
-				finish(addrs, err, nil)
-			}, func(err error) { finish(nil, err, nil) })
+				finish(addrs, err)
+			}, func(err error) { finish(nil, err) })
 		})
 	default:
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: fmt.Errorf("nobody answers %T", q)}})

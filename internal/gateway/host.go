@@ -46,6 +46,18 @@ func (v *inventory) deactivate(ids []ipsec.PolicyID) (changed bool) {
 	return changed
 }
 
+// policiesOf are the policies that a Child SA protects now.
+func (v *inventory) policiesOf(child uint32) (ids []ipsec.PolicyID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, p := range v.active {
+		if p.Out.Child == child {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // activePolicy is a policy of a Child SA with the MTU of its tunnel, in bytes.
 type activePolicy struct {
 	ipsec.Policy

@@ -21,9 +21,13 @@ func (g *Gateway) LoadSecret(s config.Secret) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for i, old := range v.secrets {
-		if s.ID != "" && old.ID == s.ID {
+		switch {
+		case s.ID != "" && old.ID == s.ID:
 			v.secrets[i] = secret{s, old.source}
+			old.Key.Zero()
 			return nil
+		case s.ID == "" && old.ID == "" && old.Key.Equal(s.Key) && slices.Equal(old.Owners, s.Owners):
+			return nil // a client that loads the same again adds nothing
 		}
 	}
 	if len(v.secrets) >= limitSecrets {
@@ -38,9 +42,7 @@ func (g *Gateway) UnloadSecret(id string) error {
 	v := &g.inv
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	n := len(v.secrets)
-	v.secrets = slices.DeleteFunc(v.secrets, func(s secret) bool { return s.ID == id && id != "" })
-	if len(v.secrets) == n {
+	if v.forgetSecrets(func(s secret) bool { return s.ID == id && id != "" }) == 0 {
 		return fmt.Errorf("shared key '%s' %w", id, ErrNotFound)
 	}
 	return nil
@@ -65,7 +67,29 @@ func (g *Gateway) ClearSecrets() {
 	v := &g.inv
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.secrets = nil
+	v.forgetSecrets(func(secret) bool { return true })
+}
+
+// forgetSecrets zeroes and removes keys; the caller holds mu. Who asked for keys has copies.
+func (v *inventory) forgetSecrets(which func(secret) bool) (n int) {
+	v.secrets = slices.DeleteFunc(v.secrets, func(s secret) bool {
+		gone := which(s)
+		if gone {
+			s.Key.Zero()
+			n++
+		}
+		return gone
+	})
+	return n
+}
+
+// replaceSecrets puts the file's secrets in the place of those that it had before;
+// the caller holds mu.
+func (v *inventory) replaceSecrets(list []config.Secret) {
+	v.forgetSecrets(func(s secret) bool { return s.source == FromFile })
+	for _, s := range list {
+		v.secrets = append(v.secrets, secret{s, FromFile})
+	}
 }
 
 // keys are the pre-shared keys that fit both identities, best first: one whose

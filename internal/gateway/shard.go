@@ -22,7 +22,7 @@ type shard struct {
 	first, established chan ike.Datagram
 	commands           chan ike.Command
 	acquires           chan ipsec.Event
-	done               chan completion
+	done               chan outcome
 	calls              chan func(*ike.Engine)
 	expired            expiries
 	known              spiSet
@@ -30,13 +30,7 @@ type shard struct {
 
 	dropped, bugs atomic.Uint64
 	outstanding   atomic.Int64
-	ready         []ike.Result // answers to effects that were carried out at once
-}
-
-// completion is the answer to a job; undo, if set, runs first, on the shard's thread.
-type completion struct {
-	ike.Result
-	undo func()
+	ready         []outcome // answers to effects that were carried out at once
 }
 
 // firstShare of the turns serve first messages although others wait: a flood of
@@ -60,7 +54,7 @@ func newShard(g *Gateway) *shard {
 		g: g, engine: ike.New(cfg, g.opt.Versions...), ended: make(chan struct{}),
 		first: make(chan ike.Datagram, limitFirst), established: make(chan ike.Datagram, limitEstablished),
 		commands: make(chan ike.Command, limitCommands), acquires: make(chan ipsec.Event, limitAcquires),
-		done: make(chan completion, limitJobs), calls: make(chan func(*ike.Engine)),
+		done: make(chan outcome, limitJobs), calls: make(chan func(*ike.Engine)),
 		expired: expiries{signal: make(chan struct{}, 1), pending: map[ipsec.SARef]bool{}},
 	}
 }
@@ -235,12 +229,19 @@ func (s *shard) event(e ipsec.Event) {
 	s.step(func(now time.Time) { s.engine.Dataplane(now, e) })
 }
 
-func (s *shard) finish(c completion) {
+func (s *shard) finish(o outcome) {
 	s.outstanding.Add(-1)
-	if c.undo != nil {
-		s.safely(c.undo)
+	s.step(func(now time.Time) { s.conclude(now, o) })
+}
+
+// conclude tells the engine how a job ended.
+func (s *shard) conclude(now time.Time, o outcome) {
+	if o.then != nil {
+		err := errBug
+		s.safely(func() { err = o.then(o.Err) })
+		o.Err = err
 	}
-	s.step(func(now time.Time) { s.engine.Done(now, c.Result) })
+	s.engine.Done(now, o.Result)
 }
 
 // step feeds one input and applies all that follows from it. It reports whether
@@ -257,8 +258,8 @@ func (s *shard) step(input func(now time.Time)) bool {
 		}
 		ready := s.ready
 		s.ready = nil
-		for _, r := range ready {
-			s.safely(func() { s.engine.Done(time.Now(), r) })
+		for _, o := range ready {
+			s.safely(func() { s.conclude(time.Now(), o) })
 		}
 	}
 }
@@ -270,14 +271,14 @@ func (s *shard) carryOut(e ike.Effect) {
 	}
 	switch e := e.(type) {
 	case ike.InstallChild:
-		s.safely(func() { s.remove(e.In.Ref.Child, policyIDs(e.Policies)) })
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+		s.safely(func() { s.remove(e.In.Ref.Child, s.g.inv.policiesOf(e.In.Ref.Child)) })
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: errBug}})
 	case ike.QueryChild:
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: errBug}})
 	case ike.Compute:
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: errBug}})
 	case ike.Ask:
-		s.ready = append(s.ready, ike.Result{Job: e.Job, Err: errBug})
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: errBug}})
 	}
 }
 
