@@ -129,20 +129,30 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// panicking is a Tap that fails at certain packets.
-type panicking struct{ at int }
+// panicking is a Tap that fails at the packet of a number, inside or outside.
+type panicking struct{ at, outer int }
 
 func (p *panicking) Inner(ipsec.Direction, []byte) {
 	if p.at--; p.at == 0 {
 		panic("a bug")
 	}
 }
-func (p *panicking) Outer(ipsec.Direction, netip.AddrPort, netip.AddrPort, bool, uint8, []byte) {}
+func (p *panicking) Outer(ipsec.Direction, netip.AddrPort, netip.AddrPort, bool, uint8, []byte) {
+	if p.outer--; p.outer == 0 {
+		panic("a bug")
+	}
+}
 
 // TestPanicCostsABatch: a failed assertion is counted, and the next batch passes.
 func TestPanicCostsABatch(t *testing.T) {
+	for _, tap := range []*panicking{{at: 3}, {outer: 3}} {
+		panicCostsABatch(t, tap)
+	}
+}
+
+func panicCostsABatch(t *testing.T, tap *panicking) {
 	b := newBench(t, child{})
-	p, err := userspace.New(userspace.Config{Tun: newHole(), Conn: b.wire, IKE: func(*conn.Packet) {}, Tap: &panicking{at: 3}})
+	p, err := userspace.New(userspace.Config{Tun: newHole(), Conn: b.wire, IKE: func(*conn.Packet) {}, Tap: tap})
 	must(t, err)
 	t.Cleanup(func() { must(t, p.Close()) })
 	b.l.a.plane = p
@@ -153,8 +163,8 @@ func TestPanicCostsABatch(t *testing.T) {
 	if n := b.through(packets); n != 0 {
 		t.Fatalf("%d of a batch that panicked", n)
 	}
-	if n := b.through(packets); n != 4 {
-		t.Fatalf("%d after the panic; %v", n, dropsOf(p))
+	if n := b.through(packets); n != 4 || len(b.wire.pkts) != 4 {
+		t.Fatalf("%d after the panic, %d sent; %v", n, len(b.wire.pkts), dropsOf(p))
 	}
 	if c := p.Counters(); c.Drops(userspace.BatchPanic) != 1 {
 		t.Fatalf("%d panics counted", c.Drops(userspace.BatchPanic))

@@ -64,13 +64,18 @@ func (p *Plane) readDevice(d *device) {
 
 // guarded runs a batch; a bug that shows in it costs this batch only.
 func (w *outbound) guarded(n int) {
-	defer func() {
-		if recover() != nil {
-			w.p.count.drop(BatchPanic)
-			clear(w.sas)
-		}
-	}()
+	defer w.recovered()
 	w.batch(n)
+}
+
+// recovered gives a batch up. What was to be sent points into buffers that the
+// next batch fills with other packets, in clear: it must be forgotten.
+func (w *outbound) recovered() {
+	if recover() != nil {
+		w.p.count.drop(BatchPanic)
+		clear(w.sas)
+		w.send = w.send[:0]
+	}
 }
 
 // batch moves the first n packets that were read.
@@ -334,6 +339,7 @@ func (w *outbound) transmit() {
 // sendWaited sends a packet that waited for this SA. Called under Plane.mu, so that
 // the SA cannot be deleted meanwhile.
 func (w *outbound) sendWaited(s *sa, packet []byte) {
+	defer w.recovered()
 	w.now = w.p.cfg.Clock()
 	p := &w.pkts[0]
 	p.Off, p.Len = headroom, copy(p.Buf[headroom:], packet)
