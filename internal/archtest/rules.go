@@ -53,6 +53,7 @@ var Imports = map[string][]string{
 
 	// Beside the product: tests and their tools.
 	"internal/sim":      anything,
+	"internal/simbug":   nil,
 	"internal/archtest": nil,
 	"interop":           anything,
 	"interop/lab":       nil,

@@ -346,6 +346,9 @@ func (w *World) printSAs() {
 
 // garbage sends a host damaged messages of its IKE SAs and random bytes.
 func (w *World) garbage(h *Host, n int) {
+	if h.engine == nil {
+		return
+	}
 	var peer *Host
 	for _, x := range w.hosts {
 		if x != h {
@@ -380,8 +383,8 @@ func (w *World) garbage(h *Host, n int) {
 // flood sends copies of the last first message with other SPIs, from invented
 // addresses, with invented cookies. None may be taken for genuine.
 func (w *World) flood(h *Host, n int) error {
-	if h.lastInit == nil {
-		return fmt.Errorf("no first message to copy")
+	if h.lastInit == nil || h.engine == nil {
+		return nil // nothing to copy, nobody to flood
 	}
 	m, err := wire.ParseMessage(h.lastInit.data)
 	if err != nil {

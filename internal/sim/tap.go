@@ -146,6 +146,9 @@ func (t *tap) sent(h *Host, d ike.Datagram) string {
 	case hd.Exchange == wire.ExchangeIKESAInit:
 		return tag + m.Summary() + map[bool]string{true: " again"}[t.sentInit(h, m)]
 	}
+	if refusesVersion(d.Data) {
+		return tag + m.Summary()
+	}
 	repeated := false
 	s := t.stream(h, hd)
 	if hd.Response() {
@@ -213,6 +216,13 @@ func (t *tap) sentRequest(h *Host, hd *wire.Header, s *stream, data []byte) (rep
 	s.next = id + 1
 	s.sent[id] = bytes.Clone(data)
 	return false
+}
+
+// refusesVersion recognizes the answer to a message of another version, which is
+// never authenticated and may be a damaged one.
+func refusesVersion(data []byte) bool {
+	m, err := wire.ParseMessage(data)
+	return err == nil && m.Encrypted == nil && wire.FindNotify(m.Payloads, wire.InvalidMajorVersion) != nil
 }
 
 func (t *tap) sentResponse(h *Host, hd *wire.Header, s *stream, data []byte) (repeated bool) {
