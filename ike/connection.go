@@ -192,6 +192,10 @@ func (c *connection) review(e *Engine, now time.Time) {
 		return
 	}
 	if env := c.usable(); env != nil {
+		if t := c.try; t != nil && t.replaces == nil && t.env == nil {
+			delete(e.jobs, t.job)
+			c.try = nil
+		}
 		for _, x := range slices.Clone(c.wants) {
 			switch {
 			case x.given != nil && !x.given.gone || now.Before(x.retryAt):
@@ -244,11 +248,26 @@ func (c *connection) reviewHandover(e *Engine, now time.Time, h handover) {
 	e.guard(h.from, func() { h.from.sa.Close(now, Closed{Cause: CauseReplaced, Reason: "replaced"}, false) })
 }
 
-// settleDuplicate decides which of two IKE SAs goes that both sides made at
-// once: the one with the lower nonce, by who initiated it (the rule of RFC 7296
-// §2.8.1, which both sides can apply alone). A peer that knows no such rule
-// keeps both: if ours loses it is deleted all the same, and if the peer's loses
-// it stays as a spare that nothing new is made in; either way nothing flaps.
+// abandon gives up an attempt that has not come further than IKE_SA_INIT when
+// the peer's own IKE SA is up first.
+func (c *connection) abandon(e *Engine, now time.Time, v *Env) {
+	t := c.try
+	if v.initiator || t == nil || t.replaces != nil || t.env == nil || t.env.gone || t.env.sa == nil {
+		return
+	}
+	if env := t.env; env.sa.Info().SPIr == 0 {
+		c.try = nil
+		e.guard(env, func() { env.sa.Close(now, Closed{Cause: CauseReplaced, Reason: "the peer was faster"}, true) })
+	}
+}
+
+// settleDuplicate decides which of two IKE SAs goes that the two sides initiated
+// one each, mostly because both started at once: the one with the lower nonce,
+// by who initiated it (the rule of RFC 7296 §2.8.1, which both sides can apply
+// alone). It asks for no overlap in time: messages that are lost and repeated
+// let the two sides see different orders. A peer that knows no such rule keeps
+// both: if ours loses it is deleted all the same, and if the peer's loses it
+// stays as a spare that nothing new is made in; either way nothing flaps.
 func (c *connection) settleDuplicate(e *Engine, now time.Time, a, b *Env) {
 	loser, winner := a, b
 	if slices.Compare(b.sa.TieBreak(), a.sa.TieBreak()) < 0 {
@@ -337,6 +356,9 @@ func (c *connection) closed(e *Engine, now time.Time, env *Env, wasUp bool, why 
 		if x.given == env {
 			x.given = nil
 		}
+	}
+	if len(c.sas) == 1 {
+		c.sas[0].spare = false
 	}
 	if c.try != nil && c.try.replaces == env {
 		c.try.replaces = nil

@@ -319,21 +319,26 @@ func (v *Env) Established(now time.Time, p *Peer, local, remote Identity, initia
 		v.conn.sas = append(v.conn.sas, v)
 	}
 	e.emit(IKEUp{v.sa.Info()})
-	replace := p.Unique == UniqueReplace || initialContact && p.Unique != UniqueNever
+	v.conn.abandon(e, now, v)
 	for _, o := range e.policies.sameIdentities(local, remote) {
 		if o == v || o.rekeyed || o.gone || o.upSince.IsZero() {
 			continue
 		}
-		switch {
-		case v.reauth && !o.reauth && o.conn == v.conn:
-		case o.racing(v):
-			v.conn.settleDuplicate(e, now, o, v)
-		case !v.initiator && replace && (o.upSince.Before(v.created) || p.Unique == UniqueReplace):
-			// What the peer had before it sent its first message is what it has lost.
-			o := o
+		close := func(silent bool) {
 			e.guard(o, func() {
-				o.sa.Close(now, Closed{Cause: CauseReplaced, Reason: "replaced by a new IKE SA of the same peer"}, initialContact)
+				o.sa.Close(now, Closed{Cause: CauseReplaced, Reason: "replaced by a new IKE SA of the same peer"}, silent)
 			})
+		}
+		switch {
+		case v.reauth:
+			// What it replaces goes when its Child SAs are up.
+		case !v.initiator && initialContact && p.Unique != UniqueNever && o.upSince.Before(v.created):
+			// What the peer had before it sent its first message is what it has lost.
+			close(true)
+		case v.initiator != o.initiator:
+			v.conn.settleDuplicate(e, now, o, v)
+		case !v.initiator && p.Unique == UniqueReplace:
+			close(false)
 		}
 	}
 	e.policies.addIdentity(v)

@@ -265,6 +265,10 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 	s.env.Emit(ike.Message{SAKey: s.key(), Local: in.datagram.Local, Remote: in.datagram.Remote, Bytes: len(in.datagram.Data), Summary: summary(in.header, in.payloads)})
 	if n := wire.FindNotify(in.payloads, wire.Cookie); n != nil && len(n.Data) > 0 && len(n.Data) <= 64 {
 		// The same request again with the cookie in front (RFC 7296 §2.6).
+		if sameBytes(st.cookie, n.Data) {
+			s.env.Drop(now, ike.DropRepeated, in.datagram.Remote) // late or doubled
+			return
+		}
 		if s.retryInit(now, st) {
 			st.cookie = slices.Clone(n.Data)
 			s.sendInit(now, st)
@@ -272,7 +276,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		return
 	}
 	if n := wire.FindNotify(in.payloads, wire.InvalidKEPayload); n != nil {
-		s.otherGroup(now, st, n)
+		s.otherGroup(now, st, in, n)
 		return
 	}
 	if n := errorNotify(in.payloads); n != nil {
@@ -343,10 +347,14 @@ func (s *sa) retryInit(now time.Time, st *initSent) bool {
 }
 
 // otherGroup repeats IKE_SA_INIT with the group that the peer wants, if we offered it.
-func (s *sa) otherGroup(now time.Time, st *initSent, n *wire.Notify) {
+func (s *sa) otherGroup(now time.Time, st *initSent, in *inbound, n *wire.Notify) {
 	var g suite.TransformID
 	if len(n.Data) == 2 {
 		g = suite.TransformID(binary.BigEndian.Uint16(n.Data))
+	}
+	if g == st.group && st.retries > 0 {
+		s.env.Drop(now, ike.DropRepeated, in.datagram.Remote) // late or doubled
+		return
 	}
 	if g == st.group || !offersKE(st.offered, g) {
 		s.fail(now, &ike.Rejection{Reason: ike.ReasonProposal, ByPeer: true, Notify: n.NotifyType.String(), Ours: proposalText(st.offered),
