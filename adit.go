@@ -195,6 +195,9 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 		if tap != nil {
 			tap.IKE(ipsec.In, p.Local, p.Remote, p.Encap, p.Buf)
 		}
+		if p.Kind != conn.IKE {
+			return // a keepalive has done its work by passing the NAT
+		}
 		gw.Datagram(ike.Datagram{Local: p.Local, Remote: p.Remote, Data: p.Buf})
 	}}
 	if tap != nil {

@@ -85,6 +85,9 @@ func newEnd(wire *conn.Network, outer, inner netip.Addr, text string) (*end, err
 		return nil, err
 	}
 	e.plane, err = userspace.New(userspace.Config{Tun: e.host, Conn: sockets, IKE: func(p *conn.Packet) {
+		if p.Kind != conn.IKE {
+			return // a keepalive has done its work by passing the NAT
+		}
 		e.gw.Datagram(ike.Datagram{Local: p.Local, Remote: p.Remote, Data: p.Buf})
 	}})
 	if err != nil {

@@ -33,7 +33,7 @@ func (s *shard) apply(e ike.Effect) {
 			}
 		}
 		if len(e.Policies) > 0 {
-			if _, changed := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Policies[0].Out)); changed {
+			if s.g.inv.activate(e.Policies, s.tunnelMTU(e.Policies[0].Out)) {
 				s.g.host.changed(nil)
 			}
 		}
@@ -98,10 +98,11 @@ func (s *shard) startThen(job ike.JobID, then func(error) error, begin func(fini
 	}
 }
 
-// install puts the SAs in place, inbound first, then the host's routes and guard
-// where those change, then the policies. The policies are switched in the moment
-// in which the engine hears that all stands, so that both always agree on which of
-// several Child SAs with the same selectors carries the traffic.
+// install puts the SAs in place, inbound first, then the policies, then the host's
+// routes and guard where those change. The engine hears of it when all stands, and
+// so the peer. Policies are switched here and now, in the order of the effects, so
+// that engine and data plane agree on which of several Child SAs with the same
+// selectors carries the traffic.
 func (s *shard) install(e ike.InstallChild) {
 	dp := s.g.opt.Dataplane
 	err := dp.AddSA(e.In)
@@ -114,23 +115,24 @@ func (s *shard) install(e ike.InstallChild) {
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: err}})
 		return
 	}
-	fresh, changed := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Out.Ref))
-	activate := func(err error) error {
-		for _, p := range e.Policies {
-			if err == nil {
-				err = dp.AddPolicy(p)
-			}
+	changed := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Out.Ref))
+	for _, p := range e.Policies {
+		if err == nil {
+			err = dp.AddPolicy(p)
 		}
+	}
+	undo := func(err error) error {
 		if err != nil {
-			s.remove(e.In.Ref.Child, fresh)
+			child := e.In.Ref.Child
+			s.remove(child, s.g.inv.servedBy(child, e.Policies))
 		}
 		return err
 	}
-	if !changed {
-		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job}, then: activate})
+	if err != nil || !changed {
+		s.ready = append(s.ready, outcome{ike.Result{Job: e.Job, Err: err}, undo})
 		return
 	}
-	s.startThen(e.Job, activate, func(finish finisher) bool {
+	s.startThen(e.Job, undo, func(finish finisher) bool {
 		s.g.host.changed(func(err error) { finish(nil, err) })
 		return true
 	})

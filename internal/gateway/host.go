@@ -15,23 +15,31 @@ import (
 	"adit/ipsec"
 )
 
-// activate records the policies of a Child SA with their effective MTU. fresh are
-// those that no Child SA had before; changed reports whether the host's routes or
-// guard have to change (at a rekey they don't).
-func (v *inventory) activate(policies []ipsec.Policy, mtu int) (fresh []ipsec.PolicyID, changed bool) {
+// activate records the policies of a Child SA with their effective MTU; it reports
+// whether the host's routes or guard have to change (at a rekey they don't).
+func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		old, known := v.active[p.ID]
 		v.active[p.ID] = activePolicy{p, mtu}
-		if !known {
-			fresh = append(fresh, p.ID)
-		}
 		if !known || old.mtu != mtu || !reflect.DeepEqual(old.Local, p.Local) || !reflect.DeepEqual(old.Remote, p.Remote) {
 			changed = true
 		}
 	}
-	return fresh, changed
+	return changed
+}
+
+// servedBy are those of the policies that no other Child SA has taken over.
+func (v *inventory) servedBy(child uint32, policies []ipsec.Policy) (ids []ipsec.PolicyID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, p := range policies {
+		if v.active[p.ID].Out.Child == child {
+			ids = append(ids, p.ID)
+		}
+	}
+	return ids
 }
 
 func (v *inventory) deactivate(ids []ipsec.PolicyID) (changed bool) {
