@@ -107,6 +107,13 @@ func TestRFC4303_3_4_4_HostileInside(t *testing.T) {
 		if err := in.Open(f.seal(c.text)); !errors.Is(err, esp.ErrReplay) {
 			t.Errorf("%s: sent again: %v", name, err)
 		}
+		// The window is asked before the cipher: replays must be cheap to refuse.
+		f.seq--
+		p = f.seal(c.text)
+		p.Bytes()[p.Len-1] ^= 1
+		if err := in.Open(p); !errors.Is(err, esp.ErrReplay) {
+			t.Errorf("%s: sent again and changed: %v", name, err)
+		}
 	}
 }
 
@@ -228,6 +235,19 @@ func TestRFC4303_3_3_3_NeverTwice(t *testing.T) {
 	}
 	if err := in.Open(&ps[2]); err != nil {
 		t.Fatal(err)
+	}
+
+	// The last number may go with a packet that cannot be sealed.
+	out, _ = newPair(t, s, params(s, ipsec.ModeTunnel, false, false, false))
+	out.SetSeq(1<<32 - 2)
+	if err := out.Seal(packet([]byte("no packet"))); !errors.Is(err, esp.ErrInner) {
+		t.Fatal(err)
+	}
+	if err := out.Seal(packet(b)); !errors.Is(err, esp.ErrExhausted) {
+		t.Fatal(err)
+	}
+	if _, hard := out.Due(); !hard {
+		t.Fatal("no hard bound at the end")
 	}
 
 	out, in = newPair(t, s, params(s, ipsec.ModeTunnel, false, false, true))

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"adit/internal/conn"
+	"adit/ipsec"
 )
 
 // Outbound and Inbound run single batches in the caller's goroutine.
@@ -33,11 +34,27 @@ func (w *inbound) Batch(packets []conn.Packet) {
 	w.guarded(len(packets))
 }
 
+// FindPolicy looks up the SPD for a packet, 0 if nothing covers it.
+func (p *Plane) FindPolicy(packet []byte, ifID uint32) ipsec.PolicyID {
+	var h headers
+	if h.parse(packet, false) != nil {
+		return 0
+	}
+	if e := p.spd.find(&h.flow, ifID); e != nil {
+		return e.policy.ID
+	}
+	return 0
+}
+
+// SPIHash is where an SPI's walk through an empty table begins.
+func SPIHash(spi ipsec.SPI) int { return spiHash(spi, 63) }
+
 // DropAged is what the timer does every second.
 func (p *Plane) DropAged(now time.Time) { p.dropAged(now) }
 
 const (
 	LimitWaitPackets = limitWaitPackets
+	LimitWaitBytes   = limitWaitBytes
 	LimitWaitAge     = limitWaitAge
 	AcquireAgain     = acquireAgain
 	LimitOrphans     = limitOrphans

@@ -110,9 +110,11 @@ func TestRFC4301_7_3_FragmentsFollowTheFirst(t *testing.T) {
 		l.now.add(time.Minute)
 		l.a.send(list[2])
 		l.a.dropped(userspace.OutNoPolicy, 6)
+		l.a.send(list[0])
+		l.b.receive(1)
 		must(t, l.a.plane.DeletePolicy(1))
-		l.a.send(list[0], list[1])
-		l.a.dropped(userspace.OutNoPolicy, 8)
+		l.a.send(list[1])
+		l.a.dropped(userspace.OutNoPolicy, 7)
 	}
 }
 

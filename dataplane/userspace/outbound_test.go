@@ -289,6 +289,21 @@ func TestTrapLimits(t *testing.T) {
 	}
 }
 
+// TestTrapBytes: large packets are bounded by their bytes.
+func TestTrapBytes(t *testing.T) {
+	l := newLab(t, nil)
+	must(t, l.a.plane.AddPolicy(ipsec.Policy{ID: 1, Local: selectors(netA4), Remote: selectors(netB4), Trap: true}))
+	const size = 8000
+	for range 40 {
+		l.a.send(udp(hostA4, hostB4, 1, 2, make([]byte, size-28)))
+	}
+	fit := userspace.LimitWaitBytes / size
+	l.a.dropped(userspace.OutWaitFull, uint64(40-fit))
+	if n := l.a.plane.Counters().Waiting; n != fit {
+		t.Fatalf("%d wait, not %d", n, fit)
+	}
+}
+
 // TestRekeyUnderLoad switches SAs under traffic in both directions: nothing is
 // lost, doubled or reordered, and deletion under running batches is safe.
 func TestRekeyUnderLoad(t *testing.T) {
