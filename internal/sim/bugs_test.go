@@ -18,13 +18,13 @@ import (
 // bites are the invariants that must catch each seeded bug; any one of them will do.
 var bites = map[simbug.Bug]string{
 	simbug.ReplayWindow:    "replay window",
-	simbug.EarlyOutbound:   "black hole",
+	simbug.EarlyOutbound:   "black hole|lossless",
 	simbug.AuthUnchecked:   "authentication",
 	simbug.ReusedIV:        "IV reuse",
 	simbug.LostDelete:      "black hole|match|quiescence",
 	simbug.RebuiltResponse: "same response|IV reuse",
 	simbug.NonceCompare:    "black hole|quiescence|match|balance",
-	simbug.SwappedKeys:     "equal keys",
+	simbug.SwappedKeys:     "key reuse|equal keys",
 	simbug.NoWindow:        "window",
 	simbug.CookieUnchecked: "cookies",
 	simbug.StalePolicy:     "black hole",

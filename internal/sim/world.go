@@ -18,6 +18,9 @@ const limitInstant = 20_000
 // limitViolations ends a world: what comes after the first violation tells nothing.
 const limitViolations = 1
 
+// limitHistory bounds the lines that are kept for reports.
+const limitHistory = 6000
+
 // epoch is when every world begins.
 var epoch = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -157,8 +160,8 @@ func (w *World) tracef(format string, args ...any) {
 	if !w.quiet {
 		w.lines = append(w.lines, line)
 	}
-	if w.history = append(w.history, line); len(w.history) > 600 {
-		w.history = append(w.history[:0:0], w.history[300:]...)
+	if w.history = append(w.history, line); len(w.history) > limitHistory {
+		w.history = append(w.history[:0:0], w.history[limitHistory/2:]...)
 	}
 }
 

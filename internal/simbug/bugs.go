@@ -28,7 +28,7 @@ const (
 	RebuiltResponse
 	// NonceCompare lets one side of a simultaneous rekey compare the wrong way round.
 	NonceCompare
-	// SwappedKeys takes the initiator of the IKE SA for that of the exchange.
+	// SwappedKeys lets a responder take the initiator of the IKE SA for that of the exchange.
 	SwappedKeys
 	// NoWindow sends requests without waiting for answers.
 	NoWindow
