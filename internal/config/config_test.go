@@ -135,6 +135,12 @@ func TestErrors(t *testing.T) {
 		{"not yet, off", conn("  mobike = no"), ""},
 		{"certificates", "connections {\n gw {\n  local { auth = pubkey\n }\n  remote { auth = psk\n }\n }\n}", "test.conf:3: connections.gw.local.auth: adit does not support auth = pubkey yet"},
 		{"no auth", "connections {\n gw {\n  remote { auth = psk\n }\n }\n}", "there is no local section"},
+		{"off in other words", conn("  mobike = false\n  send_cert = ifasked\n  fragmentation = 0\n  pull = enabled"), ""},
+		{"off no more", conn("  fragmentation = accept"), "adit does not support IKE fragmentation yet"},
+		{"a wish for certificates", conn("  send_cert = always"), "send_cert: adit does not support it yet"},
+		{"too many selectors", conn("  children {\n   net {\n    local_ts = " + strings.Repeat("10.0.0.0/8, ", 255) + "10.0.0.0/8\n   }\n  }"), "more than 255 traffic selectors"},
+		{"too many proposals", conn("  proposals = " + strings.Repeat("default, ", 100) + "default"), "more than 100 proposals"},
+		{"too many addresses", conn("  remote_addrs = " + strings.Repeat("192.0.2.1, ", 64) + "192.0.2.1"), "more than 64 addresses"},
 		{"bad proposal", conn("  proposals = aes256gmc16-x25519"), "aes256gcm16"},
 		{"unauthenticated encryption", conn("  children {\n   net {\n    esp_proposals = aes256\n   }\n  }"), "integrity"},
 		{"bad action", conn("  children {\n   net {\n    dpd_action = strat\n   }\n  }"), "did you mean start?"},
@@ -244,6 +250,94 @@ func TestDecodeSecret(t *testing.T) {
 	if _, err := config.DecodeSecret(conf.New("")); err == nil || err.Error() != "shared key type missing" {
 		t.Error(err)
 	}
+}
+
+// Every value of a life that has no bound stays one: nothing turns negative.
+func TestLongLives(t *testing.T) {
+	m, err := decode(t, "connections { gw {\n local { auth = psk\n }\n remote { auth = psk\n }\n rekey_time = 90000d\n rand_time = 99999d\n children { c {\n rekey_time = 106751d\n"+
+		" rand_time = 106751d\n rekey_bytes = 18446744073709551615\n rekey_packets = 100\n rand_packets = 200\n } } } }")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := m.Peers[0]
+	c := p.Children[0]
+	if c.LifeTime < c.RekeyTime || c.RandTime > c.RekeyTime || c.LifeBytes < c.RekeyBytes || c.RandPackets > c.RekeyPackets || p.RandTime > p.RekeyTime || p.OverTime < 0 {
+		t.Errorf("%+v %+v", p, c)
+	}
+}
+
+func TestDaemonFile(t *testing.T) {
+	t.Setenv("STRONGSWAN_CONF", "/somewhere/else.conf")
+	if got := config.DaemonFile(""); got != "/somewhere/else.conf" {
+		t.Error(got)
+	}
+	if got := config.DaemonFile("/named.conf"); got != "/named.conf" {
+		t.Error(got)
+	}
+	t.Setenv("STRONGSWAN_CONF", "")
+	if got := config.DaemonFile(""); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestDaemonWarnsAndRefuses(t *testing.T) {
+	daemon := func(text string) (config.Daemon, error) {
+		root, err := conf.ParseBytes("strongswan.conf", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config.DecodeDaemon(root)
+	}
+	d, err := daemon("charon {\n load_modular = yes\n retransmit_tmeout = 3\n cookie_threshold = 0\n retransmit_tries = 0\n delete_rekeyed_delay = 0\n}\nswanctl {\n load = pem\n}\n")
+	if err != nil || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0].Text, "did you mean retransmit_timeout?") {
+		t.Errorf("%v %v", d.Warnings, err)
+	}
+	if d.CookieThreshold < 1<<30 || d.Retransmit.Tries >= 0 || d.DeleteRekeyedDelay > time.Millisecond || d.DeleteRekeyedDelay <= 0 {
+		t.Errorf("0 is not what strongSwan means by it: %+v", d)
+	}
+	for _, bad := range []string{"adit {\n prot = 500\n}", "charon {\n port = 0\n}", "charon {\n retransmit_base = NaN\n}", "charon {\n retransmit_timeout = nan\n}",
+		"charon {\n retransmit_jitter = 21\n}", "charon {\n port = 70000\n}"} {
+		if _, err := daemon(bad); err == nil || !strings.Contains(err.Error(), "strongswan.conf:2") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// What the parser finds odd is a warning: here an include without a file.
+func TestParserWarnings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "swanctl.conf")
+	if err := os.WriteFile(file, []byte("include missing.conf\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, _ := config.LoadDaemon("")
+	m, err := config.Load(file, d)
+	if err != nil || len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0].Text, "missing.conf") {
+		t.Errorf("%+v %v", m, err)
+	}
+	if d, err = config.LoadDaemon(file); err != nil || len(d.Warnings) != 1 {
+		t.Errorf("%v %v", d.Warnings, err)
+	}
+}
+
+// FuzzDecodeConn decodes bodies of VICI's load-conn and load-shared.
+func FuzzDecodeConn(f *testing.F) {
+	f.Add(siteToSite)
+	f.Add("local { auth = psk\n }\nremote { auth = psk\n }\nchildren { c { local_ts = 10.0.0.0/8\n rekey_time = 1h\n } }")
+	f.Add("type = ike\ndata = secret\nowners = a, b")
+	f.Fuzz(func(t *testing.T, text string) {
+		root, err := conf.ParseBytes("fuzz", []byte(text))
+		if err != nil {
+			return
+		}
+		d, _ := config.LoadDaemon("")
+		p, err := config.DecodeConn("c", root, d)
+		if err == nil && (p == nil || len(p.Local) == 0 || len(p.Remote) == 0 || len(p.Proposals) == 0) {
+			t.Fatalf("no error and yet incomplete: %+v", p)
+		}
+		if s, err := config.DecodeSecret(root); err == nil && len(s.Key) == 0 {
+			t.Fatal("a secret without a key")
+		}
+	})
 }
 
 func FuzzDecode(f *testing.F) {

@@ -1,6 +1,9 @@
 package config
 
 import (
+	"math"
+	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,18 +14,41 @@ import (
 // defaultVICI is strongSwan's socket.
 const defaultVICI = "unix:///var/run/charon.vici"
 
+// defaultDaemonFile is read if it exists and nothing names another one.
+const defaultDaemonFile = "/etc/strongswan.conf"
+
+// DaemonFile is the strongswan.conf to read: the one named, else that of
+// $STRONGSWAN_CONF (which may be set and empty: none), else /etc/strongswan.conf
+// if there is one. Empty: none.
+func DaemonFile(named string) string {
+	if named != "" {
+		return named
+	}
+	if path, ok := os.LookupEnv("STRONGSWAN_CONF"); ok {
+		return path
+	}
+	if _, err := os.Stat(defaultDaemonFile); err != nil {
+		return ""
+	}
+	return defaultDaemonFile
+}
+
 // LoadDaemon reads a strongswan.conf; an empty path gives the defaults. Sections
-// charon and then adit count; what is not known there is left to strongSwan's other
-// programs.
+// charon and then adit count. What adit does not read in charon gives a warning, an
+// unknown option in adit is an error; other sections belong to other programs.
 func LoadDaemon(path string) (Daemon, error) {
 	if path == "" {
 		return DecodeDaemon(conf.New(""))
 	}
-	root, err := conf.ParseFile(path)
+	var warnings []Warning
+	p := conf.Parser{Files: conf.OS, Warn: func(pos conf.Pos, msg string) { warnings = append(warnings, Warning{pos, msg}) }}
+	root, err := p.Parse(path)
 	if err != nil {
 		return Daemon{}, err
 	}
-	return DecodeDaemon(root)
+	d, err := DecodeDaemon(root)
+	d.Warnings = append(warnings, d.Warnings...)
+	return d, err
 }
 
 // DecodeDaemon decodes the settings out of a tree.
@@ -37,6 +63,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 	d := &decoder{}
 	for _, name := range []string{"charon", "adit"} {
 		s := root.Sub(name)
+		d.unread(s, name)
 		for _, o := range daemonOptions {
 			if v, ok := s.Get(o.name); ok {
 				d.fail(o.set(d, &dm, v))
@@ -46,13 +73,30 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 			dm.VICISocket = v.Text
 		}
 	}
+	dm.Warnings = d.warnings
 	return dm, d.err()
+}
+
+// loadOptions say which plugins charon loads; they mean nothing here and are no mistake.
+var loadOptions = []string{"load", "load_modular", "i_dont_care_about_security_and_use_aggressive_mode_psk"}
+
+// unread tells of options that have no effect.
+func (d *decoder) unread(s *conf.Section, name string) {
+	for v := range s.Values() {
+		switch {
+		case slices.Contains(names(daemonOptions), v.Key) || slices.Contains(loadOptions, v.Key):
+		case name == "adit":
+			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, names(daemonOptions)))
+		case len(d.warnings) < limitErrors:
+			d.warn(v.Pos, v.Path()+" has no effect: adit does not read it"+didYouMean(v.Key, names(daemonOptions)))
+		}
+	}
 }
 
 // daemonOptions are the values of section charon that adit reads.
 var daemonOptions = []option[Daemon]{
-	{name: "port", set: into(func(d *Daemon) *uint16 { return &d.Port }, portOf)},
-	{name: "port_nat_t", set: into(func(d *Daemon) *uint16 { return &d.NATPort }, portOf)},
+	{name: "port", set: into(func(d *Daemon) *uint16 { return &d.Port }, fixedPort)},
+	{name: "port_nat_t", set: into(func(d *Daemon) *uint16 { return &d.NATPort }, fixedPort)},
 	{name: "routing_table", set: into(func(d *Daemon) *int { return &d.RoutingTable }, intOf)},
 	{name: "routing_table_prio", set: into(func(d *Daemon) *int { return &d.RoutingTablePrio }, intOf)},
 	{name: "install_routes", set: into(func(d *Daemon) *bool { return &d.InstallRoutes }, boolOf)},
@@ -61,12 +105,18 @@ var daemonOptions = []option[Daemon]{
 	{name: "retransmit_limit", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Limit }, decimalSeconds)},
 	{name: "retransmit_base", set: into(func(d *Daemon) *float64 { return &d.Retransmit.Base }, func(v conf.Value) (float64, error) {
 		f, err := strconv.ParseFloat(v.Text, 64)
-		if err != nil || f < 1 || f > 100 {
+		if err != nil || !(f >= 1 && f <= 100) { // NaN is neither
 			return 0, v.Errorf("expected a number from 1 to 100, not %q", v.Text)
 		}
 		return f, nil
 	})},
-	{name: "retransmit_tries", set: into(func(d *Daemon) *int { return &d.Retransmit.Tries }, intOf)},
+	{name: "retransmit_tries", set: into(func(d *Daemon) *int { return &d.Retransmit.Tries }, func(v conf.Value) (int, error) {
+		n, err := intOf(v)
+		if n == 0 {
+			n = -1 // for the engine 0 is the default
+		}
+		return n, err
+	})},
 	{name: "retransmit_jitter", set: into(func(d *Daemon) *int { return &d.Retransmit.Jitter }, func(v conf.Value) (int, error) {
 		n, err := v.Uint(20)
 		return int(n), err
@@ -78,11 +128,14 @@ var daemonOptions = []option[Daemon]{
 		return err
 	}},
 	{name: "half_open_timeout", set: into(func(d *Daemon) *time.Duration { return &d.HalfOpenTimeout }, durationOf)},
-	{name: "cookie_threshold", set: into(func(d *Daemon) *int { return &d.CookieThreshold }, intOf)},
-	{name: "cookie_threshold_ip", set: into(func(d *Daemon) *int { return &d.CookieThresholdIP }, intOf)},
-	{name: "block_threshold", set: into(func(d *Daemon) *int { return &d.BlockThreshold }, intOf)},
+	{name: "cookie_threshold", set: into(func(d *Daemon) *int { return &d.CookieThreshold }, thresholdOf)},
+	{name: "cookie_threshold_ip", set: into(func(d *Daemon) *int { return &d.CookieThresholdIP }, thresholdOf)},
+	{name: "block_threshold", set: into(func(d *Daemon) *int { return &d.BlockThreshold }, thresholdOf)},
 	{name: "init_limit_half_open", set: into(func(d *Daemon) *int { return &d.InitLimit }, intOf)},
-	{name: "delete_rekeyed_delay", set: into(func(d *Daemon) *time.Duration { return &d.DeleteRekeyedDelay }, durationOf)},
+	{name: "delete_rekeyed_delay", set: into(func(d *Daemon) *time.Duration { return &d.DeleteRekeyedDelay }, func(v conf.Value) (time.Duration, error) {
+		t, err := v.Duration()
+		return max(t, 1), err // 0 is at once; for the engine it is the default
+	})},
 	{name: "retry_initiate_interval", set: into(func(d *Daemon) *time.Duration { return &d.RetryInitiate }, durationOf)},
 	{name: "make_before_break", set: func(_ *decoder, d *Daemon, v conf.Value) error {
 		yes, err := v.Bool()
@@ -97,6 +150,23 @@ var daemonOptions = []option[Daemon]{
 	{name: "replay_window", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
 }
 
+// thresholdOf reads a number where 0 switches the defence off.
+func thresholdOf(v conf.Value) (int, error) {
+	n, err := intOf(v)
+	if n == 0 {
+		n = math.MaxInt32
+	}
+	return n, err
+}
+
+func fixedPort(v conf.Value) (uint16, error) {
+	n, err := portOf(v)
+	if err == nil && n == 0 {
+		return 0, v.Errorf("adit does not support a random port")
+	}
+	return n, err
+}
+
 func intOf(v conf.Value) (int, error) {
 	n, err := v.Uint(1 << 31)
 	return int(n), err
@@ -105,7 +175,7 @@ func intOf(v conf.Value) (int, error) {
 // decimalSeconds reads a number of seconds that may have a fraction.
 func decimalSeconds(v conf.Value) (time.Duration, error) {
 	f, err := strconv.ParseFloat(v.Text, 64)
-	if err != nil || f < 0 || f > 1e6 {
+	if err != nil || !(f >= 0 && f <= 1e6) {
 		return 0, v.Errorf("expected a number of seconds, not %q", v.Text)
 	}
 	return time.Duration(f * float64(time.Second)), nil

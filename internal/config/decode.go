@@ -8,8 +8,11 @@ import (
 	"adit/conf"
 )
 
-// limitErrors bounds how many errors of one configuration are collected.
-const limitErrors = 50
+// limitErrors and limitWarnings bound how many of one configuration are collected.
+const (
+	limitErrors   = 50
+	limitWarnings = 1000
+)
 
 // decoder collects errors and warnings while one tree is decoded.
 type decoder struct {
@@ -29,7 +32,9 @@ func (d *decoder) failf(pos conf.Pos, format string, args ...any) {
 }
 
 func (d *decoder) warn(pos conf.Pos, text string) {
-	d.warnings = append(d.warnings, Warning{Pos: pos, Text: text})
+	if len(d.warnings) < limitWarnings {
+		d.warnings = append(d.warnings, Warning{Pos: pos, Text: text})
+	}
 }
 
 func (d *decoder) err() error { return errors.Join(d.errs...) }
@@ -53,7 +58,7 @@ func values[T any](d *decoder, s *conf.Section, t *T, table []option[T]) {
 			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, names(table)))
 		case table[i].set != nil:
 			d.fail(table[i].set(d, t, v))
-		case !slices.Contains(table[i].off, strings.ToLower(v.Text)) || v.IsList:
+		case !table[i].isOff(v):
 			why := table[i].why
 			if why == "" {
 				why = "adit does not support it yet"
@@ -61,6 +66,17 @@ func values[T any](d *decoder, s *conf.Section, t *T, table []option[T]) {
 			d.fail(v.Errorf("%s", why))
 		}
 	}
+}
+
+// isOff reports whether the value asks only for what adit does anyhow. A word of
+// the list that is a boolean stands for all spellings of it.
+func (o option[T]) isOff(v conf.Value) bool {
+	if v.IsList {
+		return false
+	}
+	yes, err := v.Bool()
+	return slices.Contains(o.off, strings.ToLower(v.Text)) ||
+		err == nil && slices.Contains(o.off, map[bool]string{true: "yes", false: "no"}[yes])
 }
 
 func names[T any](table []option[T]) []string {

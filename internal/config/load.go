@@ -13,7 +13,9 @@ import (
 // read give a warning.
 func Load(path string, daemon Daemon) (*Model, error) {
 	files := &recorder{Files: conf.OS}
-	root, err := conf.Parse(files, path)
+	var warnings []Warning
+	p := conf.Parser{Files: files, Warn: func(pos conf.Pos, msg string) { warnings = append(warnings, Warning{pos, msg}) }}
+	root, err := p.Parse(path)
 	if err != nil {
 		return nil, err
 	}
@@ -21,6 +23,7 @@ func Load(path string, daemon Daemon) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.Warnings = append(warnings, m.Warnings...)
 	holders := map[string]bool{}
 	for _, s := range m.Secrets {
 		holders[s.Pos.File] = true

@@ -102,7 +102,8 @@ var peerOptions = []option[peerDraft]{
 	{name: "dpd_timeout", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
 	{name: "fragmentation", off: []string{"no"}, why: "adit does not support IKE fragmentation yet; only fragmentation = no is possible"},
 	{name: "childless", off: []string{"never", "no"}, why: "adit does not support childless IKE SAs yet; only childless = never is possible"},
-	{name: "send_certreq", off: []string{"no"}}, {name: "send_cert", off: []string{"never"}}, {name: "ocsp", off: []string{"never"}},
+	// Without certificates there is nothing to send, whatever these say.
+	{name: "send_certreq", off: []string{"no", "yes"}}, {name: "send_cert", off: []string{"never", "ifasked"}}, {name: "ocsp", off: []string{"never", "reply"}},
 	{name: "keyingtries", set: into(func(p *peerDraft) *int { return &p.KeyingTries }, func(v conf.Value) (int, error) {
 		n, err := v.Uint(1 << 30)
 		return int(n), err
@@ -181,7 +182,7 @@ var childOptions = []option[childDraft]{
 		n, err := v.Uint(1 << 20)
 		return uint32(n), err
 	})},
-	{name: "per_cpu_sas", off: []string{"no"}}, {name: "hw_offload", off: []string{"no"}},
+	{name: "per_cpu_sas", off: []string{"no"}}, {name: "hw_offload", off: []string{"no", "auto"}},
 	{name: "copy_df", set: into(func(c *childDraft) *ipsec.DFMode { return &c.DF }, func(v conf.Value) (ipsec.DFMode, error) {
 		yes, err := v.Bool()
 		if !yes {
@@ -264,6 +265,9 @@ func setMode(_ *decoder, c *childDraft, v conf.Value) error {
 }
 
 func proposals(d *decoder, p suite.Protocol, v conf.Value) ([]suite.Proposal, error) {
+	if len(v.Strings()) > limitProposals {
+		return nil, v.Errorf("more than %d proposals", limitProposals)
+	}
 	list, err := suite.ParseProposals(p, v.Strings())
 	if err != nil {
 		return nil, v.Errorf("%v", err)
@@ -286,6 +290,9 @@ func proposals(d *decoder, p suite.Protocol, v conf.Value) ([]suite.Proposal, er
 func selectors(v conf.Value) ([]ipsec.Selector, error) {
 	var out []ipsec.Selector
 	for _, text := range v.Strings() {
+		if len(out) == limitSelectors {
+			return nil, v.Errorf("more than %d traffic selectors", limitSelectors)
+		}
 		s, err := ipsec.ParseSelector(text)
 		if err != nil {
 			return nil, v.Errorf("%v", err)

@@ -21,6 +21,8 @@ const (
 	defaultReplayWindow = 4096 // adit's own: strongSwan has 32
 	limitAddrs          = 64
 	limitChildren       = 4096
+	limitSelectors      = 255 // RFC 7296 §3.13: their number is one byte
+	limitProposals      = 100 // `default` stands for several; their number is one byte, too
 )
 
 // decodePeer decodes one connection. Errors go to the decoder; the result is
@@ -84,13 +86,13 @@ func (p *peerDraft) lifetimes() {
 	if l.over != nil {
 		p.OverTime = duration(l.over)
 	}
-	if l.random != nil {
-		p.RandTime = duration(l.random)
-		return
-	}
 	shorter := max(p.RekeyTime, p.ReauthTime)
 	if p.RekeyTime != 0 && p.ReauthTime != 0 {
 		shorter = min(p.RekeyTime, p.ReauthTime)
+	}
+	if l.random != nil {
+		p.RandTime = min(duration(l.random), shorter)
+		return
 	}
 	p.RandTime = min(p.OverTime, shorter/2)
 }
@@ -173,7 +175,7 @@ func (d *decoder) decodeChild(s *conf.Section) *ike.Child {
 	}
 	var rekey, life, random uint64
 	rekey, life, random = c.time.resolve(uint64(defaultChildRekey))
-	c.RekeyTime, c.LifeTime, c.RandTime = time.Duration(rekey), time.Duration(life), time.Duration(random)
+	c.RekeyTime, c.LifeTime, c.RandTime = time.Duration(rekey), time.Duration(min(life, math.MaxInt64)), time.Duration(random)
 	c.RekeyBytes, c.LifeBytes, c.RandBytes = c.bytes.resolve(0)
 	c.RekeyPackets, c.LifePackets, c.RandPackets = c.packets.resolve(0)
 	for _, l := range []struct {
@@ -203,11 +205,11 @@ func (l lifetimes) resolve(fallback uint64) (rekey, life, random uint64) {
 	} else {
 		life = rekey + rekey/10
 		if life < rekey {
-			life = math.MaxInt64
+			life = math.MaxUint64
 		}
 	}
 	if l.random != nil {
-		return rekey, life, *l.random
+		return rekey, life, min(*l.random, rekey) // more would rekey without end
 	}
 	return rekey, life, life - min(life, rekey)
 }
