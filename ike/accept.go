@@ -46,7 +46,7 @@ func (e *Engine) accept(now time.Time, v *Version, d Datagram, h *wire.Header) {
 			}
 		}()
 		env.sa = v.Accept(env, now, d, *h)
-		refused = env.sa == nil
+		refused = env.sa == nil || env.gone
 	}()
 	if refused {
 		if env.spiLocal != 0 {

@@ -402,7 +402,10 @@ func (v *Env) Closed(now time.Time, c Closed) {
 		return
 	}
 	e := v.e
-	info := v.sa.Info()
+	var info SAInfo
+	if v.sa != nil { // nil: it failed while it was being made
+		info = v.sa.Info()
+	}
 	wasUp := !v.upSince.IsZero()
 	v.remove()
 	if wasUp {
@@ -415,7 +418,9 @@ func (v *Env) Closed(now time.Time, c Closed) {
 		v.conn.closed(e, now, v, wasUp, c)
 		e.queueConn(v.conn)
 	}
-	v.sa.Wipe()
+	if v.sa != nil {
+		v.sa.Wipe()
+	}
 }
 
 // remove takes the IKE SA out of all tables.

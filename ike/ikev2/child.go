@@ -128,7 +128,7 @@ func (s *sa) dropChild(now time.Time, c *child, cause ike.Cause, reason string) 
 	c.dataplane, c.bound = false, false
 	info := c.info(s)
 	s.forgetChild(c)
-	if c.announced && c.replacement == nil {
+	if c.announced {
 		if cause == ike.CauseDead && c.deleted {
 			cause = ike.CausePeer
 		}

@@ -175,10 +175,9 @@ func (t *rekeyChild) yield(s *sa, now time.Time) {
 		return
 	}
 	if s.child(old.id) == nil || old.deleted {
-		if t.theirs.announced {
-			return
+		if !t.theirs.announced {
+			s.announce(now, t.theirs)
 		}
-		t.theirs.announced = true
 		return
 	}
 	s.replace(now, old, t.theirs)

@@ -126,16 +126,15 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 // settle decides which new IKE SA stays if both sides made one.
 func (t *rekeyIKE) settle(s *sa, now time.Time, ours *sa) {
 	switch {
-	case t.theirs != nil && slices.Compare(ours.tieBreak, t.theirs.tieBreak) < 0:
+	case t.theirs != nil && (s.replacedBy != nil || slices.Compare(ours.tieBreak, t.theirs.tieBreak) < 0):
 		s.note(2, "both sides rekeyed the IKE SA at once: the peer's stays")
-		ours.redundant = true
 		s.succeedBy(now, t.theirs)
 		ours.Close(now, ike.Closed{Cause: ike.CauseReplaced, Reason: "redundant"}, false)
 		// The peer deletes the old IKE SA.
 		return
 	case t.theirs != nil:
 		s.note(2, "both sides rekeyed the IKE SA at once: ours stays")
-		t.theirs.redundant = true
+		t.theirs.redundant, t.theirs.undecided = true, nil
 		t.theirs.life.endAt = now.Add(timeoutReplaced)
 		t.theirs.env.Touch()
 	}
@@ -197,10 +196,27 @@ func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel su
 	return n, nil
 }
 
-// succeedBy hands everything over to the new IKE SA.
+// decidedByUse settles a collision of IKE SA rekeys early: a peer that makes
+// requests in the IKE SA of its rekey, other than to delete it, has decided for it.
+func (s *sa) decidedByUse(now time.Time, in *inbound) {
+	if s.undecided == nil {
+		return
+	}
+	for _, p := range in.payloads {
+		if d, ok := p.(*wire.Delete); ok && d.Protocol == wire.ProtocolIKE {
+			return
+		}
+	}
+	s.undecided.succeedBy(now, s)
+}
+
+// succeedBy hands everything over to the new IKE SA, once.
 func (s *sa) succeedBy(now time.Time, n *sa) {
+	n.redundant, n.undecided = false, nil
+	if s.replacedBy != nil || s.state.phase() == phaseDead {
+		return
+	}
 	old := s.Info()
-	n.redundant = false
 	s.replacedBy = n
 	n.local, n.remote, n.nat = s.local, s.remote, s.nat
 	n.children, s.children = append(n.children, s.children...), nil
@@ -290,7 +306,7 @@ func (s *sa) rekeyIKERequest(now time.Time, in *inbound, saP *wire.SA) {
 		s.respond(now, in, []wire.Payload{answer, &wire.Nonce{Data: nr}, &wire.KE{Group: uint16(group), Data: m.public}})
 		if colliding && s.sched.current == task(t) {
 			t.theirs = n
-			n.redundant = true // until decided
+			n.redundant, n.undecided = true, s // until decided
 			return
 		}
 		s.succeedBy(now, n)

@@ -50,6 +50,9 @@ type sa struct {
 	replacedBy *sa
 	// redundant: made by one of two rekeys at once, and not the one that stays.
 	redundant bool
+	// undecided is the IKE SA that this one replaces if it wins against our own
+	// rekey, which is still in flight.
+	undecided *sa
 }
 
 // capabilities are what the peer announced.

@@ -100,6 +100,9 @@ func (s *sa) retransmit(now time.Time) {
 	case phaseClosing:
 		s.end(now, *s.closing)
 	default:
+		if t, ok := s.sched.current.(*rekeyIKE); ok && t.theirs != nil && s.replacedBy == nil {
+			s.succeedBy(now, t.theirs)
+		}
 		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "peer does not answer", Rejection: s.reject(r)})
 	}
 }
@@ -196,6 +199,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 	if h.Response() {
 		s.win.out = nil
 	} else {
+		s.decidedByUse(now, in)
 		s.sched.working = d.Data
 	}
 	r.take(s, now, in)
