@@ -53,6 +53,18 @@ func (p *Peer) Child(name string) *Child {
 	return nil
 }
 
+// OnlyShunts reports whether the connection has nothing to negotiate: all that it
+// has are bypass and discard policies. It may then have no authentication either,
+// and is not for an engine.
+func (p *Peer) OnlyShunts() bool {
+	for _, c := range p.Children {
+		if c.Action == ipsec.Protect {
+			return false
+		}
+	}
+	return len(p.Children) > 0
+}
+
 // AuthMethod is how one side proves its identity in one round.
 type AuthMethod uint8
 

@@ -177,6 +177,14 @@ func TestAllErrors(t *testing.T) {
 	}
 }
 
+// A connection that only has bypass and discard policies needs no authentication.
+func TestOnlyShunts(t *testing.T) {
+	m, err := decode(t, "connections {\n pass {\n  children {\n   lan { mode = pass\n    local_ts = 10.0.0.0/8\n    remote_ts = 10.0.0.0/8 }\n  }\n }\n}\n")
+	if err != nil || !m.Peers[0].OnlyShunts() {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	m, err := decode(t, `connections { gw {
   proposals = aes128-sha1-modp1024

@@ -54,7 +54,9 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 		}
 		return true
 	})
-	p.Local, p.Remote = d.rounds(s, "local", local), d.rounds(s, "remote", remote)
+	if len(local)+len(remote) > 0 || !p.OnlyShunts() {
+		p.Local, p.Remote = d.rounds(s, "local", local), d.rounds(s, "remote", remote)
+	}
 	if p.Proposals == nil {
 		p.Proposals = defaults(suite.IKE)
 	}

@@ -175,7 +175,8 @@ func (g *Gateway) replace(order []string, next map[string]*ike.Peer, source Sour
 	v.mu.Unlock()
 
 	ctx := context.Background() // closing ends every wait
-	if err := g.shard.deliver(ctx, ike.Reload{Peers: peers}); err != nil {
+	pad := slices.DeleteFunc(slices.Clone(peers), (*ike.Peer).OnlyShunts)
+	if err := g.shard.deliver(ctx, ike.Reload{Peers: pad}); err != nil {
 		return err
 	}
 	obsolete := g.statics(peers)
