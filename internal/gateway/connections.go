@@ -293,6 +293,9 @@ func (v *inventory) find(conn, child string) (*ike.Peer, error) {
 			continue
 		}
 		if child == "" {
+			if p.OnlyShunts() {
+				return nil, fmt.Errorf("connection '%s' has only bypass and discard policies: there is nothing to negotiate", name)
+			}
 			return p, nil
 		}
 		if c := p.Child(child); c != nil {
