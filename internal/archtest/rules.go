@@ -55,6 +55,7 @@ var Imports = map[string][]string{
 	"internal/sim":      anything,
 	"internal/simbug":   nil,
 	"internal/archtest": nil,
+	"docs":              nil, // tests alone: pages against the program
 	"interop":           anything,
 	"interop/lab":       nil,
 	"interop/peer":      {"interop/lab"},
