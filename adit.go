@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,17 +73,8 @@ func New(o Options) (*Gateway, error) {
 	if g.log == nil {
 		g.log = slog.Default()
 	}
-	path := o.StrongswanConf
-	if path == "" {
-		path = os.Getenv("STRONGSWAN_CONF")
-	}
-	if path == "" {
-		if path = "/etc/strongswan.conf"; !exists(path) {
-			path = ""
-		}
-	}
 	var err error
-	if g.daemon, err = config.LoadDaemon(path); err != nil {
+	if g.daemon, err = config.LoadDaemon(config.DaemonFile(o.StrongswanConf)); err != nil {
 		return nil, err
 	}
 	g.warn(g.daemon.Warnings)
@@ -97,11 +87,6 @@ func New(o Options) (*Gateway, error) {
 		}
 	}
 	return g, nil
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 func (g *Gateway) warn(ws []config.Warning) {
@@ -122,13 +107,12 @@ func (g *Gateway) Reload() error {
 		return nil
 	}
 	m, err := config.Load(g.opt.ConfigFile, g.daemon)
-	if err != nil {
-		g.log.Error("the configuration was not reloaded: "+err.Error(), "file", g.opt.ConfigFile)
-		return err
+	if err == nil {
+		g.warn(m.Warnings)
+		err = gw.Load(m)
 	}
-	g.warn(m.Warnings)
-	if err := gw.Load(m); err != nil {
-		g.log.Error("the configuration was not reloaded: "+err.Error(), "file", g.opt.ConfigFile)
+	if err != nil {
+		g.log.Error("the configuration was not loaded, nothing changes: "+err.Error(), "file", g.opt.ConfigFile)
 		return err
 	}
 	g.log.Info("configuration loaded", "file", g.opt.ConfigFile, "connections", len(m.Peers), "secrets", len(m.Secrets))
@@ -228,6 +212,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 // serve runs everything until ctx ends.
 func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net, dp *userspace.Plane, gw *gateway.Gateway) error {
 	gw.Start()
+	defer gw.Shutdown() // on every way out; the second call does nothing
 	if err := dp.Start(); err != nil {
 		return err
 	}
@@ -238,17 +223,16 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 			Secret: config.DecodeSecret,
 		}})
 	defer stop()
-	watch, end := context.WithCancel(ctx)
-	defer end()
-	if err := g.watchHost(watch, host); err != nil {
+	unwatch, err := g.watchHost(ctx, host)
+	if err != nil {
 		return err
 	}
+	defer unwatch()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	g.running.Store(gw)
 	defer g.running.Store(nil)
-	err := g.Reload()
-	if err == nil {
+	if err = g.Reload(); err == nil {
 		for _, w := range host.Diagnose() {
 			g.log.Warn(w)
 		}
@@ -271,12 +255,16 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 
 // watchHost puts the guard and the routes back in order when somebody else
 // changed addresses, links or the packet filter; bursts are answered once.
-func (g *Gateway) watchHost(ctx context.Context, host *hostnet.Net) error {
+// The returned function ends it.
+func (g *Gateway) watchHost(ctx context.Context, host *hostnet.Net) (end func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	events, err := host.Watch(ctx)
 	if err != nil {
-		return err
+		cancel()
+		return nil, err
 	}
-	go func() {
+	var watch sync.WaitGroup
+	watch.Go(func() {
 		for e := range events {
 			if e.Kind == hostnet.EventRoute {
 				continue // others' routes do not touch ours
@@ -295,8 +283,11 @@ func (g *Gateway) watchHost(ctx context.Context, host *hostnet.Net) error {
 				g.log.Error("putting routes and guard in order again: " + err.Error())
 			}
 		}
-	}()
-	return nil
+	})
+	return func() {
+		cancel()
+		watch.Wait()
+	}, nil
 }
 
 // hostSettles is how long a burst of changes to the host may last before they are answered.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strings"
 	"text/tabwriter"
@@ -23,7 +22,7 @@ import (
 func dial(ctx context.Context) (*vici.Client, error) {
 	uri := viciURI
 	if uri == "" {
-		d, err := config.LoadDaemon(os.Getenv("STRONGSWAN_CONF"))
+		d, err := config.LoadDaemon(config.DaemonFile(""))
 		if err != nil {
 			return nil, err
 		}
@@ -332,7 +331,7 @@ func (st *status) print(out io.Writer) {
 		children, _ := sa["child-sas"].(map[string]any)
 		for _, k := range sortedKeys(children) {
 			c := children[k].(map[string]any)
-			up[fmt.Sprint(c["name"])] = true
+			up[fmt.Sprintf("%v/%v", sa["name"], c["name"])] = true
 			udp := ""
 			if c["encap"] == "yes" {
 				udp = " in UDP"
@@ -344,10 +343,15 @@ func (st *status) print(out io.Writer) {
 	for _, conn := range st.Connections {
 		children, _ := conn["children"].(map[string]any)
 		for _, k := range sortedKeys(children) {
-			if !up[k] {
-				c := children[k].(map[string]any)
-				fmt.Fprintf(w, "  %s\tdown\t%v … %v\t%v\t\n", k, words(c["local-ts"]), words(c["remote-ts"]), c["mode"])
+			if up[fmt.Sprintf("%v/%s", conn["name"], k)] {
+				continue
 			}
+			c := children[k].(map[string]any)
+			state := "down"
+			if c["mode"] == "PASS" || c["mode"] == "DROP" {
+				state = "in force"
+			}
+			fmt.Fprintf(w, "  %s/%s\t%s\t%v … %v\t%v\t\n", conn["name"], k, state, words(c["local-ts"]), words(c["remote-ts"]), c["mode"])
 		}
 	}
 	w.Flush()

@@ -81,11 +81,12 @@ func run(ctx context.Context, o adit.Options) error {
 	defer signal.Stop(hup)
 	go func() {
 		for range hup {
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading)
-			_ = g.Reload() // it logs what is wrong
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec()) // Type=notify-reload wants the time
+			_ = g.Reload()                                                                              // it logs what is wrong
 			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 		}
 	}()
+	defer context.AfterFunc(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) })()
 	return g.Run(ctx)
 }
 

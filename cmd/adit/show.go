@@ -48,7 +48,7 @@ if anything is wrong.`,
 			if len(args) == 1 {
 				file = args[0]
 			}
-			d, err := config.LoadDaemon(os.Getenv("STRONGSWAN_CONF"))
+			d, err := config.LoadDaemon(config.DaemonFile(""))
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ if anything is wrong.`,
 				fmt.Fprintln(cmd.OutOrStdout(), err)
 				return exitCode(1)
 			}
-			for _, w := range m.Warnings {
+			for _, w := range append(d.Warnings, m.Warnings...) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: warning: %s\n", w.Pos, w.Text)
 			}
 			children := 0

@@ -139,21 +139,31 @@ func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Se
 	defer c.follow(req, func(r gateway.Record) bool {
 		return (t.IKE == "" || r.Name == t.IKE) && (t.IKEID == 0 || r.ID == t.IKEID)
 	})()
-	if ms < 0 {
-		ctx, cancel = context.WithTimeout(ctx, time.Millisecond)
-		defer cancel()
-	}
-	matched, err := c.g.Terminate(ctx, t)
-	if ms < 0 && errors.Is(err, context.DeadlineExceeded) {
-		err = nil
-	}
-	done := matched
+	matched, err := c.matches(ctx, t)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		err, matched, done = errors.New("terminating SA failed"), max(matched, 1), 0
-	case err == nil && matched == 0 && ms >= 0:
+	case err != nil:
+	case matched == 0:
 		err = errors.New("no matching SAs to terminate found")
+	case ms < 0:
+		go func() { _, _ = c.g.Terminate(context.WithoutCancel(ctx), t) }() // the outcome is in the log
+		return terminated(matched, matched, nil), nil
 	}
+	if err != nil {
+		return terminated(matched, 0, err), nil
+	}
+	done, err := c.g.Terminate(ctx, t)
+	switch {
+	case !errors.Is(err, context.DeadlineExceeded):
+		matched = max(matched, done)
+	case matched == 1:
+		err = errors.New("terminating SA failed")
+	default:
+		err = errors.New("not all matching SAs could be terminated")
+	}
+	return terminated(matched, done, err), nil
+}
+
+func terminated(matched, done int, err error) *conf.Section {
 	out := conf.New("")
 	out.Set("success", map[bool]string{true: "yes", false: "no"}[err == nil])
 	out.Setf("matches", "%d", matched)
@@ -161,7 +171,27 @@ func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Se
 	if err != nil {
 		out.Set("errmsg", err.Error())
 	}
-	return out, nil
+	return out
+}
+
+// matches counts the SAs that t selects.
+func (c *controller) matches(ctx context.Context, t ike.Terminate) (n int, err error) {
+	sas, err := c.g.SAs(ctx)
+	for _, sa := range sas {
+		if t.IKE != "" && t.IKE != sa.Name || t.IKEID != 0 && t.IKEID != sa.ID {
+			continue
+		}
+		if t.Child == "" && t.ChildID == 0 {
+			n++
+			continue
+		}
+		for _, ch := range sa.Children {
+			if (t.Child == "" || t.Child == ch.Name) && (t.ChildID == 0 || t.ChildID == ch.ID) {
+				n++
+			}
+		}
+	}
+	return n, err
 }
 
 func (c *controller) rekey(ctx context.Context, req *vici.Request) (*conf.Section, error) {
@@ -198,7 +228,11 @@ func (c *controller) unloadConn(_ context.Context, req *vici.Request) (*conf.Sec
 	if name == "" {
 		return reply(errors.New("unload: missing connection name")), nil
 	}
-	return reply(c.g.UnloadConn(name)), nil
+	err := c.g.UnloadConn(name)
+	if errors.Is(err, gateway.ErrNotFound) {
+		err = fmt.Errorf("unload: connection '%s' not found", name)
+	}
+	return reply(err), nil
 }
 
 func (c *controller) loadShared(_ context.Context, req *vici.Request) (*conf.Section, error) {

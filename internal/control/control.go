@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -24,7 +25,7 @@ type Options struct {
 	Reload func() error
 	// Counters are the data plane's drop counters by reason; may be nil.
 	Counters func() map[string]uint64
-	// ReplayWindow and PreferPeer are the defaults of strongswan.conf for connections loaded by VICI.
+	// Decode knows the defaults of strongswan.conf for what VICI loads.
 	Decode Decoder
 }
 
@@ -55,12 +56,27 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"load-cert": refused("certificates"), "load-key": refused("private keys"), "load-token": refused("tokens"),
 		"load-authority": refused("authorities"), "load-pool": refused("pools"),
 	} {
-		srv.Handle(name, f)
+		srv.Handle(name, guarded(f))
 	}
 	for _, e := range []string{"log", "control-log", "list-sa", "list-conn"} {
 		srv.Event(e)
 	}
 	return g.Subscribe(c.logEvent)
+}
+
+// guarded answers with an error where a handler panics: a bug in one command must
+// not end the tunnels. An error that the client can be told is told.
+func guarded(f vici.Handler) vici.Handler {
+	return func(ctx context.Context, req *vici.Request) (m *conf.Section, err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				m, err = reply(fmt.Errorf("internal error in %s: %v", req.Name, v)), nil
+			} else if err != nil && !errors.Is(err, vici.ErrGone) {
+				m, err = reply(err), nil
+			}
+		}()
+		return f(ctx, req)
+	}
 }
 
 // logEvent publishes every record to the clients that registered for `log`.

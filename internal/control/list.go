@@ -14,7 +14,8 @@ import (
 	"adit/vici"
 )
 
-// listSAs streams one list-sa event for every IKE SA that the filter fits.
+// listSAs streams one list-sa event for every IKE SA that the filter fits; a filter
+// for Child SAs leaves out others of these, not IKE SAs, as in strongSwan.
 func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Section, error) {
 	m := req.Msg
 	conn, id := m.Text("ike"), number(m, "ike-id")
@@ -31,16 +32,12 @@ func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Sect
 		body := conf.New("")
 		s := body.Add(sa.Name)
 		describeIKE(s, sa, now)
-		children, shown := s.Add("child-sas"), 0
+		children := s.Add("child-sas")
 		for _, ch := range sa.Children {
 			if child != "" && child != ch.Name || childID != 0 && childID != ch.ID {
 				continue
 			}
 			c.describeChild(children.Add(fmt.Sprintf("%s-%d", ch.Name, ch.ID)), ch, now)
-			shown++
-		}
-		if (child != "" || childID != 0) && shown == 0 {
-			continue
 		}
 		if err := req.Emit("list-sa", body); err != nil {
 			return nil, err

@@ -94,8 +94,11 @@ func (g *Gateway) Load(m *config.Model) error {
 	})
 }
 
-// LoadConn loads or replaces one connection.
+// LoadConn loads or replaces one connection. Its warnings are told as notes.
 func (g *Gateway) LoadConn(p *ike.Peer) error {
+	for _, w := range p.Warnings {
+		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name}, Level: 1, Text: w})
+	}
 	return g.edit(FromVICI, func(order []string, next map[string]*ike.Peer) ([]string, error) {
 		if next[p.Name] == nil {
 			if len(order) >= limitConnections {
