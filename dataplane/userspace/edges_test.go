@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-	"time"
 
 	"adit/dataplane/userspace"
 	"adit/internal/conn"
@@ -254,9 +253,12 @@ func (d *deleting) Outer(ipsec.Direction, netip.AddrPort, netip.AddrPort, bool, 
 func TestLifetimeStops(t *testing.T) {
 	l := newLab(t, nil)
 	l.install(child{change: func(p *ipsec.SAParams) { p.Life.HardPackets = 2 }})
-	for n := range 4 {
+	for n := range 2 {
 		l.a.send(numbered(hostA4, hostB4, n))
-		time.Sleep(time.Millisecond)
 	}
-	l.a.until(func() bool { c := l.a.plane.Counters(); return c.Drops(userspace.OutExpired) >= 1 })
+	l.b.receive(2)
+	for n := range 3 {
+		l.a.send(numbered(hostA4, hostB4, n))
+	}
+	l.a.dropped(userspace.OutExpired, 3)
 }

@@ -75,7 +75,8 @@ func linuxEnd(t *testing.T, ns string) dptest.End {
 		fd, err = packetSocket(dev.Name())
 		return err
 	})
-	plane, err := userspace.New(userspace.Config{Tun: dev, Conn: sockets, IKE: func(*conn.Packet) {}})
+	taken := &takenTap{}
+	plane, err := userspace.New(userspace.Config{Tun: dev, Conn: sockets, IKE: func(*conn.Packet) {}, Tap: taken})
 	must(t, err)
 	must(t, plane.Start())
 	t.Cleanup(func() {
@@ -87,14 +88,15 @@ func linuxEnd(t *testing.T, ns string) dptest.End {
 		}
 	})
 	return dptest.End{
-		Plane: plane,
-		Send: func(b []byte) {
+		Plane:   plane,
+		Settled: taken.settled,
+		Send: taken.counted(func(b []byte) {
 			to := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: index(t, fd)}
 			if b[0]>>4 == 6 {
 				to.Protocol = bigEndian(unix.ETH_P_IPV6)
 			}
 			must(t, unix.Sendto(fd, b, 0, to))
-		},
+		}),
 		Receive: func(wait time.Duration) []byte { return receiveLinux(t, fd, wait) },
 	}
 }

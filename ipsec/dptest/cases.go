@@ -210,6 +210,9 @@ func trapKeepsFirstPackets(r *run) {
 		for n := range 5 {
 			r.a.Send(a4b4(n))
 		}
+		for end := time.Now().Add(patience); len(all[ipsec.Acquire](r.a)) == before && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
 		if got := r.b.Receive(r.Quiet); got != nil {
 			r.Fatalf("left without SA: %x", got)
 		}

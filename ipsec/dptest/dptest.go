@@ -27,6 +27,9 @@ type End struct {
 	Outer4, Outer6 netip.Addr
 	// Send puts an IP packet into the gateway as from the network behind it.
 	Send func(packet []byte)
+	// Settled waits until the gateway has decided about all that was sent; nil
+	// where that cannot be seen, and time alone must do.
+	Settled func()
 	// Receive waits so long for an IP packet out to that network; nil if none came.
 	Receive func(wait time.Duration) []byte
 }
@@ -157,6 +160,9 @@ func (r *run) arrives(at *gateway, packet []byte) {
 func (r *run) vanishes(from, to *gateway, packet []byte) {
 	r.Helper()
 	from.Send(packet)
+	if from.Settled != nil {
+		from.Settled()
+	}
 	if got := to.Receive(r.Quiet); got != nil {
 		r.Fatalf("arrived although nothing may pass: %x", got)
 	}
