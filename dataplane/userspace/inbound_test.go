@@ -112,6 +112,9 @@ func TestHostileInbound(t *testing.T) {
 		{"ICMP error to another", userspace.InSelector, func(p *peer) {
 			p.inject(p.seal(icmp(hostA4, netip.MustParseAddr("10.2.0.3"), 3, numbered(hostB4, hostA4, 1)), 4))
 		}},
+		{"ICMP error from everybody", userspace.InSelector, func(p *peer) {
+			p.inject(p.seal(icmp(netip.MustParseAddr("224.0.0.1"), hostB4, 3, numbered(hostB4, hostA4, 1)), 4))
+		}},
 		{"ICMP error without quote", userspace.InSelector, func(p *peer) { p.inject(p.seal(icmp(hostA4, hostB4, 3, nil), 4)) }},
 		{"ICMPv6 error about others", userspace.InSelector, func(p *peer) {
 			p.inject(p.seal(icmp(hostA6, hostB6, 2, numbered(hostB6, netip.MustParseAddr("fd09::1"), 1)), 41))
@@ -251,11 +254,20 @@ func TestRFC7296_2_23_MappingChange(t *testing.T) {
 		if n != 1 || m.Remote != moved || m.Ref.Child != 77 {
 			t.Fatalf("%d changes, %+v", n, m)
 		}
+		// Unanswered, it is told again, but not with every packet.
+		l.now.add(3 * time.Second)
+		for range 3 {
+			p.from(moved, 0, p.seal(numbered(hostA4, hostB4, 4), 4))
+		}
+		l.b.receive(3)
+		if n, _ := changes(l.b); n != 2 {
+			t.Fatalf("%d changes after an unanswered one", n)
+		}
 		must(t, l.b.plane.UpdateSA(m.Ref, ipsec.SAUpdate{Local: netip.AddrPortFrom(addrB4, 4500), Remote: moved, Encap: true}))
 		l.now.add(time.Minute)
 		p.from(moved, 0, p.seal(numbered(hostA4, hostB4, 5), 4))
 		l.b.receive(1)
-		if n, _ := changes(l.b); n != 1 {
+		if n, _ := changes(l.b); n != 2 {
 			t.Fatal("told again after the update")
 		}
 	}

@@ -160,6 +160,24 @@ func TestRFC4301_D_Fragments(t *testing.T) {
 	}
 }
 
+// TestRFC791_3_2_FragmentOfFragment: a fragment that is cut again keeps its place
+// and its more-fragments flag.
+func TestRFC791_3_2_FragmentOfFragment(t *testing.T) {
+	l := newLab(t, nil)
+	l.install(child{change: func(p *ipsec.SAParams) { p.MTU = 600 }})
+	b := ip(hostA4, hostB4, 200, make([]byte, 1200))
+	b[6], b[7] = 0x20, 10 // more to follow, from byte 80 on
+	l.a.send(noDF(b))
+	for at := 0; at < 1200; {
+		f := l.b.receive(1)[0]
+		field := binary.BigEndian.Uint16(f[6:])
+		if int(field&0x1fff)*8 != 80+at || field&0x2000 == 0 {
+			t.Fatalf("fragment at %d: % x", at, f[:20])
+		}
+		at += len(f) - 20
+	}
+}
+
 // TestMSSClamp in both directions, from the real overhead, checksum included.
 func TestMSSClamp(t *testing.T) {
 	l := newLab(t, nil)
