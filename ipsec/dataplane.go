@@ -60,7 +60,8 @@ type Dataplane interface {
 	// Query reads the counters of an SA; false if it does not exist.
 	Query(SARef) (SAStats, bool)
 	// Events names the function that receives events. It is called from the data
-	// plane's own threads, must not block, and must be set before the first AddSA.
+	// plane's own threads, must not block nor call the data plane, and must be set
+	// before the first AddSA.
 	Events(func(Event))
 	Close() error
 }
