@@ -113,6 +113,7 @@ func (h *Host) input(what string, f func(now time.Time)) {
 	f(h.w.now)
 	h.drain()
 	h.arm()
+	h.checkTables()
 }
 
 func (h *Host) drain() {
@@ -273,6 +274,9 @@ func (h *Host) receive(p *packet) {
 	if p.esp {
 		h.plane.input(p)
 		return
+	}
+	if len(p.data) == 1 {
+		return // the driver takes NAT keepalives (RFC 3948 §2.3)
 	}
 	h.w.tap.received(h, p)
 	var before string

@@ -161,8 +161,13 @@ func (p *plane) setTraps(peers []*ike.Peer) {
 }
 
 func (p *plane) peerAddr(peer *ike.Peer) netip.Addr {
-	if len(peer.RemoteAddrs) > 0 {
-		return peer.RemoteAddrs[0].From
+	for _, s := range peer.RemoteAddrs {
+		if a := p.h.names[s.Host]; len(a) > 0 {
+			return a[len(a)-1]
+		}
+		if s.From.IsValid() {
+			return s.From
+		}
 	}
 	return netip.Addr{}
 }
@@ -365,7 +370,7 @@ func (p *plane) input(k *packet) {
 		return
 	}
 	if !sameBody(pkt.Bytes(), k.probe.packet()) {
-		p.h.w.violate("ESP content", "%s: another packet came out than went in", p.h.Name)
+		p.h.w.violate("ESP content", "%s: another packet came out than went in:\n%x\n%x", p.h.Name, pkt.Bytes(), k.probe.packet())
 	}
 	k.probe.arrived()
 }

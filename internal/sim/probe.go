@@ -162,20 +162,17 @@ func (p *probe) packet() []byte {
 	binary.BigEndian.PutUint16(body[4:], 24)
 	body = binary.BigEndian.AppendUint64(body, p.number)
 	body = append(body, "01234567"...)
+	if p.flow.proto == ipsec.ProtoUDP { // transport mode corrects what has none
+		pseudo := append(append(src.AsSlice(), dst.AsSlice()...), 0, p.flow.proto, 0, 24)
+		binary.BigEndian.PutUint16(body[6:], ^sum16(append(pseudo, body...)))
+	}
 	if src.Is4() {
 		b := make([]byte, 20, 64)
 		b[0], b[8], b[9] = 0x45, 64, p.flow.proto
 		binary.BigEndian.PutUint16(b[2:], uint16(20+len(body)))
 		copy(b[12:], src.AsSlice())
 		copy(b[16:], dst.AsSlice())
-		sum := uint32(0)
-		for i := 0; i < 20; i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(b[i:]))
-		}
-		for sum > 0xffff {
-			sum = sum&0xffff + sum>>16
-		}
-		binary.BigEndian.PutUint16(b[10:], ^uint16(sum))
+		binary.BigEndian.PutUint16(b[10:], ^sum16(b))
 		return append(b, body...)
 	}
 	b := make([]byte, 40, 80)
@@ -184,6 +181,18 @@ func (p *probe) packet() []byte {
 	copy(b[8:], src.AsSlice())
 	copy(b[24:], dst.AsSlice())
 	return append(b, body...)
+}
+
+// sum16 is the ones' complement sum of RFC 1071 over an even number of bytes.
+func sum16(b []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return uint16(sum)
 }
 
 // arrived ends a probe well.

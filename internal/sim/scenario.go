@@ -125,11 +125,16 @@ func (s *scenario) configure() {
 	}
 	tries := [2]int{0, 0}
 	unique := s.pick("no", "no", "replace", "never")
+	transport := !s.nat && s.odds(6)
 	for i, h := range []string{"a", "b"} {
 		o := 1 - i
 		remote := s.addrs[o]
 		if i == 1 && s.nat {
 			remote = s.pick(s.public, "%any")
+		}
+		if i == 0 && s.odds(6) { // by a name, whose first address leads nowhere
+			s.add("name a gateway.example %s%s", s.pick("", "203.0.113.77 "), remote)
+			remote = "gateway.example"
 		}
 		s.add("conn %s site local=%s remote=%s lid=%s.example rid=%s.example ike=%s tries=%d unique=%s dpd=%s", h, s.addrs[i], remote, h, string("ab"[o]), ie[i], tries[i], unique, s.seconds(6, 20))
 		if s.odds(2) {
@@ -142,7 +147,11 @@ func (s *scenario) configure() {
 		if s.odds(4) {
 			subnet[o] = [2]string{"10.1.0.0/17", "10.2.0.0/15"}[o]
 		}
-		s.add("child %s site net local=%s remote=%s esp=%s start=%s close=%s dpd=%s window=%s", h, subnet[i], subnet[o], ee[i], start[i], dpd[i], dpd[i], s.pick("32", "64", "4096"))
+		mode := ""
+		if transport { // the endpoints themselves talk
+			subnet[i], subnet[o], mode = "dynamic", "dynamic", " mode=transport"
+		}
+		s.add("child %s site net local=%s remote=%s esp=%s start=%s close=%s dpd=%s window=%s%s", h, subnet[i], subnet[o], ee[i], start[i], dpd[i], dpd[i], s.pick("32", "64", "4096"), mode)
 		if s.odds(2) {
 			s.add("child %s site net rekey=%s rand=%s life=150s", h, s.seconds(12, 60), s.seconds(0, 5))
 		}
