@@ -182,6 +182,9 @@ func (e *Engine) orphan(now time.Time, o ipsec.Orphan) {
 		return
 	}
 	e.orphanNext = now.Add(orphanInterval)
+	if o.Remote.Port() == 0 || o.Local.Port() == 0 { // ESP outside of UDP
+		o.Local, o.Remote = netip.AddrPortFrom(o.Local.Addr(), e.cfg.Port), netip.AddrPortFrom(o.Remote.Addr(), 500)
+	}
 	h := wire.Header{Version: wire.IKEv2, Exchange: wire.ExchangeInformational, Flags: wire.FlagInitiator}
 	spi := binary.BigEndian.AppendUint32(nil, uint32(o.SPI))
 	e.stats.Sent++

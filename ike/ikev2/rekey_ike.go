@@ -31,7 +31,7 @@ func (s *sa) RekeyIKE(now time.Time) {
 	if !s.Usable() {
 		return
 	}
-	for _, t := range append([]task{s.sched.current}, s.sched.queue...) {
+	for _, t := range s.sched.all() {
 		if _, ok := t.(*rekeyIKE); ok {
 			return
 		}

@@ -203,6 +203,9 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		s.sched.working = d.Data
 	}
 	r.take(s, now, in)
+	if s.win.sendID >= limitMessageID || s.win.recvID >= limitMessageID {
+		s.RekeyIKE(now) // message IDs must not wrap (RFC 7296 §2.2)
+	}
 	s.run(now)
 }
 
