@@ -15,6 +15,7 @@ type scenario struct {
 	calm   bool // nobody dies and nothing is closed
 	nat    bool
 	trap   bool
+	third  bool // a third host has a connection of its own to the second
 	both   bool // both sides initiate
 	addrs  [2]string
 	public string
@@ -108,6 +109,7 @@ func (s *scenario) configure() {
 		ee = [2]string{"aes128gcm16-ecp256-x25519", "aes128gcm16-x25519"}
 	}
 	s.trap = s.odds(5)
+	s.third = s.odds(6)
 	s.both = !s.nat && s.odds(3)
 	start := [2]string{"start", "none"}
 	if s.trap {
@@ -124,7 +126,7 @@ func (s *scenario) configure() {
 		dpd[0] = "none"
 	}
 	tries := [2]int{0, 0}
-	unique := s.pick("no", "no", "replace", "never")
+	unique := s.pick("no", "no", "replace", "never", "keep")
 	transport := !s.nat && s.odds(6)
 	for i, h := range []string{"a", "b"} {
 		o := 1 - i
@@ -140,7 +142,7 @@ func (s *scenario) configure() {
 		if s.odds(2) {
 			s.add("conn %s site rekey=%s rand=%s over=40s", h, s.seconds(25, 90), s.seconds(0, 8))
 		}
-		if s.odds(6) && !s.both && i == 0 {
+		if s.odds(6) && !s.both && i == 0 && unique != "keep" {
 			s.add("conn %s site reauth=%s over=60s", h, s.seconds(50, 120))
 		}
 		subnet := [2]string{"10.1.0.0/16", "10.2.0.0/16"}
@@ -155,8 +157,11 @@ func (s *scenario) configure() {
 		if s.odds(2) {
 			s.add("child %s site net rekey=%s rand=%s life=150s", h, s.seconds(12, 60), s.seconds(0, 5))
 		}
-		if s.odds(6) {
-			s.add("child %s site net rekey-packets=%d", h, 200+s.rng.IntN(400))
+		switch s.rng.IntN(8) {
+		case 0:
+			s.add("child %s site net rekey-packets=%d life-packets=5000", h, 200+s.rng.IntN(400))
+		case 1:
+			s.add("child %s site net rekey-bytes=%d", h, 20000+s.rng.IntN(40000))
 		}
 		s.add("psk %s %s.example %s.example a-shared-key", h, h, string("ab"[o]))
 	}
@@ -167,12 +172,21 @@ func (s *scenario) lives() {
 	s.quality()
 	s.machines()
 	s.configure()
+	if s.third {
+		s.branch()
+	}
 	if s.both && s.odds(2) {
 		s.add("boot a b")
 	} else {
 		s.add("boot b")
 		s.add("run %s", s.seconds(0, 1))
 		s.add("boot a")
+	}
+	if s.third {
+		s.add("boot c")
+	}
+	if !s.calm && s.odds(5) {
+		s.add("unreliable %s %s 0.%d", s.pick("a", "b"), s.pick("install", "compute", "ask"), 1+s.rng.IntN(3))
 	}
 	pings := s.pick("100ms", "200ms")
 	s.add("ping %s", pings)
@@ -184,9 +198,25 @@ func (s *scenario) lives() {
 		s.happening(pings)
 		s.add("run %s", s.seconds(0, 30))
 	}
-	s.add("rest 500s site/net")
+	s.add("rest 500s site/net%s", map[bool]string{true: " branch/far"}[s.third])
 	s.add("ping off")
 	s.add("run 2s")
+}
+
+// branch joins a third host to the second.
+func (s *scenario) branch() {
+	addr := "192.0.2.33"
+	if strings.Contains(s.addrs[1], ":") {
+		addr = "2001:db8:3::1"
+	}
+	s.add("host c %s", addr)
+	s.add("engine c retransmit=1s,1.6,5 retry=3s")
+	s.add("conn c branch local=%s remote=%s lid=c.example rid=b.example tries=0 dpd=%s", addr, s.addrs[1], s.seconds(6, 20))
+	s.add("conn b branch local=%s remote=%s lid=b.example rid=c.example dpd=%s", s.addrs[1], addr, s.seconds(6, 20))
+	s.add("child c branch far local=10.3.0.0/16 remote=10.2.0.0/16 start=start dpd=start close=start rekey=%s", s.seconds(20, 60))
+	s.add("child b branch far local=10.2.0.0/16 remote=10.3.0.0/16")
+	s.add("psk c c.example b.example another-shared-key")
+	s.add("psk b b.example c.example another-shared-key")
 }
 
 // happening adds one event, or two at once.
@@ -233,13 +263,17 @@ func (s *scenario) happening(pings string) {
 	case 12:
 		s.add("garbage %s 20", x)
 	case 13:
+		if s.odds(2) {
+			s.add("conn %s site rekey=%s over=40s", x, s.seconds(20, 60))
+			s.add("child %s site net rekey=%s rand=3s", x, s.seconds(15, 40))
+		}
 		s.add("reload %s", x)
 	case 14:
 		s.add("down %s site%s", y, s.pick("", "/net"))
 		s.add("run %s", s.seconds(0, 5))
 		s.add("up a site/net")
 	case 15:
-		s.add("fail %s %s 1", x, s.pick("install", "compute"))
+		s.add("fail %s %s 1", x, s.pick("install", "compute", "ask"))
 		s.fine(pings, "rekey "+y+" site/net")
 	case 16:
 		s.add("hold %s %s %d CREATE_CHILD_SA", x, y, 1+s.rng.IntN(2))
