@@ -140,19 +140,21 @@ func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Se
 		return (t.IKE == "" || r.Name == t.IKE) && (t.IKEID == 0 || r.ID == t.IKEID)
 	})()
 	matched, err := c.matches(ctx, t)
+	none := errors.New("no matching SAs to terminate found")
 	switch {
 	case err != nil:
-	case matched == 0:
-		err = errors.New("no matching SAs to terminate found")
+		return terminated(matched, 0, err), nil
 	case ms < 0:
 		go func() { _, _ = c.g.Terminate(context.WithoutCancel(ctx), t) }() // the outcome is in the log
-		return terminated(matched, matched, nil), nil
+		if matched == 0 {
+			err = none
+		}
+		return terminated(matched, matched, err), nil
 	}
-	if err != nil {
-		return terminated(matched, 0, err), nil
-	}
-	done, err := c.g.Terminate(ctx, t)
+	done, err := c.g.Terminate(ctx, t) // without any SA, too: an initiation may wait to be tried again
 	switch {
+	case err == nil && done == 0:
+		matched, err = 0, none
 	case !errors.Is(err, context.DeadlineExceeded):
 		matched = max(matched, done)
 	case matched == 1:

@@ -38,7 +38,7 @@ func Describe(e ike.Event) (Record, bool) {
 	case ike.ChildDown:
 		return childRecord(e.SA, e.Child, "is down: "+e.Reason, slog.String("reason", e.Reason)), true
 	case ike.ChildRekeyed:
-		return childRecord(e.SA, e.New, fmt.Sprintf("replaces %s: %s", label(e.Old.Name, e.Old.ID), describeChild(e.New))), true
+		return childRecord(e.SA, e.New, fmt.Sprintf("replaces %s{%d}: %s", e.Old.Name, e.Old.ID, describeChild(e.New))), true
 	case ike.Moved:
 		return saRecord("IKE", 1, e.SA, fmt.Sprintf("peer of %s moved from %s to %s", label(e.SA.Name, e.SA.ID), e.Old, e.SA.Remote)), true
 	case ike.Message:
