@@ -17,18 +17,6 @@ func alone(t *testing.T, s settings, scenario func(p *path)) {
 	runOne(t, pair{adit, adit}, s, scenario)
 }
 
-// Both ends start at once: what remains is one IKE SA with one child.
-func TestBothStart(t *testing.T) {
-	alone(t, settings{middle: lab.Bridge}, func(p *path) {
-		left, right := p.ends(false)
-		left.child, right.child = "start_action = start\n", "start_action = start\n"
-		p.load(left, right)
-		p.settled()
-		p.pings(false)
-		p.settled()
-	})
-}
-
 // encap = no is raw ESP where no NAT is found; the default is ESP in UDP.
 func TestRawESP(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
@@ -175,64 +163,54 @@ func TestStopUndoesEverything(t *testing.T) {
 	})
 }
 
-// SIGHUP reads the configuration again; an error in it leaves tunnels untouched.
+// SIGHUP reads the configuration again; neither an error in it nor a change beside
+// them touches tunnels that are up: not a packet is lost.
 func TestSIGHUP(t *testing.T) {
-	l := lab.ForTest(t, "iohup", lab.Options{Logf: func(string, ...any) {}})
-	p := &path{Lab: l, t: t, facts: map[string]string{}, patience: 10 * time.Second}
-	left, right := p.ends(false)
-	g, err := peer.Adit(l, lab.Left, peer.AditOptions{Config: left.text(leftID, rightID)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(g.Log())
+	runOne(t, pair{adit, adit}, settings{middle: lab.Bridge, file: true}, func(p *path) {
+		g := p.left.(*peer.AditGateway)
+		left, right := p.ends(false)
+		if err := p.right.Load(right.text(rightID, leftID)); err != nil {
+			t.Fatal(err)
+		}
+		p.up()
+		p.pings(false)
+		spi := peer.Installed(p.sas(g), "net")[0].SPIIn
+		flow, err := p.StartFlow(lab.Flow{From: lab.LeftHost, To: lab.RightHost, Src: p.L.Host4, Dst: p.R.Host4, Rate: 500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hup := func(conf, what string, seen func(log string) (bool, error)) {
+			t.Helper()
+			had := len(g.Log())
+			if err := g.Rewrite(conf); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			if err := lab.Poll(5*time.Second, func() (bool, error) { return seen(g.Log()[had:]) }); err != nil {
+				t.Errorf("no sign of %s: %v", what, err)
+			}
+			if c := peer.Installed(p.sas(g), "net"); len(c) != 1 || c[0].SPIIn != spi {
+				t.Errorf("after %s the tunnel did not stay: %+v", what, c)
+			}
+			p.pings(false)
+		}
+		usual := left.text(leftID, rightID)
+		hup(strings.Replace(usual, "remote_ts", "remote_tss", 1), "the error", func(log string) (bool, error) {
+			return strings.Contains(log, "swanctl.conf:"), nil
+		})
+		left.children = "net {\nlocal_ts = " + left.localTS + "\nremote_ts = " + left.remoteTS + "\nesp_proposals = aes256gcm16\n}\nmore {\nremote_ts = 10.9.0.0/24\n}"
+		lists := func(string) (bool, error) {
+			out, err := g.Swanctl("--list-conns")
+			return strings.Contains(out, "more:"), err
+		}
+		hup(left.text(leftID, rightID), "the new child", lists)
+		hup(usual, "its end", func(string) (bool, error) { ok, err := lists(""); return !ok, err })
+		if r := flow.Stop(); r.Lost() != 0 || r.Duplicated != 0 {
+			t.Errorf("during reloads: %v", r)
 		}
 	})
-	if err := g.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p.left, p.right = g, p.daemon(lab.Right, adit, settings{})
-	if err := p.right.Load(right.text(rightID, leftID)); err != nil {
-		t.Fatal(err)
-	}
-	p.up()
-	spi := peer.Installed(p.sas(g), "net")[0].SPIIn
-	hup := func(conf, said string) {
-		t.Helper()
-		if err := g.Rewrite(conf); err != nil {
-			t.Fatal(err)
-		}
-		had := len(g.Log())
-		if err := g.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		if err := lab.Poll(5*time.Second, func() (bool, error) { return strings.Contains(g.Log()[had:], said), nil }); err != nil {
-			t.Errorf("nothing in the log about %q: %v", said, err)
-		}
-		if c := peer.Installed(p.sas(g), "net"); len(c) != 1 || c[0].SPIIn != spi {
-			t.Errorf("the tunnel did not stay: %+v", c)
-		}
-		p.pings(false)
-	}
-	hup(strings.Replace(left.text(leftID, rightID), "remote_ts", "remote_tss", 1), "swanctl.conf:")
-	left.children = "net {\nlocal_ts = " + left.localTS + "\nremote_ts = " + left.remoteTS + "\nesp_proposals = aes256gcm16\n}\nmore {\nremote_ts = 10.9.0.0/24\n}"
-	if err := g.Rewrite(left.text(leftID, rightID)); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	if err := lab.Poll(5*time.Second, func() (bool, error) {
-		out, err := g.Swanctl("--list-conns")
-		return strings.Contains(out, "more:"), err
-	}); err != nil {
-		t.Errorf("the new child is not in list-conns: %v", err)
-	}
-	if c := peer.Installed(p.sas(g), "net"); len(c) != 1 || c[0].SPIIn != spi {
-		t.Errorf("the tunnel did not stay: %+v", c)
-	}
-	p.pings(false)
 }
 
 // A second gateway in the namespace, or on the socket, is refused; a socket that a

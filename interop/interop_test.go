@@ -65,6 +65,7 @@ type settings struct {
 	middle   lab.Middle
 	charon   string // lines for the section of the daemon in strongswan.conf, of both
 	noAttach bool   // no capture, for load tests
+	file     bool   // the left adit is started with its usual configuration in a file
 }
 
 // Labs are in /tmp and /var/run under their prefix: each gets a number.
@@ -76,7 +77,21 @@ var slots = make(chan struct{}, 2)
 
 // across runs a scenario in parallel for every pair and notes the outcome.
 func across(t *testing.T, s settings, scenario func(p *path)) {
-	for _, ends := range pairs() {
+	among(t, pairs(), s, scenario)
+}
+
+// led are the pairs with adit to the left: for what concerns one end alone, and
+// for what strongSwan's kernel-libipsec doesn't do.
+func led() []pair {
+	if os.Getenv("ADIT_INTEROP") == "control" {
+		return pairs()
+	}
+	return []pair{{adit, strongSwan}, {adit, adit}}
+}
+
+// among is across for some pairs.
+func among(t *testing.T, all []pair, s settings, scenario func(p *path)) {
+	for _, ends := range all {
 		t.Run(ends.String(), func(t *testing.T) {
 			t.Parallel()
 			slots <- struct{}{}
@@ -89,25 +104,34 @@ func across(t *testing.T, s settings, scenario func(p *path)) {
 func runOne(t *testing.T, ends pair, s settings, scenario func(p *path)) {
 	l := lab.ForTest(t, fmt.Sprintf("io%d", labs.Add(1)), lab.Options{Middle: s.middle, Logf: func(string, ...any) {}})
 	p := &path{Lab: l, t: t, facts: map[string]string{}, patience: 10 * time.Second}
-	p.left = p.daemon(lab.Left, ends.initiator, s)
-	p.right = p.daemon(lab.Right, ends.responder, s)
+	begin := time.Now()
+	defer func() {
+		row := interop.Result{
+			Scenario:  strings.TrimSuffix(strings.TrimPrefix(t.Name(), "Test"), "/"+ends.String()),
+			Initiator: string(ends.initiator), Responder: string(ends.responder),
+			Passed: !t.Failed(), Seconds: time.Since(begin).Seconds(), Facts: p.facts,
+		}
+		if p.left != nil && p.right != nil { // else a daemon did not even start
+			row.Initiator, row.Responder = p.left.Name(), p.right.Name()
+			if t.Failed() {
+				t.Logf("left (%s):\n%s\nright (%s):\n%s", row.Initiator, p.left.Log(), row.Responder, p.right.Log())
+			}
+		}
+		table.Add(row)
+	}()
+	if s.file {
+		left, _ := p.ends(false)
+		p.left = p.daemon(lab.Left, ends.initiator, s, left.text(leftID, rightID))
+	} else {
+		p.left = p.daemon(lab.Left, ends.initiator, s, "")
+	}
+	p.right = p.daemon(lab.Right, ends.responder, s, "")
 	var err error
 	if !s.noAttach {
 		if p.outside, err = l.CaptureOutside(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	begin := time.Now()
-	defer func() {
-		table.Add(interop.Result{
-			Scenario:  strings.TrimSuffix(strings.TrimPrefix(t.Name(), "Test"), "/"+ends.String()),
-			Initiator: p.left.Name(), Responder: p.right.Name(),
-			Passed: !t.Failed(), Seconds: time.Since(begin).Seconds(), Facts: p.facts,
-		})
-		if t.Failed() {
-			t.Logf("left (%s):\n%s\nright (%s):\n%s", p.left.Name(), p.left.Log(), p.right.Name(), p.right.Log())
-		}
-	}()
 	scenario(p)
 	// Whatever the scenario was: nothing of the inside was ever seen outside.
 	if p.outside != nil {
@@ -117,12 +141,12 @@ func runOne(t *testing.T, ends pair, s settings, scenario func(p *path)) {
 	}
 }
 
-func (p *path) daemon(node string, k kind, s settings) peer.Gateway {
+func (p *path) daemon(node string, k kind, s settings, config string) peer.Gateway {
 	p.t.Helper()
 	var g peer.Gateway
 	var err error
 	if k == adit {
-		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Race: os.Getenv("ADIT_LONG") != ""})
+		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Config: config, Race: os.Getenv("ADIT_LONG") != ""})
 	} else {
 		g, err = peer.StrongSwan(p.Lab, node, peer.StrongSwanOptions{Extra: s.charon})
 	}

@@ -63,26 +63,30 @@ func loadPairs() []pair {
 // The guard: from the loading of a policy on, no packet of it passes in the clear,
 // whatever happens to the tunnel and the daemon. Packets flow all the while.
 func TestGuard(t *testing.T) {
-	for _, action := range []string{"trap", "start"} {
-		t.Run(action, func(t *testing.T) {
+	for _, g := range []struct {
+		action string
+		v6     bool
+	}{{"trap", false}, {"start", false}, {"trap", true}} {
+		t.Run(g.action+map[bool]string{false: "_v4", true: "_v6"}[g.v6], func(t *testing.T) {
 			t.Parallel()
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			runOne(t, pair{adit, adit}, settings{middle: lab.Bridge}, func(p *path) { p.guard(action) })
+			runOne(t, pair{adit, adit}, settings{middle: lab.Bridge}, func(p *path) { p.guard(g.action, g.v6) })
 		})
 	}
 }
 
-func (p *path) guard(action string) {
+func (p *path) guard(action string, v6 bool) {
 	t := p.t
-	left, right := p.ends(false)
+	left, right := p.ends(v6)
+	lh, rh := p.hosts(v6)
 	left.child, right.child = "start_action = "+action+"\n", "start_action = trap\n"
 	p.load(left, right)
-	flow, err := p.StartFlow(lab.Flow{From: lab.LeftHost, To: lab.RightHost, Src: p.L.Host4, Dst: p.R.Host4, Rate: 1000})
+	flow, err := p.StartFlow(lab.Flow{From: lab.LeftHost, To: lab.RightHost, Src: lh, Dst: rh, Rate: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := p.StartFlow(lab.Flow{From: lab.RightHost, To: lab.LeftHost, Src: p.R.Host4, Dst: p.L.Host4, Port: 7778, Rate: 1000})
+	back, err := p.StartFlow(lab.Flow{From: lab.RightHost, To: lab.LeftHost, Src: rh, Dst: lh, Port: 7778, Rate: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +121,7 @@ func (p *path) guard(action string) {
 	arrives("a reload")
 
 	// A clear packet from outside with inner addresses goes nowhere.
-	p.injectIsStopped()
+	p.injectIsStopped(v6)
 
 	// Killed, the guard stays: what flows is dropped, not sent in the clear.
 	p.left.Kill9()
@@ -163,7 +167,7 @@ func (p *path) guard(action string) {
 func (p *path) unrouted() {
 	p.t.Helper()
 	out, err := p.Exec(5*time.Second, lab.Left, "sh", "-c",
-		"ip rule show | awk -F: '$1 > 0 && $1 < 32766 {print $1}' | while read n; do ip rule del pref $n; done; ip rule show")
+		"for f in -4 -6; do ip $f rule show | awk -F: '$1 > 0 && $1 < 32766 {print $1}' | while read n; do ip $f rule del pref $n; done; done; ip rule show")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -172,7 +176,7 @@ func (p *path) unrouted() {
 
 // injectIsStopped sends a clear packet with inner addresses to the left gateway
 // from outside; it must not come out at the left host.
-func (p *path) injectIsStopped() {
+func (p *path) injectIsStopped(v6 bool) {
 	p.t.Helper()
 	inside, err := p.Capture(lab.LeftHost, lab.Eth0)
 	if err != nil {
@@ -184,6 +188,9 @@ func (p *path) injectIsStopped() {
 	}
 	// UDP from the right host's address to a port that the flows do not use.
 	pkt := udp4(p.R.Host4.As4(), p.L.Host4.As4(), 9, 9999)
+	if v6 {
+		pkt = udp6(p.R.Host6.As16(), p.L.Host6.As16(), 9, 9999)
+	}
 	// Sent by the bridge's side, behind the point of capture: it is the attacker's.
 	if err := p.Inject(lab.Right, lab.Wan, mac, pkt); err != nil {
 		p.t.Fatal(err)
@@ -213,4 +220,11 @@ func udp4(src, dst [4]byte, sport, dport uint16) []byte {
 	sum = ^(sum&0xffff + sum>>16)
 	b[10], b[11] = byte(sum>>8), byte(sum)
 	return b
+}
+
+// udp6 is the same in IPv6.
+func udp6(src, dst [16]byte, sport, dport uint16) []byte {
+	b := append([]byte{0x60, 0, 0, 0, 0, 8, 17, 64}, src[:]...)
+	b = append(b, dst[:]...)
+	return append(b, byte(sport>>8), byte(sport), byte(dport>>8), byte(dport), 0, 8, 0, 0)
 }
