@@ -37,8 +37,10 @@ func KeysSpent(x ike.SA) bool {
 	return k == nil || k.d == nil && k.pi == nil && k.pr == nil && k.in == nil && k.out == nil
 }
 
-// DeriveIKE derives the keys of an IKE SA as IKE_SA_INIT does.
-func DeriveIKE(sel suite.Selected, shared suite.Key, ni, nr []byte, spiI, spiR uint64) (d, ai, ar, ei, er, pi, pr suite.Key, err error) {
+// Derive derives the keys of an IKE SA as IKE_SA_INIT does, in the order of RFC
+// 7296 §2.14; then a Child SA's without and with key exchange (§2.17), and the
+// SKEYSEED of a rekey (§2.18).
+func Derive(sel suite.Selected, shared, sharedNew suite.Key, ni, nr []byte, spiI, spiR uint64) (ike, child, childKE, rekey []byte, err error) {
 	prf, err := suite.NewPRF(sel.PRF)
 	if err != nil {
 		return
@@ -47,5 +49,21 @@ func DeriveIKE(sel suite.Selected, shared suite.Key, ni, nr []byte, spiI, spiR u
 	if err != nil {
 		return
 	}
-	return k.d, k.ai, k.ar, k.ei, k.er, k.pi, k.pr, nil
+	for _, part := range []suite.Key{k.d, k.ai, k.ar, k.ei, k.er, k.pi, k.pr} {
+		ike = append(ike, part...)
+	}
+	for i, with := range []suite.Key{nil, sharedNew} {
+		c, err := k.deriveChild(sel, with, ni, nr)
+		if err != nil {
+			return nil, nil, nil, nil, err
+		}
+		for _, part := range []suite.Key{c.encI, c.intI, c.encR, c.intR} {
+			if i == 0 {
+				child = append(child, part...)
+			} else {
+				childKE = append(childKE, part...)
+			}
+		}
+	}
+	return ike, child, childKE, k.rekeySeed(sharedNew, ni, nr), nil
 }

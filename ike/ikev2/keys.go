@@ -90,6 +90,12 @@ func (k *ikeKeys) export(sel suite.Selected, spiI, spiR uint64) *ike.IKEKeys {
 	return &ike.IKEKeys{SPIi: spiI, SPIr: spiR, Encr: sel.Encr, Integ: sel.Integ, SKei: clone(k.ei), SKer: clone(k.er), SKai: clone(k.ai), SKar: clone(k.ar)}
 }
 
+// rekeySeed is SKEYSEED of the IKE SA that replaces this one: prf(SK_d (old),
+// g^ir (new) | Ni | Nr), with the old IKE SA's prf (RFC 7296 §2.18).
+func (k *ikeKeys) rekeySeed(shared suite.Key, ni, nr []byte) suite.Key {
+	return k.prf.Sum(k.d, shared, ni, nr)
+}
+
 // childKeys are the keys of a Child SA's two directions (RFC 7296 §2.17).
 type childKeys struct{ encI, intI, encR, intR suite.Key }
 

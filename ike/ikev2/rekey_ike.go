@@ -172,8 +172,7 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 	s.life.rekeyAt = now.Add(retryRekey + ike.RandomSpan(retryRekey/2))
 }
 
-// successor makes the IKE SA that a rekey agreed on: SKEYSEED = prf(SK_d (old),
-// g^ir (new) | Ni | Nr) with the old IKE SA's prf (RFC 7296 §2.18).
+// successor makes the IKE SA that a rekey agreed on.
 func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel suite.Selected, shared suite.Key, ni, nr []byte) (*sa, error) {
 	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, peerCaps: s.peerCaps,
 		tieBreak: slices.Clone(lowerNonce(ni, nr)), state: established{}}
@@ -183,7 +182,7 @@ func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel su
 		n.spiI, n.spiR = peers, ours
 	}
 	n.env = s.env
-	skeyseed := s.keys.prf.Sum(s.keys.d, shared, ni, nr)
+	skeyseed := s.keys.rekeySeed(shared, ni, nr)
 	shared.Zero()
 	if err := n.armKeys(sel, skeyseed, ni, nr); err != nil {
 		return nil, err
