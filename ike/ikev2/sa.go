@@ -69,14 +69,6 @@ type life struct {
 	lastIn, lastOut          time.Time // messages of the peer (authenticated), and of ours
 	dpdAt                    time.Time
 	keepAliveAt              time.Time
-	inactiveAt               time.Time
-}
-
-func (s *sa) spis() (ours, peers uint64) {
-	if s.initiator {
-		return s.spiI, s.spiR
-	}
-	return s.spiR, s.spiI
 }
 
 func (s *sa) config() *ike.Config { return s.env.Config() }
