@@ -128,6 +128,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 	defer ln.Close()
+	if g.opt.NoGuard {
+		g.log.Warn("UNSAFE: there is no guard: traffic leaves and enters in the clear whenever the tunnel is not there")
+	}
 	host, err := hostnet.New(hostnet.Options{Table: g.daemon.RoutingTable, Priority: g.daemon.RoutingTablePrio,
 		IKEPorts: []uint16{g.daemon.Port, g.daemon.NATPort}, GuardOff: g.opt.NoGuard})
 	if err != nil {
