@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"adit/internal/simbug"
 	"adit/ipsec"
 )
 
@@ -177,7 +178,7 @@ func (v *Env) RetireChild(id uint32) {
 func (t *policyTable) pass(e *Engine, g *policyGroup, id uint32) {
 	active := len(g.usable) > 0 && g.usable[len(g.usable)-1] == id
 	g.usable = without(g.usable, id)
-	if !active {
+	if !active || simbug.Chosen == simbug.StalePolicy {
 		return
 	}
 	if len(g.usable) == 0 {

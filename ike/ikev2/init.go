@@ -10,6 +10,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/simbug"
 	"adit/suite"
 )
 
@@ -175,6 +176,9 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	}
 	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi, selected: sel, vendor: vendor(msg.Payloads)}
 	s.life.created, s.life.setupEnd = now, now.Add(env.Config().HalfOpenTimeout)
+	if simbug.Chosen == simbug.HalfOpenForever {
+		s.life.setupEnd = time.Time{}
+	}
 	s.spiR = env.NewSPI()
 	env.Register(s.spiR, s.spiI)
 	st := &initReceived{request: slices.Clone(d.Data), ni: slices.Clone(ni.Data), nr: newNonce(), candidates: peers, passed: passed}

@@ -6,6 +6,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/simbug"
 	"adit/ipsec"
 	"adit/suite"
 )
@@ -22,6 +23,12 @@ func lowerNonce(ni, nr []byte) []byte {
 // says whether we sent the request that made it; ni and nr are that exchange's
 // nonces. then gets nil, or why the data plane refused; the Child SA is gone then.
 func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, shared suite.Key, ni, nr []byte, activate bool, then func(time.Time, *ike.Rejection)) {
+	if simbug.Chosen == simbug.SwappedKeys && !exchangeInitiator {
+		exchangeInitiator = s.initiator
+	}
+	if simbug.Chosen == simbug.EarlyOutbound {
+		activate = true
+	}
 	keys, err := s.keys.deriveChild(c.suite, shared, ni, nr)
 	shared.Zero()
 	if err != nil {

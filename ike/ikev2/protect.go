@@ -2,6 +2,7 @@ package ikev2
 
 import (
 	"adit/ike/wire"
+	"adit/internal/simbug"
 )
 
 // seal builds a protected message: AppendEncrypted's head, IV, ciphertext, ICV
@@ -23,7 +24,9 @@ func (k *ikeKeys) seal(h wire.Header, payloads []wire.Payload) []byte {
 	clear(text)
 	msg[at+iv+n-1] = byte(pad)
 	k.out.PutIV(msg[at:at+iv], k.sealed)
-	k.sealed++
+	if simbug.Chosen != simbug.ReusedIV || k.sealed%3 != 2 {
+		k.sealed++
+	}
 	k.out.Seal(msg[:at], msg[at:at+iv], msg[at+iv:at+iv+n], msg[at+iv+n:], nil)
 	return msg
 }

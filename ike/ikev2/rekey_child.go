@@ -7,6 +7,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/simbug"
 	"adit/ipsec"
 	"adit/suite"
 )
@@ -136,6 +137,9 @@ func (t *rekeyChild) made(s *sa, now time.Time, shared suite.Key, nr []byte, r *
 	}
 	nonce := lowerNonce(t.offer.nonce, nr)
 	lost := t.theirs != nil && (s.child(old.id) == nil || old.deleted || slices.Compare(nonce, t.theirs.nonce) < 0)
+	if simbug.Chosen == simbug.NonceCompare && s.initiator && t.theirs != nil {
+		lost = !lost
+	}
 	gone := s.child(old.id) == nil && t.theirs == nil
 	s.installChild(now, c, true, shared, t.offer.nonce, nr, !lost, func(now time.Time, r *ike.Rejection) {
 		s.finish()
@@ -163,6 +167,10 @@ func (t *rekeyChild) made(s *sa, now time.Time, shared suite.Key, nr []byte, r *
 				t.theirs.rekeyAt, t.theirs.endAt = time.Time{}, now.Add(timeoutReplaced)
 			}
 			s.replace(now, old, c)
+			if simbug.Chosen == simbug.LostDelete {
+				s.retire(now, old)
+				return
+			}
 			s.deleteChild(now, old, ike.CauseReplaced, "replaced")
 		}
 	})

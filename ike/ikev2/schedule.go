@@ -6,6 +6,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/simbug"
 )
 
 // task is an exchange of ours that waits, or whose request is in flight. begin
@@ -126,7 +127,7 @@ func (q *scheduler) wakeDelayed(now time.Time) {
 
 // run starts the next task if nothing is in flight.
 func (s *sa) run(now time.Time) {
-	for s.sched.busy == 0 && s.sched.current == nil && s.win.out == nil && len(s.sched.queue) > 0 && s.state.phase() == phaseEstablished {
+	for s.sched.busy == 0 && (s.sched.current == nil && s.win.out == nil || simbug.Chosen == simbug.NoWindow) && len(s.sched.queue) > 0 && s.state.phase() == phaseEstablished {
 		t := s.sched.queue[0]
 		s.sched.queue = s.sched.queue[1:]
 		s.sched.current = t

@@ -6,6 +6,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/simbug"
 )
 
 // window is the message IDs of both directions, window size 1 (RFC 7296 §2.2,
@@ -181,6 +182,9 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 	}
 	s.life.lastIn = now
 	if repeated {
+		if simbug.Chosen == simbug.RebuiltResponse {
+			s.win.response = s.build(s.header(h.Exchange, h.MessageID, true), nil)
+		}
 		s.env.CountRetransmit()
 		s.send(now, ike.Datagram{Local: d.Local, Remote: d.Remote, Data: s.win.response}, "repeated response", 1)
 		return

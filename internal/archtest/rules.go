@@ -21,16 +21,16 @@ var Imports = map[string][]string{
 	// L1
 	"ipsec":        {"suite"},
 	"ipsec/dptest": {"ipsec", "suite"},
-	"esp":          {"ipsec", "suite"},
+	"esp":          {"ipsec", "suite", "internal/simbug"},
 	"vici":         {"conf"},
 	"eap":          {"suite"},
 
 	// L2
-	"ike": {"ike/wire", "ipsec", "suite"},
+	"ike": {"ike/wire", "ipsec", "suite", "internal/simbug"},
 
 	// L3: the versions never import each other.
 	"ike/ikev1":           {"ike", "ike/wire", "ipsec", "suite"},
-	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite"},
+	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite", "internal/simbug"},
 	"dataplane/userspace": {"ipsec", "esp", "tun", "internal/conn"},
 	"dataplane/xfrm":      {"ipsec"},
 	"internal/config":     {"conf", "ike", "ipsec", "suite"},

@@ -15,6 +15,9 @@ import (
 	"adit/internal/simbug"
 )
 
+// Without the tag the choice is a constant, so that the compiler leaves the hooks out.
+const _ = simbug.Chosen
+
 // bites are the invariants that must catch each seeded bug; any one of them will do.
 var bites = map[simbug.Bug]string{
 	simbug.ReplayWindow:    "replay window",
