@@ -144,12 +144,9 @@ func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Se
 	switch {
 	case err != nil:
 		return terminated(matched, 0, err), nil
-	case ms < 0:
+	case ms < 0 && matched > 0:
 		go func() { _, _ = c.g.Terminate(context.WithoutCancel(ctx), t) }() // the outcome is in the log
-		if matched == 0 {
-			err = none
-		}
-		return terminated(matched, matched, err), nil
+		return terminated(matched, matched, nil), nil
 	}
 	done, err := c.g.Terminate(ctx, t) // without any SA, too: an initiation may wait to be tried again
 	switch {

@@ -242,7 +242,7 @@ func action(a ike.StartAction) string {
 	if names == nil {
 		return "none"
 	}
-	return strings.Join(names, "|")
+	return strings.Join(names, " | ")
 }
 
 func addrList(specs []ike.AddrSpec) []string {
