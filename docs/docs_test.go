@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"adit/dataplane/userspace"
 	"adit/ike"
+	"adit/internal/config"
 )
 
 // option is a row of a table in internal/config.
@@ -249,5 +251,57 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s: %v", p, err)
 			}
 		}
+	}
+}
+
+var block = regexp.MustCompile("(?s)```\n(connections \\{\n.*?)```")
+
+// The configurations in the pages load, without warnings.
+func TestExamplesLoad(t *testing.T) {
+	n := 0
+	for _, page := range []string{"../README.md", "site-to-site.md"} {
+		for _, m := range block.FindAllStringSubmatch(read(t, page), -1) {
+			n++
+			path := filepath.Join(t.TempDir(), "swanctl.conf")
+			if err := os.WriteFile(path, []byte(m[1]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d, err := config.LoadDaemon("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			model, err := config.Load(path, d)
+			if err != nil {
+				t.Errorf("%s: %v", page, err)
+				continue
+			}
+			if len(model.Peers) != 1 || len(model.Peers[0].Children) != 1 || len(model.Secrets) != 1 || len(model.Warnings) != 0 {
+				t.Errorf("%s: %d connections, %d secrets, warnings %v", page, len(model.Peers), len(model.Secrets), model.Warnings)
+			}
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d examples were found, want 2", n)
+	}
+}
+
+// systemd finds nothing wrong with the unit, and it is well closed.
+func TestUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd is not installed: " + err.Error())
+	}
+	unit := filepath.Join(t.TempDir(), "adit.service")
+	// The binary need not be installed here.
+	text := strings.Replace(read(t, "../packaging/adit.service"), "ExecStart=/usr/local/sbin/adit ", "ExecStart=/bin/true ", 1)
+	if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) != 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=30", unit).CombinedOutput()
+	if err != nil {
+		t.Errorf("systemd-analyze security: worse than 3.0, or failed: %v\n%s", err, out)
 	}
 }
