@@ -107,6 +107,9 @@ func (p *plane) install(f ike.InstallChild) error {
 	}
 	if f.Activate {
 		for _, pol := range f.Policies {
+			if !slices.ContainsFunc(p.policies, func(x ipsec.Policy) bool { return x.ID == pol.ID }) {
+				p.h.w.disturb() // the peer may be a moment later
+			}
 			p.addPolicy(pol)
 		}
 	}
