@@ -216,7 +216,7 @@ func (c *controller) loadConn(_ context.Context, req *vici.Request) (*conf.Secti
 			err = c.g.LoadConn(p)
 		}
 		if err != nil {
-			return reply(fmt.Errorf("loading connection '%s' failed: %w", body.Name, err)), nil
+			return reply(err), nil // swanctl says which connection it was loading
 		}
 	}
 	return reply(nil), nil

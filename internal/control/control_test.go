@@ -282,7 +282,7 @@ func TestTexts(t *testing.T) {
 	s.refused("load-pool", "p {\n addrs = 10.9.0.0/24\n}\n", "adit does not support pools yet")
 	// Errors of a connection name the option; nothing of it is loaded.
 	res, _ := s.call("load-conn", "bad {\n versoin = 2\n local {\n auth = psk\n }\n remote {\n auth = psk\n }\n}\n", "")
-	if got := res.Text("errmsg"); !strings.Contains(got, "loading connection 'bad' failed") || !strings.Contains(got, "versoin: unknown option; did you mean version?") {
+	if got := res.Text("errmsg"); !strings.Contains(got, "bad.versoin: unknown option; did you mean version?") {
 		t.Error(got)
 	}
 	// A bug in a command is that command's failure.

@@ -292,7 +292,7 @@ func (v *inventory) find(conn, child string) (*ike.Peer, error) {
 	defer v.mu.Unlock()
 	for _, name := range v.order {
 		p := v.conns[name].peer
-		if conn != "" && conn != name {
+		if conn != "" && conn != name || conn == "" && child == "" {
 			continue
 		}
 		if child == "" {

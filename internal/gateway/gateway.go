@@ -59,6 +59,7 @@ type Gateway struct {
 	bus     bus
 	host    hostWorker
 	names   nameWorker
+	logs    logWorker
 	inv     inventory
 
 	lastCommand atomic.Uint64
@@ -71,9 +72,11 @@ type Gateway struct {
 	downOnce sync.Once
 	stopOnce sync.Once
 	shards   sync.WaitGroup // what stops first at Shutdown: shard, pool, names
-	hosts    sync.WaitGroup // what stops last
+	hosts    sync.WaitGroup // what stops after those
+	logging  sync.WaitGroup // what stops last
 	stop     context.CancelFunc
 	stopHost context.CancelFunc
+	stopLog  context.CancelFunc
 }
 
 // New makes a gateway; nothing happens before Start.
@@ -88,7 +91,8 @@ func New(o Options) (*Gateway, error) {
 	g.host.init(g)
 	g.names.init(g)
 	g.bus.subscribe(g.complete)
-	g.bus.subscribe(logSink(o.Log))
+	g.logs.init(o.Log)
+	g.bus.subscribe(g.logs.take)
 	return g, nil
 }
 
@@ -104,6 +108,9 @@ func (g *Gateway) Start() {
 		g.shards.Go(func() { run(ctx) })
 	}
 	g.hosts.Go(func() { g.host.run(hostCtx) })
+	logCtx, stopLog := context.WithCancel(context.Background())
+	g.stopLog = stopLog
+	g.logging.Go(func() { g.logs.run(logCtx) })
 	g.running.Store(true)
 }
 
@@ -184,6 +191,8 @@ func (g *Gateway) end() {
 	g.host.changed(nil)
 	g.stopHost()
 	g.hosts.Wait()
+	g.stopLog()
+	g.logging.Wait()
 }
 
 // removeAll takes away what is left when the engine has ended: SAs of peers that

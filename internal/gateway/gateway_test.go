@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -321,6 +322,44 @@ func TestExpiries(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if st, _ := left.gw.Stats(within(time.Second)); st.Engine.RekeysChild != 1 {
 			t.Errorf("%d rekeys after the expiry", st.Engine.RekeysChild)
+		}
+	})
+}
+
+// stuck is a log that does not take anything until it is let go.
+type stuck struct {
+	slog.Handler
+	gate chan struct{}
+	n    *atomic.Int32
+}
+
+func (s stuck) Handle(ctx context.Context, r slog.Record) error {
+	<-s.gate
+	s.n.Add(1)
+	return s.Handler.Handle(ctx, r)
+}
+
+// A log that stalls does not stall the gateway; what is lost is counted.
+func TestStalledLog(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := stuck{discard.Handler(), make(chan struct{}), new(atomic.Int32)}
+		left, right := pair(t, func(o *gateway.Options) { o.Log = slog.New(h) })
+		defer right.gw.Shutdown()
+		if err := left.gw.Initiate(within(time.Minute), "gw", "net"); err != nil {
+			t.Fatal(err)
+		}
+		for range 4500 {
+			if err := left.gw.LoadConn(&ike.Peer{Name: "x", Warnings: []string{"a remark"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if h.n.Load() != 0 {
+			t.Error("the log was not stuck")
+		}
+		close(h.gate)
+		left.gw.Shutdown()
+		if n := h.n.Load(); n < 4096 || n > 4200 {
+			t.Errorf("%d lines were written", n)
 		}
 	})
 }

@@ -12,6 +12,7 @@ const (
 	limitComputes    = 1024             // computations that wait for the pool
 	limitAsks        = 256              // questions under way at any time
 	limitAcquires    = 1024             // acquires that wait
+	limitLog         = 4096             // events that wait for the log
 	limitSubscribers = 256              // readers of events
 	limitConnections = 65536            // connections loaded
 	limitSecrets     = 65536            // secrets loaded

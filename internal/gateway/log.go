@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"adit/ike"
 )
@@ -124,31 +125,75 @@ func rejectionRecord(e *ike.Rejection) Record {
 	return r
 }
 
-// logSink writes records to a structured log. Messages (NET) and detail go out as debug.
-func logSink(log *slog.Logger) func(ike.Event) {
-	return func(e ike.Event) {
-		r, ok := Describe(e)
-		if !ok {
-			return
-		}
-		level := slog.LevelInfo
-		switch e := e.(type) {
-		case *ike.Rejection:
-			level = slog.LevelWarn
-		case ike.Bug:
-			level = slog.LevelError
-		case ike.Message:
-			level = slog.LevelDebug
-		case ike.Note:
-			if e.Level > 1 {
-				level = slog.LevelDebug
+// logWorker writes records to a structured log on a thread of its own: a log that
+// stalls must not stall the engine. What does not fit the queue is lost and counted.
+type logWorker struct {
+	log   *slog.Logger
+	queue chan ike.Event
+	lost  atomic.Uint64
+}
+
+func (w *logWorker) init(log *slog.Logger) { w.log, w.queue = log, make(chan ike.Event, limitLog) }
+
+func (w *logWorker) take(e ike.Event) {
+	if m, ok := e.(ike.Message); ok && !w.log.Enabled(context.Background(), levelOf(m)) {
+		return // the most frequent by far
+	}
+	select {
+	case w.queue <- e:
+	default:
+		w.lost.Add(1)
+	}
+}
+
+// run writes until ctx ends and the queue is empty.
+func (w *logWorker) run(ctx context.Context) {
+	for {
+		select {
+		case e := <-w.queue:
+			guarded(func() { w.write(e) }, func(error) { w.lost.Add(1) })
+		default:
+			if n := w.lost.Swap(0); n > 0 {
+				w.log.Warn("log lines were lost: the log is too slow", "count", n)
+			}
+			select {
+			case e := <-w.queue:
+				guarded(func() { w.write(e) }, func(error) { w.lost.Add(1) })
+			case <-ctx.Done():
+				if len(w.queue) == 0 {
+					return
+				}
 			}
 		}
-		attrs := make([]slog.Attr, 0, 3+len(r.Attrs))
-		attrs = append(attrs, slog.String("group", r.Group))
-		if r.Name != "" {
-			attrs = append(attrs, slog.String("conn", r.Name), slog.Uint64("ike", uint64(r.ID)))
-		}
-		log.LogAttrs(context.Background(), level, r.Text, append(attrs, r.Attrs...)...)
 	}
+}
+
+// levelOf puts messages (NET) and detail at debug.
+func levelOf(e ike.Event) slog.Level {
+	switch e := e.(type) {
+	case *ike.Rejection:
+		return slog.LevelWarn
+	case ike.Bug:
+		return slog.LevelError
+	case ike.Message:
+		return slog.LevelDebug
+	case ike.Note:
+		if e.Level > 1 {
+			return slog.LevelDebug
+		}
+	}
+	return slog.LevelInfo
+}
+
+func (w *logWorker) write(e ike.Event) {
+	r, ok := Describe(e)
+	if !ok {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 3+len(r.Attrs))
+	attrs = append(attrs, slog.String("group", r.Group))
+	if r.Name != "" {
+		attrs = append(attrs, slog.String("conn", r.Name), slog.Uint64("ike", uint64(r.ID)))
+	}
+	w.log.LogAttrs(context.Background(), levelOf(e), r.Text, append(attrs, r.Attrs...)...)
 }
