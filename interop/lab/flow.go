@@ -61,7 +61,8 @@ type RunningFlow struct {
 // Limits of a flow.
 const (
 	maxFlowPackets = 1 << 26
-	flowBurst      = 2 * time.Millisecond // pace: at most this much is made up for at once
+	flowBurst      = 2 * time.Millisecond // pace: at most this much is sent a tick of 1 ms
+	flowDebt       = 2 * time.Second      // at most this much is made up for later
 )
 
 var flowMagic = [4]byte{'a', 'd', 'i', 't'}
@@ -152,13 +153,14 @@ func (r *RunningFlow) send() {
 			return
 		case <-tick.C:
 		}
-		// After a stall only a little is made up for, else a burst overruns
-		// queues and the flow measures itself.
+		// After a stall what is missing is made up for at about twice the rate, not
+		// at once: a burst overruns queues, and the flow measures itself.
 		due := uint64(time.Since(start).Seconds()*float64(r.flow.Rate)) - skipped
-		if most := uint64(flowBurst.Seconds()*float64(r.flow.Rate)) + 1; due > n+most {
-			skipped += due - n - most
-			due = n + most
+		if debt := uint64(flowDebt.Seconds()*float64(r.flow.Rate)) + 1; due > n+debt {
+			skipped += due - n - debt
+			due = n + debt
 		}
+		due = min(due, n+uint64(flowBurst.Seconds()*float64(r.flow.Rate))+1)
 		for ; n < due && n < maxFlowPackets; n++ {
 			r.fill(b, n)
 			if _, err := r.out.Write(b); err != nil {
