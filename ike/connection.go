@@ -270,10 +270,10 @@ func (c *connection) abandon(e *Engine, now time.Time, v *Env) {
 // stays as a spare that nothing new is made in; either way nothing flaps.
 func (c *connection) settleDuplicate(e *Engine, now time.Time, a, b *Env) {
 	loser, winner := a, b
-	if slices.Compare(b.sa.TieBreak(), a.sa.TieBreak()) < 0 {
+	if slices.Compare(b.tie, a.tie) < 0 {
 		loser, winner = b, a
 	}
-	if !loser.initiator {
+	if !loser.origin {
 		loser.spare = true
 		return
 	}

@@ -100,6 +100,10 @@ type Env struct {
 	initiator bool
 	created   time.Time
 	upSince   time.Time // zero until established
+	// origin says whether the set-up was ours, and tie is the lower nonce of it;
+	// both outlive rekeys, so that the two sides compare the same.
+	origin bool
+	tie    []byte
 	rekeyed   bool      // another IKE SA took over its name and Child SAs
 	reauth    bool
 	spare     bool // the peer's half of a simultaneous set-up, which it should delete
@@ -217,6 +221,7 @@ func (v *Env) Adopt(now time.Time, initiator bool, mk func(*Env) SA) *Env {
 	n := v.e.newEnv(now, v.version, initiator)
 	n.sa = mk(n)
 	n.conn, n.ids, n.spare, n.reauth = v.conn, v.ids, v.spare, v.reauth
+	n.origin, n.tie = v.origin, v.tie
 	v.e.byID[n.id] = n
 	v.e.touch(n)
 	return n
@@ -312,6 +317,7 @@ func (v *Env) Established(now time.Time, p *Peer, local, remote Identity, initia
 	e := v.e
 	e.endHalfOpen(v)
 	v.upSince = now
+	v.origin, v.tie = v.initiator, slices.Clone(v.sa.TieBreak())
 	v.ids = [2]Identity{local, remote}
 	e.stats.Established++
 	if v.conn == nil {
@@ -335,7 +341,10 @@ func (v *Env) Established(now time.Time, p *Peer, local, remote Identity, initia
 		case !v.initiator && initialContact && p.Unique != UniqueNever && o.upSince.Before(v.created):
 			// What the peer had before it sent its first message is what it has lost.
 			close(true)
-		case v.initiator != o.initiator:
+		case v.origin != o.origin:
+			if !o.sa.Usable() {
+				continue // it goes anyway
+			}
 			v.conn.settleDuplicate(e, now, o, v)
 		case !v.initiator && p.Unique == UniqueReplace:
 			close(false)

@@ -147,6 +147,7 @@ func (s *sa) deletedByPeer(now time.Time, c *child) {
 		if c.state == childDeleting {
 			cause, reason = c.cause, c.reason
 		}
+		s.restorePredecessor(now, c)
 		s.dropChild(now, c, cause, reason)
 		return
 	}

@@ -217,6 +217,22 @@ func (s *sa) replace(now time.Time, old, next *child) {
 	s.env.Emit(ike.ChildRekeyed{SA: s.Info(), Old: old.info(s), New: next.info(s)})
 }
 
+// restorePredecessor puts the Child SA back into use that c was to replace, when
+// the peer, who asked for c, could not install it and goes on with the old one.
+func (s *sa) restorePredecessor(now time.Time, c *child) {
+	for _, old := range s.children {
+		if old.replacement != c || old.deleted || old.state != childRekeyed || !old.dataplane {
+			continue
+		}
+		old.replacement, old.state = nil, childInstalled
+		s.setChildTimers(now, old)
+		if c.announced {
+			s.replace(now, c, old)
+		}
+		return
+	}
+}
+
 // retire keeps a replaced Child SA that both sides have deleted a little longer,
 // for packets that are on the way.
 func (s *sa) retire(now time.Time, c *child) {
