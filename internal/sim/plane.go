@@ -347,6 +347,7 @@ func (p *plane) input(k *packet) {
 	}
 	buf := make([]byte, 64+len(k.data)+64)
 	pkt := esp.Packet{Buf: buf, Off: 64, Len: copy(buf[64:], k.data), Encap: k.encap}
+	late := sa.late(k)
 	err := sa.esp.Open(&pkt)
 	p.due(sa)
 	if !k.corrupted {
@@ -356,7 +357,7 @@ func (p *plane) input(k *packet) {
 		return
 	}
 	switch {
-	case k.corrupted || errors.Is(err, esp.ErrReplay):
+	case k.corrupted || late && err != nil: // with ESN what is late looks like a number of 2^32 later
 		k.probe.end("network: damaged, doubled or late")
 		return
 	case err != nil:
@@ -378,14 +379,20 @@ func (p *plane) input(k *packet) {
 	k.probe.arrived()
 }
 
+// late reports whether a packet is behind the window or was received before.
+func (sa *planeSA) late(k *packet) bool {
+	seq, size := uint64(binary.BigEndian.Uint32(k.data[4:])), uint64(sa.params.ReplayWindow)
+	return size != 0 && (sa.top >= size && seq <= sa.top-size || sa.seen[seq])
+}
+
 // replay holds the anti-replay window of package esp against the plain rule of
 // RFC 4303 §3.4.3.
 func (p *plane) replay(sa *planeSA, k *packet, err error) {
-	seq, size := uint64(binary.BigEndian.Uint32(k.data[4:])), uint64(sa.params.ReplayWindow)
+	seq, size := uint64(binary.BigEndian.Uint32(k.data[4:])), sa.params.ReplayWindow
 	if size == 0 || errors.Is(err, esp.ErrExpired) || errors.Is(err, esp.ErrAuth) {
 		return
 	}
-	stale := sa.top >= size && seq <= sa.top-size || sa.seen[seq]
+	stale := sa.late(k)
 	if refused := errors.Is(err, esp.ErrReplay); refused != stale {
 		p.h.w.violate("replay window", "%s: packet %d with %d received and a window of %d: refused %t, should be %t", p.h.Name, seq, sa.top, size, refused, stale)
 	}
