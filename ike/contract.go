@@ -33,10 +33,11 @@ type Effect interface{ effect() }
 // Send hands a datagram to the network.
 type Send struct{ Datagram }
 
-// InstallChild installs both SAs of a Child SA, inbound first. Policies already
-// name the outbound SA; they are added only if Activate is set (otherwise by a
-// later ActivateChild: at a rekey the outbound SA is switched after the peer's
-// proof). The driver answers with Result{Job, Err}; when it fails nothing stays
+// InstallChild installs both SAs of a Child SA, inbound first, and makes the host
+// ready for its policies (routes, guard). Policies already name the outbound SA;
+// they are added only if Activate is set, otherwise by a later ActivateChild: a
+// responder's after its answer, which outbound packets must not overtake, and at
+// a rekey after the peer's proof. The driver answers with Result{Job, Err}; when it fails nothing stays
 // installed and the engine tells the peer.
 type InstallChild struct {
 	Job      JobID

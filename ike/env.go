@@ -102,12 +102,12 @@ type Env struct {
 	upSince   time.Time // zero until established
 	// origin says whether the set-up was ours, and tie is the lower nonce of it;
 	// both outlive rekeys, so that the two sides compare the same.
-	origin bool
-	tie    []byte
-	rekeyed   bool      // another IKE SA took over its name and Child SAs
-	reauth    bool
-	spare     bool // the peer's half of a simultaneous set-up, which it should delete
-	gone      bool
+	origin  bool
+	tie     []byte
+	rekeyed bool // another IKE SA took over its name and Child SAs
+	reauth  bool
+	spare   bool // the peer's half of a simultaneous set-up, which it should delete
+	gone    bool
 
 	spiLocal, spiPeer uint64
 	first             firstKey

@@ -194,6 +194,9 @@ func (s *sa) checkAuth(now time.Time, st *initReceived, in *inbound, idi *wire.I
 	ni, nr := st.ni, st.nr
 	finish := func(now time.Time, list []wire.Payload, c *child) {
 		s.respond(now, in, list)
+		if c != nil {
+			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
+		}
 		s.up(now, contact)
 		if c != nil {
 			s.announce(now, c)
@@ -212,7 +215,7 @@ func (s *sa) checkAuth(now time.Time, st *initReceived, in *inbound, idi *wire.I
 		return
 	}
 	grant := s.grant(ch)
-	s.installChild(now, ch.c, false, nil, ni, nr, true, func(now time.Time, rej *ike.Rejection) {
+	s.installChild(now, ch.c, false, nil, ni, nr, false, func(now time.Time, rej *ike.Rejection) {
 		if rej != nil {
 			finish(now, append(list, notify(wire.TemporaryFailure, nil)), nil)
 			return

@@ -282,12 +282,15 @@ func (s *sa) createRequest(now time.Time, in *inbound) {
 		s.rekeyChildRequest(now, in, n)
 		return
 	}
-	s.grantChild(now, in, nil, true, func(now time.Time, c *child) { s.announce(now, c) })
+	s.grantChild(now, in, nil, func(now time.Time, c *child) {
+		s.activate(c)
+		s.announce(now, c)
+	})
 }
 
 // grantChild negotiates a Child SA as responder, installs and answers; done is
 // called after a success.
-func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, activate bool, done func(time.Time, *child)) {
+func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, done func(time.Time, *child)) {
 	ch, refused := s.choose(now, in.payloads, only, true)
 	if refused != nil {
 		if refused.record != nil {
@@ -305,7 +308,7 @@ func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, activate bo
 			front = append(front, &wire.KE{Group: uint16(ch.group), Data: public})
 		}
 		grant := s.grant(ch, front...)
-		s.installChild(now, ch.c, false, shared, ni.Data, nr, activate, func(now time.Time, r *ike.Rejection) {
+		s.installChild(now, ch.c, false, shared, ni.Data, nr, false, func(now time.Time, r *ike.Rejection) {
 			if r != nil {
 				s.respondNotify(now, in, wire.TemporaryFailure, nil)
 				return

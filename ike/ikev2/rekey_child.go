@@ -213,7 +213,7 @@ func (s *sa) rekeyChildRequest(now time.Time, in *inbound, n *wire.Notify) {
 	}
 	t, _ := s.sched.current.(*rekeyChild)
 	collides := t != nil && t.old == old
-	s.grantChild(now, in, s.currentChild(old), false, func(now time.Time, c *child) {
+	s.grantChild(now, in, s.currentChild(old), func(now time.Time, c *child) {
 		if collides {
 			t.theirs = c
 			old.replacement = c

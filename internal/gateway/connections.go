@@ -36,7 +36,9 @@ type inventory struct {
 	byID    map[ipsec.PolicyID]*static
 	nextID  ipsec.PolicyID
 	active  map[ipsec.PolicyID]activePolicy // policies of Child SAs
-	names   map[string]netip.Addr           // looked up for dynamic selectors
+	// prepared are those of a Child SA that the host is ready for and the data plane has not yet.
+	prepared map[uint32][]ipsec.PolicyID
+	names    map[string]netip.Addr // looked up for dynamic selectors
 }
 
 type loaded struct {
@@ -59,7 +61,7 @@ const firstStaticID ipsec.PolicyID = 1 << 63
 
 func (v *inventory) init() {
 	v.conns, v.static, v.byID = map[string]*loaded{}, map[staticKey]*static{}, map[ipsec.PolicyID]*static{}
-	v.active, v.nextID = map[ipsec.PolicyID]activePolicy{}, firstStaticID
+	v.active, v.prepared, v.nextID = map[ipsec.PolicyID]activePolicy{}, map[uint32][]ipsec.PolicyID{}, firstStaticID
 	v.names = map[string]netip.Addr{}
 }
 

@@ -111,14 +111,19 @@ func (s *shard) install(e ike.InstallChild) {
 			_ = dp.DeleteSA(e.In.Ref)
 		}
 	}
-	if err != nil || !e.Activate {
+	if err != nil {
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: err}})
 		return
 	}
-	changed := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Out.Ref))
-	for _, p := range e.Policies {
-		if err == nil {
-			err = dp.AddPolicy(p)
+	mtu, changed := s.tunnelMTU(e.Out.Ref), false
+	if !e.Activate {
+		changed = s.g.inv.prepare(e.Policies, mtu)
+	} else {
+		changed = s.g.inv.activate(e.Policies, mtu)
+		for _, p := range e.Policies {
+			if err == nil {
+				err = dp.AddPolicy(p)
+			}
 		}
 	}
 	undo := func(err error) error {
@@ -152,7 +157,7 @@ func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 	for _, d := range []ipsec.Direction{ipsec.Out, ipsec.In} {
 		_ = dp.DeleteSA(ipsec.SARef{Child: child, Dir: d})
 	}
-	if s.g.inv.deactivate(policies) {
+	if s.g.inv.deactivate(child, policies) {
 		s.g.host.changed(nil)
 	}
 }

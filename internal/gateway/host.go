@@ -22,8 +22,24 @@ func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed bool) {
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		old, known := v.active[p.ID]
-		v.active[p.ID] = activePolicy{p, mtu}
+		v.active[p.ID] = activePolicy{Policy: p, mtu: mtu}
+		delete(v.prepared, p.Out.Child)
 		if !known || old.mtu != mtu || !reflect.DeepEqual(old.Local, p.Local) || !reflect.DeepEqual(old.Remote, p.Remote) {
+			changed = true
+		}
+	}
+	return changed
+}
+
+// prepare records policies that a Child SA will have as soon as it is activated, so
+// that the host is ready for them; those that another Child SA serves stay as they are.
+func (v *inventory) prepare(policies []ipsec.Policy, mtu int) (changed bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, p := range policies {
+		if _, known := v.active[p.ID]; !known {
+			v.active[p.ID] = activePolicy{Policy: p, mtu: mtu}
+			v.prepared[p.Out.Child] = append(v.prepared[p.Out.Child], p.ID)
 			changed = true
 		}
 	}
@@ -42,9 +58,17 @@ func (v *inventory) servedBy(child uint32, policies []ipsec.Policy) (ids []ipsec
 	return ids
 }
 
-func (v *inventory) deactivate(ids []ipsec.PolicyID) (changed bool) {
+// deactivate forgets the policies named, and what was only prepared for the Child SA.
+func (v *inventory) deactivate(child uint32, ids []ipsec.PolicyID) (changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	for _, id := range v.prepared[child] {
+		if v.active[id].Out.Child == child {
+			delete(v.active, id)
+			changed = true
+		}
+	}
+	delete(v.prepared, child)
 	for _, id := range ids {
 		if _, known := v.active[id]; known {
 			delete(v.active, id)
