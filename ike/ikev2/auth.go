@@ -242,7 +242,7 @@ func (s *sa) authResponse(now time.Time, in *inbound) {
 		}
 		r := peerRefused(n, s.ids[0].String(), "")
 		if n.NotifyType == wire.AuthenticationFailed {
-			r.Theirs, r.Hint = s.peer.Remote[0].ID.String(), "the shared key or an identity differs"
+			r.Theirs, r.Hint = s.peer.Remote[0].ID.String(), "the shared key or an identity differs, or the peer's unique policy keeps another IKE SA"
 		}
 		s.fail(now, r)
 		return

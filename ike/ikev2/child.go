@@ -404,9 +404,9 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 		why := ""
 		switch {
 		case len(nl) == 0:
-			why = "its local_ts " + selectorText(pl, nil) + "share nothing with the peer's"
+			why = "its local_ts " + selectorList(pl) + " share nothing with the peer's " + selectorList(local)
 		case len(nr) == 0:
-			why = "its remote_ts share nothing with the peer's"
+			why = "its remote_ts " + selectorList(pr) + " share nothing with the peer's " + selectorList(remote)
 		case c.Mode == ipsec.ModeTransport && !transport:
 			why, modeOnly = "it wants transport mode", true
 		case c.Mode == ipsec.ModeTransport && s.translated(nl, nr):

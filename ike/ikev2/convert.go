@@ -5,6 +5,7 @@ import (
 	"adit/ike/wire"
 	"adit/ipsec"
 	"adit/suite"
+	"strings"
 )
 
 // toWire makes an SA payload of proposals. spi is the same in each.
@@ -122,21 +123,21 @@ func proposalText(list []suite.Proposal) string {
 }
 
 func selectorText(local, remote []ipsec.Selector) string {
-	text := ""
-	for i, list := range [2][]ipsec.Selector{local, remote} {
-		if i == 1 {
-			text += " === "
+	return selectorList(local) + " === " + selectorList(remote)
+}
+
+// selectorList is the first few of a list of selectors for people.
+func selectorList(list []ipsec.Selector) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i > 0 {
+			b.WriteByte(' ')
 		}
-		for j, s := range list {
-			if j > 0 {
-				text += " "
-			}
-			if j == 8 {
-				text += "…"
-				break
-			}
-			text += s.String()
+		if i == 8 {
+			b.WriteString("…")
+			break
 		}
+		b.WriteString(s.String())
 	}
-	return text
+	return b.String()
 }

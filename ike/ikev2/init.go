@@ -284,7 +284,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		return
 	}
 	if n := errorNotify(in.payloads); n != nil {
-		s.fail(now, peerRefused(n, proposalText(st.offered), "connections."+s.peer.Name+".proposals"))
+		s.fail(now, peerRefused(n, proposalText(st.offered), "connections."+s.peer.Name+".proposals, or the peer has no connection for our address"))
 		return
 	}
 	saP, ok1 := wire.First[*wire.SA](in.payloads)

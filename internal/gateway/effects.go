@@ -22,7 +22,10 @@ func (s *shard) apply(e ike.Effect) {
 			s.known.add(ours)
 		}
 		if err := s.g.opt.Transport.Send(e.Datagram); err != nil {
+			s.unsent.note(e.Remote, err)
 			s.g.bus.publish(ike.Note{Level: 2, Text: fmt.Sprintf("sending to %s failed: %v", e.Remote, err)})
+		} else {
+			s.unsent.clear(e.Remote)
 		}
 	case ike.InstallChild:
 		s.install(e)
@@ -53,7 +56,7 @@ func (s *shard) apply(e ike.Effect) {
 	case ike.Ask:
 		s.ask(e)
 	case ike.Emit:
-		s.g.bus.publish(e.Event)
+		s.g.bus.publish(s.unsent.explain(e.Event))
 	case ike.ExportKeys:
 		if s.g.opt.KeyLog != nil {
 			s.g.opt.KeyLog(e)

@@ -16,6 +16,7 @@ import (
 // Completions have a queue as large as the jobs that can be outstanding, so a
 // finished job never waits for the shard while the shard waits for the pool.
 type shard struct {
+	unsent unsent // why messages did not leave
 	g      *Gateway
 	engine *ike.Engine
 
