@@ -58,7 +58,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		Retransmit: ike.Retransmit{Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
 		KeepAlive:  20 * time.Second, HalfOpenTimeout: 30 * time.Second,
 		CookieThreshold: 30, CookieThresholdIP: 3, BlockThreshold: 5, DeleteRekeyedDelay: 5 * time.Second,
-		ReplayWindow: defaultReplayWindow, ReuseIKESA: true,
+		ReplayWindow: defaultReplayWindow,
 	}
 	d := &decoder{}
 	for _, name := range []string{"charon", "adit"} {
@@ -100,7 +100,13 @@ var daemonOptions = []option[Daemon]{
 	{name: "routing_table", set: into(func(d *Daemon) *int { return &d.RoutingTable }, intOf)},
 	{name: "routing_table_prio", set: into(func(d *Daemon) *int { return &d.RoutingTablePrio }, intOf)},
 	{name: "install_routes", set: into(func(d *Daemon) *bool { return &d.InstallRoutes }, boolOf)},
-	{name: "reuse_ikesa", set: into(func(d *Daemon) *bool { return &d.ReuseIKESA }, boolOf)},
+	{name: "reuse_ikesa", set: func(_ *decoder, _ *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		if err == nil && !yes {
+			return v.Errorf("adit always uses an established IKE SA for further children; only yes is possible")
+		}
+		return err
+	}},
 	{name: "retransmit_timeout", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Timeout }, decimalSeconds)},
 	{name: "retransmit_limit", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Limit }, decimalSeconds)},
 	{name: "retransmit_base", set: into(func(d *Daemon) *float64 { return &d.Retransmit.Base }, func(v conf.Value) (float64, error) {

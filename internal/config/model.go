@@ -38,7 +38,6 @@ type Daemon struct {
 	RoutingTable                                                  int    // charon.routing_table (220); 0: no routes
 	RoutingTablePrio                                              int    // charon.routing_table_prio (220)
 	InstallRoutes                                                 bool   // charon.install_routes
-	ReuseIKESA                                                    bool   // charon.reuse_ikesa
 	Retransmit                                                    ike.Retransmit
 	KeepAlive                                                     time.Duration // charon.keep_alive (20 s)
 	HalfOpenTimeout                                               time.Duration
