@@ -285,7 +285,21 @@ func (s *sa) createRequest(now time.Time, in *inbound) {
 	s.grantChild(now, in, nil, func(now time.Time, c *child) {
 		s.activate(c)
 		s.announce(now, c)
+		s.yieldTwin(now, c)
 	})
+}
+
+// yieldTwin is settleTwins where the peer's request came only after ours was
+// answered: it was on its way then, and the peer compares when our answer comes.
+func (s *sa) yieldTwin(now time.Time, theirs *child) {
+	for _, o := range slices.Clone(s.children) {
+		twin := o != theirs && o.cfg == theirs.cfg && o.state == childInstalled && o.initiator && o.replacement == nil && now.Sub(o.born) < timeoutReplaced &&
+			slices.Equal(o.localTS, theirs.localTS) && slices.Equal(o.remoteTS, theirs.remoteTS)
+		if twin && slices.Compare(o.nonce, theirs.nonce) < 0 {
+			s.deleteChild(now, o, ike.CauseReplaced, "the peer asked for the same Child SA at once")
+			return
+		}
+	}
 }
 
 // grantChild negotiates a Child SA as responder, installs and answers; done is
