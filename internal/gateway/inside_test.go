@@ -186,3 +186,22 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d subscribers", n)
 	}
 }
+
+// A flood that claims SPIs of ours fills its own queue only: the messages of a
+// known IKE SA still find room.
+func TestFloodHasAQueueOfItsOwn(t *testing.T) {
+	s := &shard{first: make(chan ike.Datagram, limitFirst), established: make(chan ike.Datagram, limitEstablished)}
+	s.known.add(0x0102)
+	message := func(spi uint16) ike.Datagram {
+		b := make([]byte, 28)
+		b[0], b[14], b[15], b[19] = 9, byte(spi>>8), byte(spi), 0x08
+		return ike.Datagram{Data: b}
+	}
+	for i := range 3 * limitEstablished {
+		s.datagram(message(uint16(0x8000 + i)))
+	}
+	s.datagram(message(0x0102))
+	if len(s.first) != limitFirst || len(s.established) != 1 || s.dropped.Load() != 3*limitEstablished-limitFirst {
+		t.Errorf("%d and %d wait, %d were dropped", len(s.first), len(s.established), s.dropped.Load())
+	}
+}
