@@ -25,11 +25,12 @@ const (
 	DropShutdown                          // the engine takes no more
 	DropRepeated                          // a first message of a known SPI with other content
 	DropTable                             // a table is full
+	DropTooLarge                          // a first message beyond the limit
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{"malformed", "version", "unknown-spi", "unexpected", "message-id", "integrity",
-	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full"}
+	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large"}
 
 // String is the stable name for logs and metrics.
 func (r DropReason) String() string {

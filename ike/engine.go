@@ -155,11 +155,16 @@ func (e *Engine) datagram(now time.Time, d Datagram) {
 		e.drop(now, DropUnknownSPI, d.Remote)
 		return
 	}
-	if e.shutdown {
+	switch {
+	case e.shutdown:
 		e.drop(now, DropShutdown, d.Remote)
-		return
+	case e.bySPI[h.SPIi] != nil: // our own first message, sent back to us
+		e.drop(now, DropUnexpected, d.Remote)
+	case len(d.Data) > limitFirstMessage:
+		e.drop(now, DropTooLarge, d.Remote)
+	default:
+		e.accept(now, v, d, &h)
 	}
-	e.accept(now, v, d, &h)
 }
 
 // route finds the IKE SA that a message is for: by our SPI, and for a peer's

@@ -8,6 +8,10 @@ const (
 	limitSAs = 250_000
 	// limitHalfOpen is the default of Config.InitLimit.
 	limitHalfOpen = 10_000
+	// limitFirstMessage bounds a peer's first message in bytes, since a half-open IKE
+	// SA keeps it whole (AUTH covers it). MODP-8192 with a hundred transforms and
+	// vendor IDs stays under 2,500.
+	limitFirstMessage = 8192
 	// limitConnections bounds the connections that are remembered; each Peer has one.
 	limitConnections = 200_000
 	// limitWanted bounds the Child SAs that one connection waits for.

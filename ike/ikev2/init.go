@@ -255,7 +255,7 @@ func (s *sa) armKeys(sel suite.Selected, skeyseed suite.Key, ni, nr []byte) erro
 }
 
 // initResponse takes the answer to our IKE_SA_INIT. It is not authenticated yet:
-// what is wrong in it ends the attempt, which an attacker on the path could do anyway.
+// what is wrong in it, or refuses, does not end the attempt at once.
 func (s *sa) initResponse(now time.Time, in *inbound) {
 	st := s.state.(*initSent)
 	if s.win.out == nil {
@@ -284,32 +284,30 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		return
 	}
 	if n := errorNotify(in.payloads); n != nil {
-		s.fail(now, peerRefused(n, proposalText(st.offered), "connections."+s.peer.Name+".proposals, or the peer has no connection for our address"))
+		s.doubt(now, st, peerRefused(n, proposalText(st.offered), "connections."+s.peer.Name+".proposals, or the peer has no connection for our address"))
 		return
 	}
 	saP, ok1 := wire.First[*wire.SA](in.payloads)
 	ke, ok2 := wire.First[*wire.KE](in.payloads)
 	nr, ok3 := wire.First[*wire.Nonce](in.payloads)
 	if !ok1 || !ok2 || !ok3 || len(saP.Proposals) != 1 || in.header.SPIr == 0 {
-		s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the answer to IKE_SA_INIT lacks SA, KE, Nr or an SPI"})
+		s.doubt(now, st, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the answer to IKE_SA_INIT lacks SA, KE, Nr or an SPI"})
 		return
 	}
 	answer := fromWire(saP)[0]
 	sel, err := suite.Accept(st.offered, answer, suite.SelectOptions{KE: st.group})
 	if err != nil {
-		s.fail(now, noProposal(err, st.offered, []suite.Proposal{answer}))
+		s.doubt(now, st, noProposal(err, st.offered, []suite.Proposal{answer}))
 		return
 	}
 	if sel.KE.ID != st.group || suite.TransformID(ke.Group) != st.group {
-		s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the answer's key exchange is of another group than ours"})
+		s.doubt(now, st, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the answer's key exchange is of another group than ours"})
 		return
 	}
-	request := s.win.out.data
-	s.win.out = nil
+	out := s.win.out
+	s.win.out, s.life.setupEnd = nil, time.Time{}
 	response, nonce, public := slices.Clone(in.datagram.Data), slices.Clone(nr.Data), slices.Clone(ke.Data)
-	payloads := in.payloads
-	s.spiR = in.header.SPIr
-	s.env.Register(s.spiI, s.spiR)
+	payloads, spiR := in.payloads, in.header.SPIr
 	type made struct {
 		shared suite.Key
 		err    error
@@ -322,11 +320,15 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		if err == nil {
 			err = m.err
 		}
-		if err == nil {
-			err = s.deriveKeys(sel, m.shared, st.ni, nonce)
-		}
 		if err != nil {
-			s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "key exchange: " + err.Error()})
+			s.win.out = out // what was wrong with it may be that it was forged
+			s.doubt(now, st, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "key exchange: " + err.Error()})
+			return
+		}
+		s.spiR = spiR
+		s.env.Register(s.spiI, s.spiR)
+		if err := s.deriveKeys(sel, m.shared, st.ni, nonce); err != nil {
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonInternal, Difference: "key exchange: " + err.Error()})
 			return
 		}
 		s.tieBreak = slices.Clone(lowerNonce(st.ni, nonce))
@@ -335,14 +337,26 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
 		s.nat.fake = s.nat.supported && st.fakeHash
 		s.floatPorts()
-		s.enter(&authSent{request: request, response: response, ni: st.ni, nr: nonce, child: st.child, reauth: st.reauth})
+		s.enter(&authSent{request: out.data, response: response, ni: st.ni, nr: nonce, child: st.child, reauth: st.reauth})
 		s.beginAuth(now)
 	})
 }
 
+// doubt takes note of an answer that refuses or makes no sense. Nobody vouches for
+// it: the request stays in flight for a while, and the first such answer is what
+// the attempt failed of if nothing better comes (RFC 7296 §2.21.1).
+func (s *sa) doubt(now time.Time, st *initSent, r *ike.Rejection) {
+	if st.refused == nil {
+		st.refused = r
+	}
+	if s.life.setupEnd.IsZero() {
+		s.life.setupEnd = now.Add(refusalGrace)
+	}
+}
+
 // retryInit counts repetitions that the peer asks for; false: too many.
 func (s *sa) retryInit(now time.Time, st *initSent) bool {
-	s.win.out = nil
+	s.win.out, st.refused, s.life.setupEnd = nil, nil, time.Time{}
 	if st.retries++; st.retries > limitInitRetries {
 		s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, ByPeer: true, Difference: "the peer asks for IKE_SA_INIT again and again"})
 		return false
@@ -361,7 +375,7 @@ func (s *sa) otherGroup(now time.Time, st *initSent, in *inbound, n *wire.Notify
 		return
 	}
 	if g == st.group || !offersKE(st.offered, g) {
-		s.fail(now, &ike.Rejection{Reason: ike.ReasonProposal, ByPeer: true, Notify: n.NotifyType.String(), Ours: proposalText(st.offered),
+		s.doubt(now, st, &ike.Rejection{Reason: ike.ReasonProposal, ByPeer: true, Notify: n.NotifyType.String(), Ours: proposalText(st.offered),
 			Difference: "the peer wants key exchange group " + fmt.Sprint(g)})
 		return
 	}
@@ -418,7 +432,11 @@ func vendor(payloads []wire.Payload) string {
 	return ""
 }
 
-// setupTimeout closes an IKE SA that was not established in time.
+// setupTimeout closes an IKE SA that was not established in time, or was refused.
 func (s *sa) setupTimeout(now time.Time) {
+	if st, ok := s.state.(*initSent); ok && st.refused != nil {
+		s.fail(now, st.refused)
+		return
+	}
 	s.fail(now, &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "not established in time (half-open)"})
 }

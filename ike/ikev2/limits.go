@@ -12,6 +12,8 @@ const (
 	limitHeldBytes = 64 << 10
 	// limitChildren bounds the Child SAs of one IKE SA, replaced ones included.
 	limitChildren = 256
+	// limitReplaced bounds the replaced IKE SAs of one peer that wait for its Delete.
+	limitReplaced = 4
 	// limitPSKs bounds the shared keys that one AUTH is checked against.
 	limitPSKs = 8
 	// limitInitRetries bounds COOKIE and INVALID_KE_PAYLOAD answers to one IKE_SA_INIT.
@@ -32,6 +34,10 @@ const (
 	// that the peer knows the Child SA.
 	limitUnproven = 30
 	retryUnproven = 500 * time.Millisecond
+
+	// refusalGrace is how long an attempt goes on after a refusal of IKE_SA_INIT, which
+	// anybody can forge: the true answer may still come (RFC 7296 §2.21.1).
+	refusalGrace = time.Second
 
 	// timeoutAsk is how long the search for a shared key may take.
 	timeoutAsk = 20 * time.Second

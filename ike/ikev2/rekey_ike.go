@@ -237,6 +237,7 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 		}
 	}
 	s.sched.queue, s.sched.delayed = nil, nil
+	n.inherit(now, s)
 	n.setTimers(now)
 	s.life.rekeyAt, s.life.reauthAt, s.life.dpdAt, s.life.keepAliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	s.life.endAt = now.Add(timeoutReplaced)
@@ -244,6 +245,18 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 	s.env.Succeed(now, n.env)
 	s.env.Emit(ike.IKERekeyed{Old: old, New: n.Info()})
 	n.run(now)
+}
+
+// inherit takes over the list of replaced IKE SAs, with the one that was replaced
+// now. A peer that rekeys and never deletes does not keep them all.
+func (s *sa) inherit(now time.Time, old *sa) {
+	s.previous = append(slices.DeleteFunc(old.previous, func(x *sa) bool { return x.state.phase() == phaseDead }), old)
+	old.previous = nil
+	for len(s.previous) > limitReplaced {
+		oldest := s.previous[0]
+		s.previous = slices.Delete(s.previous, 0, 1)
+		oldest.end(now, ike.Closed{Cause: ike.CauseReplaced, Reason: "replaced, and not deleted by the peer"})
+	}
 }
 
 // rekeyIKERequest answers the peer's rekey of the IKE SA.

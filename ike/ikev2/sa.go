@@ -48,6 +48,8 @@ type sa struct {
 	closing      *ike.Closed // set when the Delete of the IKE SA was asked for
 	// replacedBy is the IKE SA that took over by rekey; this one only waits for its Delete.
 	replacedBy *sa
+	// previous are those that came before this one and wait for the peer's Delete, oldest first.
+	previous []*sa
 	// redundant: made by one of two rekeys at once, and not the one that stays.
 	redundant bool
 	// undecided is the IKE SA that this one replaces if it wins against our own

@@ -42,6 +42,8 @@ type initSent struct {
 	child    *ike.ChildRequest
 	reauth   bool
 	fakeHash bool
+	// refused is the first refusal that came; it counts if no true answer comes soon.
+	refused *ike.Rejection
 }
 
 // initReceived is the responder's state until IKE_AUTH.
