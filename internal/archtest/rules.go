@@ -53,6 +53,7 @@ var Imports = map[string][]string{
 
 	// Beside the product: tests and their tools.
 	"internal/sim":      anything,
+	"internal/attack":   nil, // tests alone
 	"internal/simbug":   nil,
 	"internal/archtest": nil,
 	"docs":              nil, // tests alone: pages against the program
