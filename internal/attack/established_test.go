@@ -66,6 +66,48 @@ func TestRFC7296_2_3_MessageIDGames(t *testing.T) {
 	w.rest(1)
 }
 
+// Under valid protection, but with something in the clear beside it, or with the
+// flag of the other role: dropped.
+func TestRFC7296_3_14_HalfProtected(t *testing.T) {
+	w := newWorld(t, nil)
+	p := w.guest().established()
+	h := p.header(wire.ExchangeInformational, p.next, false)
+	first, text := wire.AppendPayloads(nil, []wire.Payload{notify(wire.InitialContact, nil)})
+	c := p.cipher(true)
+	pad := c.Align() - 1 - len(text)%c.Align()
+	text = append(append(text, make([]byte, pad)...), byte(pad))
+	iv, icv := c.IVLen(), c.ICVLen()
+	b := wire.AppendEncrypted(nil, h, []wire.Payload{&wire.Delete{Protocol: wire.ProtocolIKE}}, wire.Encrypted{Type: wire.PayloadSK, FirstInner: first}, iv+len(text)+icv)
+	at := len(b)
+	b = append(append(append(b, make([]byte, iv)...), text...), make([]byte, icv)...)
+	c.PutIV(b[at:at+iv], 1<<40)
+	c.Seal(b[:at], b[at:at+iv], b[at+iv:at+iv+len(text)], b[at+iv+len(text):], nil)
+	w.counted(ike.DropUnprotected, func() {
+		if len(p.send(b)) != 0 {
+			t.Error("a message with payloads in the clear was answered")
+		}
+	})
+	flip := h
+	flip.Flags ^= wire.FlagInitiator
+	w.counted(ike.DropUnknownSPI, func() {
+		if len(p.send(p.seal(flip))) != 0 {
+			t.Error("a message under the other role's flag was answered")
+		}
+	})
+	// The SPIs the other way round, too: it looks as if we had sent it.
+	flip.SPIi, flip.SPIr = flip.SPIr, flip.SPIi
+	w.counted(ike.DropUnexpected, func() {
+		if len(p.send(p.seal(flip))) != 0 {
+			t.Error("a message with exchanged SPIs was answered")
+		}
+	})
+	if p.ask(wire.ExchangeInformational) == nil {
+		t.Error("the IKE SA does not go on")
+	}
+	w.honest()
+	w.rest(1)
+}
+
 // Exchanges that are unknown, or out of place, under valid protection.
 func TestUnknownExchanges(t *testing.T) {
 	w := newWorld(t, nil)
@@ -110,8 +152,10 @@ func TestChildSAStorm(t *testing.T) {
 			if errorIn(answer) != 0 {
 				refused++
 			} else {
-				old++
 				old = w.childOut(spi)
+				if old == 0 {
+					t.Fatal("the answer grants a Child SA that is not there")
+				}
 			}
 		}
 		if refused < 700 || w.v.mostPlane > 2*257+4 {
@@ -235,8 +279,9 @@ func TestForeignDeletes(t *testing.T) {
 	if d, ok := wire.First[*wire.Delete](answer); ok && len(d.SPIs) > 0 {
 		t.Errorf("deleted %v", d.SPIs)
 	}
-	p.ask(wire.ExchangeInformational, &wire.Delete{Protocol: wire.ProtocolAH, SPIs: spis[:3]})
-	p.ask(wire.ExchangeInformational, &wire.Delete{Protocol: 77, SPIs: spis[:3]})
+	spis[3] = uint32(mine.SPIOut) // is the peer's own, but not of these protocols
+	p.ask(wire.ExchangeInformational, &wire.Delete{Protocol: wire.ProtocolAH, SPIs: spis[:4]})
+	p.ask(wire.ExchangeInformational, &wire.Delete{Protocol: 77, SPIs: spis[:4]})
 	if st := w.v.e.Stats(); st.Children != 2 || st.Established != 2 {
 		t.Errorf("%+v", st)
 	}

@@ -140,6 +140,16 @@ func TestRFC7296_2_6_1_LoopsOfTheResponder(t *testing.T) {
 
 // Cookies and groups that make no sense are not followed.
 func TestNonsenseOfTheResponder(t *testing.T) {
+	kx, err := suite.NewKeyExchange(suite.KECurve25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// other is a good answer with one transform that was not offered.
+	other := func(change func(list []wire.Transform) []wire.Transform) []wire.Payload {
+		sa := ikeProposal(31, nil)
+		sa.Proposals[0].Transforms = change(sa.Proposals[0].Transforms)
+		return []wire.Payload{sa, &wire.KE{Group: 31, Data: kx.Public()}, &wire.Nonce{Data: random(32)}}
+	}
 	for name, list := range map[string][]wire.Payload{
 		"empty cookie":         {notify(wire.Cookie, nil)},
 		"cookie of 60 KB":      {notify(wire.Cookie, make([]byte, 60_000))},
@@ -154,6 +164,12 @@ func TestNonsenseOfTheResponder(t *testing.T) {
 		"KE of another group":  {ikeProposal(31, nil), &wire.KE{Group: 19, Data: make([]byte, 64)}, &wire.Nonce{Data: random(32)}},
 		"KE of zeros":          {ikeProposal(31, nil), &wire.KE{Group: 31, Data: make([]byte, 32)}, &wire.Nonce{Data: random(32)}},
 		"short KE":             {ikeProposal(31, nil), &wire.KE{Group: 31, Data: make([]byte, 5)}, &wire.Nonce{Data: random(32)}},
+		"another key length":   other(func(l []wire.Transform) []wire.Transform { l[0].KeyLength = 256; return l }),
+		"another cipher":       other(func(l []wire.Transform) []wire.Transform { l[0].ID = 3; return l }),
+		"no integrity":         other(func(l []wire.Transform) []wire.Transform { return append(l[:1:1], l[2:]...) }),
+		"integrity NONE":       other(func(l []wire.Transform) []wire.Transform { l[1].ID = 0; return l }),
+		"a weaker PRF":         other(func(l []wire.Transform) []wire.Transform { l[2].ID = 2; return l }),
+		"two ciphers":          other(func(l []wire.Transform) []wire.Transform { return append(l, l[0]) }),
 		"redirect":             {notify(wire.Redirect, make([]byte, 40))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,8 +177,8 @@ func TestNonsenseOfTheResponder(t *testing.T) {
 			p, first := w.outgoing("x25519")
 			for range 20 {
 				for _, d := range p.answer(first, p.reply(first, random64(), list...)) {
-					if d.Remote.Addr() != hostileAddr {
-						t.Errorf("sent to %v", d.Remote)
+					if d.Remote.Addr() != hostileAddr || parse(t, d.Data).Header.Exchange != wire.ExchangeIKESAInit {
+						t.Errorf("the initiator goes on: %v to %v", parse(t, d.Data).Summary(), d.Remote)
 					}
 				}
 			}

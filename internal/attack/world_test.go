@@ -219,6 +219,9 @@ func (n *node) apply(f ike.Effect) {
 	case ike.Send:
 		n.w.queue = append(n.w.queue, ike.Datagram{Local: f.Local, Remote: f.Remote, Data: bytes.Clone(f.Data)})
 	case ike.InstallChild:
+		if n == n.w.v {
+			n.w.within(f)
+		}
 		n.sas[f.In.Ref], n.sas[f.Out.Ref] = f.In, f.Out
 		if f.Activate {
 			n.apply(ike.ActivateChild{Policies: f.Policies})
@@ -257,6 +260,17 @@ func (n *node) apply(f ike.Effect) {
 		}
 	case ike.Emit:
 		n.event(f.Event)
+	}
+}
+
+// within demands that the victim's Child SAs stay inside their configuration.
+func (w *world) within(f ike.InstallChild) {
+	w.t.Helper()
+	remote := selectors(w.t, map[string]string{"net": "10.2.0.0/16", "guest": "10.9.0.0/16"}[f.In.Name])
+	for _, sa := range []ipsec.SAParams{f.In, f.Out} {
+		if len(sa.LocalTS) == 0 || len(sa.RemoteTS) == 0 || !ipsec.ContainsAll(selectors(w.t, "10.1.0.0/16"), sa.LocalTS) || !ipsec.ContainsAll(remote, sa.RemoteTS) || sa.SPI < ipsec.MinSPI {
+			w.t.Errorf("installed beyond the configuration: %v %v === %v", sa.SPI, sa.LocalTS, sa.RemoteTS)
+		}
 	}
 }
 
