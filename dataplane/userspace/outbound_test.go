@@ -307,6 +307,21 @@ func TestTrapLimits(t *testing.T) {
 	}
 }
 
+// TestTrapAsksAgain: an SA that came with a policy of its own answers the trap; when
+// it is gone, the next packet asks at once.
+func TestTrapAsksAgain(t *testing.T) {
+	l := newLab(t, nil)
+	must(t, l.a.plane.AddPolicy(ipsec.Policy{ID: 9, Name: "trap", Priority: 600_000, Local: selectors(netA4), Remote: selectors(netB4), Trap: true}))
+	l.a.send(numbered(hostA4, hostB4, 0))
+	l.a.until(func() bool { return len(l.a.seen()) == 1 })
+	l.install(child{priority: 1})
+	l.b.receive(1)
+	must(t, l.a.plane.DeletePolicy(1))
+	must(t, l.a.plane.DeleteSA(ipsec.SARef{Child: 1, Dir: ipsec.Out}))
+	l.a.send(numbered(hostA4, hostB4, 1))
+	l.a.until(func() bool { return len(l.a.seen()) == 2 })
+}
+
 // TestTrapBytes: large packets are bounded by their bytes.
 func TestTrapBytes(t *testing.T) {
 	l := newLab(t, nil)

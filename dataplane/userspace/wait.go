@@ -132,6 +132,9 @@ func (p *Plane) retryWaiting() {
 		}
 		clear(e.waiting[len(kept):])
 		e.waiting, e.bytes = kept, bytes
+		if sent > 0 {
+			e.acquired = time.Time{} // that was the answer: when the SA goes, ask again at once
+		}
 		e.mu.Unlock()
 		if sent > 0 {
 			p.forget(e, sent)
