@@ -13,7 +13,7 @@ import (
 func TestActions(t *testing.T) {
 	for _, action := range []string{"none", "trap", "start"} {
 		t.Run(action, func(t *testing.T) {
-			among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(p *path) {
+			among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				left.child = "close_action = " + action + "\ndpd_action = " + action + "\n"
 				left.extra = "dpd_delay = 1s\nkeyingtries = 0\n"
@@ -89,7 +89,7 @@ func TestLifetimes(t *testing.T) {
 		"packets": "rekey_packets = 500\nrand_packets = 0\nlife_packets = 1000000\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge}, func(p *path) {
+			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				left.child, right.child = lines, lines
 				if name == "time" {
@@ -133,7 +133,7 @@ func TestLifetimes(t *testing.T) {
 
 // A child stays while it is used, and goes when it was idle for `inactivity`.
 func TestInactivity(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child = "inactivity = 2s\n"
 		p.load(left, right)

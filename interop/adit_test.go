@@ -13,7 +13,7 @@ import (
 
 // alone runs a scenario with adit at both ends: what kernel-libipsec can't do, or
 // what concerns the program and not the protocol.
-func alone(t *testing.T, s settings, scenario func(p *path)) {
+func alone(t *testing.T, s settings, scenario func(t *testing.T, p *path)) {
 	runOne(t, pair{adit, adit}, s, scenario)
 }
 
@@ -21,7 +21,7 @@ func alone(t *testing.T, s settings, scenario func(p *path)) {
 func TestRawESP(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
-			alone(t, settings{middle: lab.Bridge}, func(p *path) {
+			alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(v6)
 				p.load(left, right)
 				p.up()
@@ -54,7 +54,7 @@ func TestTransportMode(t *testing.T) {
 	for _, encap := range []string{"auto", "no"} {
 		for _, v6 := range []bool{false, true} {
 			t.Run(map[bool]string{false: "v4", true: "v6"}[v6]+"_encap_"+encap, func(t *testing.T) {
-				alone(t, settings{middle: lab.Bridge}, func(p *path) { p.transport(v6, encap) })
+				alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.transport(v6, encap) })
 			})
 		}
 	}
@@ -93,7 +93,7 @@ func (p *path) transport(v6 bool, encap string) {
 func TestNATRebinding(t *testing.T) {
 	for _, ends := range []pair{{adit, adit}, {strongSwan, adit}} {
 		t.Run(ends.String(), func(t *testing.T) {
-			runOne(t, ends, settings{middle: lab.NAT}, func(p *path) {
+			runOne(t, ends, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				right.remote = "%any"
 				p.load(left, right)
@@ -134,7 +134,7 @@ func (p *path) footprint(node string) string {
 
 // SIGTERM sends Deletes, undoes everything on the host and ends soon.
 func TestStopUndoesEverything(t *testing.T) {
-	alone(t, settings{}, func(p *path) {
+	alone(t, settings{}, func(t *testing.T, p *path) {
 		if err := p.left.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestStopUndoesEverything(t *testing.T) {
 // SIGHUP reads the configuration again; neither an error in it nor a change beside
 // them touches tunnels that are up: not a packet is lost.
 func TestSIGHUP(t *testing.T) {
-	runOne(t, pair{adit, adit}, settings{middle: lab.Bridge, file: true}, func(p *path) {
+	runOne(t, pair{adit, adit}, settings{middle: lab.Bridge, file: true}, func(t *testing.T, p *path) {
 		g := p.left.(*peer.AditGateway)
 		left, right := p.ends(false)
 		if err := p.right.Load(right.text(rightID, leftID)); err != nil {
@@ -216,7 +216,7 @@ func TestSIGHUP(t *testing.T) {
 // A second gateway in the namespace, or on the socket, is refused; a socket that a
 // killed one left is replaced.
 func TestSecondInstance(t *testing.T) {
-	alone(t, settings{}, func(p *path) {
+	alone(t, settings{}, func(t *testing.T, p *path) {
 		g := p.left.(*peer.AditGateway)
 		for _, uri := range []string{g.URI(), g.URI() + "2"} {
 			out, err := p.Exec(5*time.Second, lab.Left, g.Binary, "run", "--vici", uri)

@@ -16,7 +16,7 @@ import (
 
 // Both ends start at once: what remains is one IKE SA with one child.
 func TestBothStart(t *testing.T) {
-	across(t, settings{middle: lab.Bridge}, func(p *path) {
+	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child, right.child = "start_action = start\n", "start_action = start\n"
 		p.load(left, right)
@@ -60,7 +60,7 @@ func (p *path) attempts() int {
 // A responder with a half-open IKE SA demands cookies (RFC 7296 §2.6), and gets
 // them. The half-open one is a first message of before, with another SPI.
 func TestCookies(t *testing.T) {
-	across(t, settings{middle: lab.Bridge, charon: "cookie_threshold = 1\ncookie_threshold_ip = 1\n"}, func(p *path) {
+	across(t, settings{middle: lab.Bridge, charon: "cookie_threshold = 1\ncookie_threshold_ip = 1\n"}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		p.load(left, right)
 		p.up()
@@ -115,7 +115,7 @@ func TestCookies(t *testing.T) {
 func TestReauthentication(t *testing.T) {
 	for _, side := range []string{"left", "right"} {
 		t.Run("by_"+side, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge, charon: "make_before_break = yes\n"}, func(p *path) {
+			across(t, settings{middle: lab.Bridge, charon: "make_before_break = yes\n"}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				by, g := &left, p.left
 				if side == "right" {
@@ -151,7 +151,7 @@ func TestReauthentication(t *testing.T) {
 func TestInitialContact(t *testing.T) {
 	for _, side := range []string{"left", "right"} {
 		t.Run(side+"_killed", func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge}, func(p *path) {
+			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				p.load(left, right)
 				p.up()
@@ -192,7 +192,7 @@ func TestUnique(t *testing.T) {
 		{"never", "replace", 2, false},
 	} {
 		t.Run(c.responder+"_initiator_"+c.initiator, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge}, func(p *path) {
+			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				left.extra, right.extra = "unique = "+c.initiator+"\n", "unique = "+c.responder+"\n"
 				p.load(left, right)
@@ -229,7 +229,7 @@ func TestUnique(t *testing.T) {
 
 // Extended sequence numbers, which strongSwan's kernel-libipsec does not do.
 func TestESN(t *testing.T) {
-	alone(t, settings{middle: lab.Bridge}, func(p *path) {
+	alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.esp, right.esp = "aes256gcm16-esn", "aes256gcm16-esn-noesn"
 		p.load(left, right)
@@ -250,7 +250,7 @@ func TestESN(t *testing.T) {
 
 // keyingtries: one attempt and no more, or for ever until the peer is there.
 func TestKeyingTries(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		if err := p.right.Stop(); err != nil {
 			t.Fatal(err)
@@ -287,7 +287,7 @@ func TestKeyingTries(t *testing.T) {
 
 // The first of several remote addresses is dead: the next one is tried.
 func TestRemoteAddrs(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.remote = "192.0.2.77, 2001:db8::77, " + left.remote
 		left.local = "%any"
@@ -301,7 +301,7 @@ func TestRemoteAddrs(t *testing.T) {
 
 // A name is resolved again after each failure: here it first leads nowhere.
 func TestNameResolvedAgain(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		// `ip netns exec` shows these files to a process in place of the host's.
 		dir := filepath.Join("/etc/netns", p.NS(lab.Left))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -339,7 +339,7 @@ func TestNameResolvedAgain(t *testing.T) {
 func TestWrongIdentity(t *testing.T) {
 	for _, at := range []string{"left", "right"} {
 		t.Run("expected_"+at, func(t *testing.T) {
-			across(t, settings{}, func(p *path) {
+			across(t, settings{}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				wantsOfRight, wantsOfLeft := rightID, "other.example.org"
 				if at == "left" {
@@ -368,7 +368,7 @@ func TestWrongIdentity(t *testing.T) {
 // Two connections between the same addresses differ by the peer's identity alone:
 // each with its key and its networks.
 func TestChosenByIdentity(t *testing.T) {
-	across(t, settings{middle: lab.Bridge}, func(p *path) {
+	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		other := right
 		other.key, other.localTS, other.remoteTS = "the key of somebody else", "10.77.0.0/24", "10.78.0.0/24"

@@ -76,7 +76,7 @@ var labs atomic.Int32
 var slots = make(chan struct{}, 2)
 
 // across runs a scenario in parallel for every pair and notes the outcome.
-func across(t *testing.T, s settings, scenario func(p *path)) {
+func across(t *testing.T, s settings, scenario func(t *testing.T, p *path)) {
 	among(t, pairs(), s, scenario)
 }
 
@@ -90,7 +90,7 @@ func led() []pair {
 }
 
 // among is across for some pairs.
-func among(t *testing.T, all []pair, s settings, scenario func(p *path)) {
+func among(t *testing.T, all []pair, s settings, scenario func(t *testing.T, p *path)) {
 	for _, ends := range all {
 		t.Run(ends.String(), func(t *testing.T) {
 			t.Parallel()
@@ -101,7 +101,7 @@ func among(t *testing.T, all []pair, s settings, scenario func(p *path)) {
 	}
 }
 
-func runOne(t *testing.T, ends pair, s settings, scenario func(p *path)) {
+func runOne(t *testing.T, ends pair, s settings, scenario func(t *testing.T, p *path)) {
 	l := lab.ForTest(t, fmt.Sprintf("io%d", labs.Add(1)), lab.Options{Middle: s.middle, Logf: func(string, ...any) {}})
 	p := &path{Lab: l, t: t, facts: map[string]string{}, patience: 10 * time.Second}
 	begin := time.Now()
@@ -132,7 +132,7 @@ func runOne(t *testing.T, ends pair, s settings, scenario func(p *path)) {
 			t.Fatal(err)
 		}
 	}
-	scenario(p)
+	scenario(t, p)
 	// Whatever the scenario was: nothing of the inside was ever seen outside.
 	if p.outside != nil {
 		if c := p.outside.Stop(); c.Clear != 0 || c.Missed != 0 {

@@ -15,7 +15,7 @@ import (
 func TestRekeyUnderLoad(t *testing.T) {
 	for _, ends := range loadPairs() {
 		t.Run(ends.String(), func(t *testing.T) {
-			runOne(t, ends, settings{noAttach: true}, func(p *path) {
+			runOne(t, ends, settings{noAttach: true}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				left.esp, right.esp = "aes128gcm16-x25519", "aes128gcm16-x25519"
 				p.load(left, right)
@@ -98,7 +98,7 @@ func TestGuard(t *testing.T) {
 			t.Parallel()
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			runOne(t, pair{adit, adit}, settings{middle: lab.Bridge}, func(p *path) { p.guard(g.action, g.v6) })
+			runOne(t, pair{adit, adit}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.guard(g.action, g.v6) })
 		})
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // The first packet of a trap policy starts the negotiation, and is not lost.
 func TestTrap(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child = "start_action = trap\n"
 		p.load(left, right)
@@ -35,7 +35,7 @@ func TestTrap(t *testing.T) {
 // The SPD decides in the order of how narrow policies are: some traffic passes in
 // the clear, some nowhere, the rest through the tunnel.
 func TestPassAndDrop(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.children = "net {\nlocal_ts = " + left.localTS + "\nremote_ts = " + left.remoteTS + "\nesp_proposals = aes256gcm16\n}\n" +
 			"open {\nmode = pass\nstart_action = trap\nlocal_ts = " + left.localTS + "\nremote_ts = " + left.remoteTS + "[udp/9999]\n}\n" +
@@ -80,7 +80,7 @@ func TestPassAndDrop(t *testing.T) {
 
 // A policy of one protocol and port takes that, and only that.
 func TestPortSelectors(t *testing.T) {
-	across(t, settings{middle: lab.Bridge}, func(p *path) {
+	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		for _, ts := range []*string{&left.localTS, &left.remoteTS, &right.localTS, &right.remoteTS} {
 			*ts += "[udp/7777]"
@@ -123,7 +123,7 @@ func TestPortSelectors(t *testing.T) {
 
 // The initiator asks for less than the responder has (TestNarrowing: for more).
 func TestNarrowerInitiator(t *testing.T) {
-	across(t, settings{middle: lab.Bridge}, func(p *path) {
+	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		wantL, wantR := left.localTS, left.remoteTS
 		right.localTS, right.remoteTS = "10.2.0.0/16", "10.0.0.0/8"
@@ -141,7 +141,7 @@ func TestNarrowerInitiator(t *testing.T) {
 func TestEncap(t *testing.T) {
 	for _, encap := range []string{"auto", "yes", "no"} {
 		t.Run(encap, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge}, func(p *path) {
+			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				if strings.HasPrefix(p.left.Name(), string(adit)) {
 					left.extra = "encap = " + encap + "\n"
@@ -167,7 +167,7 @@ func TestEncap(t *testing.T) {
 
 // TFC padding: whatever the length inside, it is one length outside.
 func TestTFCPadding(t *testing.T) {
-	among(t, led(), settings{middle: lab.Bridge}, func(p *path) {
+	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child = "tfc_padding = 1000\n"
 		p.load(left, right)
@@ -203,7 +203,7 @@ var routeMTU = regexp.MustCompile(`mtu (\d+)`)
 func TestPathMTU(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
-			among(t, led(), settings{middle: lab.Bridge}, func(p *path) { p.pathMTU(v6) })
+			among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.pathMTU(v6) })
 		})
 	}
 }

@@ -19,7 +19,7 @@ func TestFamilies(t *testing.T) {
 		out6, inner6 bool
 	}{{"4in4", false, false}, {"6in6", true, true}, {"4in6", true, false}, {"6in4", false, true}} {
 		t.Run(f.name, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge}, func(p *path) {
+			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(f.out6)
 				inL, inR := p.ends(f.inner6)
 				left.localTS, left.remoteTS, right.localTS, right.remoteTS = inL.localTS, inL.remoteTS, inR.localTS, inR.remoteTS
@@ -67,7 +67,7 @@ func TestAlgorithms(t *testing.T) {
 		{"aes128gcm16-prfsha256-x25519", "null-sha256"},
 	} {
 		t.Run(a.ike+"+"+a.esp, func(t *testing.T) {
-			across(t, settings{}, func(p *path) {
+			across(t, settings{}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				left.ike, left.esp, right.ike, right.esp = a.ike, a.esp, a.ike, a.esp
 				p.load(left, right)
@@ -87,7 +87,7 @@ func TestAlgorithms(t *testing.T) {
 func TestRekey(t *testing.T) {
 	for _, pfs := range []string{"", "-x25519"} {
 		t.Run("esp"+pfs, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge}, func(p *path) {
+			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				left.esp, right.esp = "aes256gcm16"+pfs, "aes256gcm16"+pfs
 				p.load(left, right)
@@ -175,7 +175,7 @@ func TestRefusals(t *testing.T) {
 		{"selectors", "TS_UNACCEPTABLE", func(l, r *conn) { r.localTS = "10.77.0.0/24" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			across(t, settings{}, func(p *path) {
+			across(t, settings{}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
 				c.spoil(&left, &right)
 				p.load(left, right)
@@ -203,7 +203,7 @@ func TestRefusals(t *testing.T) {
 // The responder has less than the initiator asks for: the selectors are narrowed to
 // what both have (RFC 7296 §2.9).
 func TestNarrowing(t *testing.T) {
-	across(t, settings{}, func(p *path) {
+	across(t, settings{}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.remoteTS = "10.2.0.0/16"
 		p.load(left, right)
@@ -223,7 +223,7 @@ func TestNarrowing(t *testing.T) {
 
 // The initiator guesses a group that the responder does not take (RFC 7296 §1.2).
 func TestInvalidKEPayload(t *testing.T) {
-	across(t, settings{}, func(p *path) {
+	across(t, settings{}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.ike, right.ike = "aes128gcm16-prfsha256-x25519-ecp256", "aes128gcm16-prfsha256-ecp256"
 		p.load(left, right)
@@ -237,7 +237,7 @@ func TestInvalidKEPayload(t *testing.T) {
 
 // A second child comes by CREATE_CHILD_SA and goes by itself.
 func TestSecondChild(t *testing.T) {
-	across(t, settings{middle: lab.Bridge}, func(p *path) {
+	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		two := func(c conn, l6, r6 netip.Prefix) string {
 			return fmt.Sprintf("net {\nlocal_ts = %s\nremote_ts = %s\nesp_proposals = aes256gcm16\n}\nsix {\nlocal_ts = %s\nremote_ts = %s\nesp_proposals = aes128gcm16-x25519\n}",
@@ -268,7 +268,7 @@ func TestSecondChild(t *testing.T) {
 func TestNAT(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
-			across(t, settings{middle: lab.NAT}, func(p *path) {
+			across(t, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
 				left, right := p.ends(v6)
 				right.remote = "%any"
 				p.load(left, right)
@@ -293,7 +293,7 @@ const impatient = "retransmit_timeout = 0.3\nretransmit_base = 1.5\nretransmit_t
 
 // A peer that dies without a word is noticed by DPD (RFC 7296 §2.4), and comes back.
 func TestDeadPeer(t *testing.T) {
-	across(t, settings{charon: impatient}, func(p *path) {
+	across(t, settings{charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.extra, right.extra = "dpd_delay = 1s\n", "dpd_delay = 1s\n"
 		left.child, right.child = "dpd_action = clear\n", "dpd_action = clear\n"
@@ -315,7 +315,7 @@ func TestDeadPeer(t *testing.T) {
 
 // A path that loses, doubles and reorders.
 func TestBadPath(t *testing.T) {
-	across(t, settings{middle: lab.Impaired, charon: "retransmit_timeout = 0.3\nretransmit_base = 1.2\nretransmit_tries = 10\n"}, func(p *path) {
+	across(t, settings{middle: lab.Impaired, charon: "retransmit_timeout = 0.3\nretransmit_base = 1.2\nretransmit_tries = 10\n"}, func(t *testing.T, p *path) {
 		// Peer quirk (strongSwan 5.9): an IKE rekey that met TEMPORARY_FAILURE is tried
 		// again after up to 15 s.
 		p.patience = 40 * time.Second
