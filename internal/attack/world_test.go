@@ -7,11 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"adit/ike"
 	"adit/ike/ikev2"
 	"adit/ipsec"
 	"adit/suite"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	victimAddr  = netip.MustParseAddr("192.0.2.1")
