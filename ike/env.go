@@ -375,10 +375,6 @@ func (v *Env) ChildUp(now time.Time, c ChildInfo) {
 // ChildDown tells that a Child SA that was up is gone and not replaced, and
 // lets the configured action follow.
 func (v *Env) ChildDown(now time.Time, c ChildInfo, cfg *Child, cause Cause, reason string) {
-	v.e.emit(ChildDown{v.sa.Info(), c, reason})
-	if v.conn == nil {
-		return
-	}
 	act := ActionNone
 	switch cause {
 	case CausePeer:
@@ -387,6 +383,10 @@ func (v *Env) ChildDown(now time.Time, c ChildInfo, cfg *Child, cause Cause, rea
 		act = cfg.DPDAction
 	case CauseExpired:
 		act = cfg.StartAction | cfg.CloseAction
+	}
+	v.e.emit(ChildDown{v.sa.Info(), c, reason, act})
+	if v.conn == nil {
+		return
 	}
 	if act&ActionStart != 0 && !v.e.shutdown {
 		v.conn.restart(v.e, now, cfg.Name)

@@ -43,6 +43,9 @@ type ChildDown struct {
 	SA     SAInfo
 	Child  ChildInfo
 	Reason string
+	// Action is what the configuration has follow (close_action, dpd_action). The
+	// engine sees to a new start by itself; a trap is for whoever keeps the policies.
+	Action StartAction
 }
 
 // ChildRekeyed tells that New took over from Old.

@@ -35,6 +35,7 @@ type inventory struct {
 	static  map[staticKey]*static // trap and shunt policies, guards of start connections
 	byID    map[ipsec.PolicyID]*static
 	nextID  ipsec.PolicyID
+	trapped map[staticKey]bool              // children whose end left a trap: close_action, dpd_action
 	active  map[ipsec.PolicyID]activePolicy // policies of Child SAs
 	// prepared are those of a Child SA that the host is ready for and the data plane has not yet.
 	prepared map[uint32][]ipsec.PolicyID
@@ -62,7 +63,7 @@ const firstStaticID ipsec.PolicyID = 1 << 63
 func (v *inventory) init() {
 	v.conns, v.static, v.byID = map[string]*loaded{}, map[staticKey]*static{}, map[ipsec.PolicyID]*static{}
 	v.active, v.prepared, v.nextID = map[ipsec.PolicyID]activePolicy{}, map[uint32][]ipsec.PolicyID{}, firstStaticID
-	v.names = map[string]netip.Addr{}
+	v.names, v.trapped = map[string]netip.Addr{}, map[staticKey]bool{}
 }
 
 // Load makes the model's connections and secrets those that came from the file:

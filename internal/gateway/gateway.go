@@ -183,9 +183,11 @@ func (g *Gateway) end() {
 	}
 	// A Load under way ends soon, since nothing that it waits for is left.
 	g.inv.change.Lock()
-	defer g.inv.change.Unlock()
 	g.stop()
+	g.inv.change.Unlock() // the name worker may be waiting for it, and we for that
 	g.shards.Wait()
+	g.inv.change.Lock()
+	defer g.inv.change.Unlock()
 	g.pool.under.Wait()
 	g.removeAll()
 	g.host.changed(nil)

@@ -245,12 +245,25 @@ func (s *shard) conclude(now time.Time, o outcome) {
 	s.engine.Done(now, o.Result)
 }
 
+// trapFirst sets the traps that the end of Child SAs leaves before their policies
+// go: there is no moment without a guard.
+func (s *shard) trapFirst(effects []ike.Effect) {
+	for _, e := range effects {
+		if e, ok := e.(ike.Emit); ok {
+			if down, ok := e.Event.(ike.ChildDown); ok && down.Action&ike.ActionTrap != 0 {
+				s.g.trap(staticKey{down.SA.Name, down.Child.Name})
+			}
+		}
+	}
+}
+
 // step feeds one input and applies all that follows from it. It reports whether
 // the input was taken without a panic.
 func (s *shard) step(input func(now time.Time)) bool {
 	ok := s.safely(func() { input(time.Now()) })
 	for {
 		effects := s.engine.Take()
+		s.safely(func() { s.trapFirst(effects) })
 		for _, e := range effects {
 			s.carryOut(e)
 		}

@@ -29,6 +29,15 @@ func (g *Gateway) statics(peers []*ike.Peer) (obsolete []*static) {
 		}
 	}
 	v.mu.Lock()
+	// A trap that came while we were looking stays; those of unloaded children go.
+	for key := range v.trapped {
+		i := slices.IndexFunc(peers, func(p *ike.Peer) bool { return p.Name == key.conn })
+		if i < 0 || peers[i].Child(key.child) == nil {
+			delete(v.trapped, key)
+		} else if old := v.static[key]; wanted[key] == nil && old != nil {
+			wanted[key] = old
+		}
+	}
 	var add []ipsec.Policy
 	for key, s := range wanted {
 		if old := v.static[key]; old != nil {
@@ -68,18 +77,57 @@ func (g *Gateway) statics(peers []*ike.Peer) (obsolete []*static) {
 	return obsolete
 }
 
+// trap makes a child whose end has a trap follow (close_action, dpd_action) one with
+// a trap policy until it is unloaded. It is called on the shard's thread.
+func (g *Gateway) trap(key staticKey) {
+	v := &g.inv
+	v.mu.Lock()
+	l := v.conns[key.conn]
+	if l == nil || l.peer.Child(key.child) == nil {
+		v.mu.Unlock()
+		return
+	}
+	v.trapped[key] = true
+	v.mu.Unlock()
+	s := g.staticFor(l.peer, l.peer.Child(key.child))
+	if s == nil {
+		return
+	}
+	v.mu.Lock()
+	old := v.static[key]
+	switch {
+	case old != nil && old.inDP || !v.trapped[key]: // stands already, or was unloaded meanwhile
+		v.mu.Unlock()
+		return
+	case old != nil:
+		s.policy.ID = old.policy.ID
+	default:
+		s.policy.ID = v.nextID
+		v.nextID++
+	}
+	v.static[key], v.byID[s.policy.ID] = s, s
+	v.mu.Unlock()
+	if err := g.opt.Dataplane.AddPolicy(s.policy); err != nil {
+		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: key.conn, Child: key.child}, Level: 1, Text: fmt.Sprintf("policy of %s: %v", key.child, err)})
+	}
+	g.host.changed(nil)
+}
+
 // staticFor is the policy that a child wants for as long as it is loaded, nil if none.
 func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 	s := &static{key: staticKey{p.Name, c.Name}, peer: p}
+	g.inv.mu.Lock()
+	trapped := g.inv.trapped[s.key]
+	g.inv.mu.Unlock()
 	class := ike.PriorityTrap
 	pol := ipsec.Policy{Name: c.Name, Action: c.Action, Mode: c.Mode, Priority: c.Priority, IfID: c.IfID, ReqID: c.ReqID}
 	switch {
 	case c.Action != ipsec.Protect:
 		s.inDP, class = true, ike.PriorityShunt
-	case c.StartAction == ike.ActionNone || !c.Policies:
+	case c.StartAction == ike.ActionNone && !trapped || !c.Policies:
 		return nil
 	default:
-		pol.Trap = c.StartAction&ike.ActionTrap != 0
+		pol.Trap = c.StartAction&ike.ActionTrap != 0 || trapped
 		s.inDP = pol.Trap
 	}
 	var err error
