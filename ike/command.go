@@ -56,7 +56,7 @@ func (e *Engine) initiate(now time.Time, c Initiate) {
 	if c.ID != 0 {
 		w = &waiter{id: c.ID, matched: 1, left: 1}
 	}
-	persistent := req.Child != nil && req.Child.StartAction&ActionStart != 0
+	persistent := req.Child != nil && conn.peer.keepsUp(req.Child)
 	conn.want(e, req, w, persistent)
 }
 

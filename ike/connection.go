@@ -346,7 +346,7 @@ func (c *connection) restart(e *Engine, now time.Time, name string) {
 	if cfg == nil || !c.loaded {
 		return
 	}
-	c.want(e, &ChildRequest{Child: cfg}, nil, true)
+	c.want(e, &ChildRequest{Child: cfg}, nil, !c.peer.GiveUp)
 }
 
 // closed tells that an IKE SA of the connection is gone.
@@ -380,7 +380,7 @@ func (c *connection) reauthenticate(e *Engine, now time.Time, env *Env) {
 	if e.cfg.BreakBeforeMake {
 		for _, name := range names {
 			if cfg := c.peer.Child(name); cfg != nil {
-				c.want(e, &ChildRequest{Child: cfg}, nil, cfg.StartAction&ActionStart != 0)
+				c.want(e, &ChildRequest{Child: cfg}, nil, c.peer.keepsUp(cfg))
 			}
 		}
 		e.guard(env, func() { env.sa.Close(now, Closed{Cause: CauseReplaced, Reason: "reauthentication"}, false) })

@@ -181,13 +181,15 @@ func TestKeyingTries(t *testing.T) {
 	for _, tt := range []struct {
 		tries    int
 		start    ike.StartAction
+		giveUp   bool // keyingtries was given
 		atLeast  int
 		atMost   int
 		reported bool
-	}{{1, 0, 1, 1, true}, {3, 0, 3, 3, true}, {0, 0, 40, 1000, false}, {1, ike.ActionStart, 40, 1000, true}} {
+	}{{1, 0, false, 1, 1, true}, {3, 0, true, 3, 3, true}, {0, 0, false, 40, 1000, false},
+		{1, ike.ActionStart, false, 40, 1000, true}, {2, ike.ActionStart, true, 2, 2, true}} {
 		p := peerTo(tt.tries, addr("192.0.2.1"))
 		p.LocalAddrs = []ike.AddrSpec{addr("10.0.0.1")}
-		p.Children[0].StartAction = tt.start
+		p.Children[0].StartAction, p.GiveUp = tt.start, tt.giveUp
 		r := newRig(t, ike.Config{Peers: []*ike.Peer{p}})
 		r.e.Do(r.now, ike.Initiate{ID: 1, Peer: p, Child: "c"})
 		r.run(time.Hour)

@@ -31,6 +31,9 @@ type Peer struct {
 	Unique      UniquePolicy
 	Encap       EncapPolicy
 	KeyingTries int // initiations before giving up; 0: for ever. strongSwan's default is 1
+	// GiveUp ends start actions after KeyingTries too: it was given. Otherwise what is
+	// to be up is tried again with back-off until it is.
+	GiveUp bool
 	// Lifetimes; 0 is never. RandTime is the span randomly taken off RekeyTime and
 	// ReauthTime; OverTime is how long after either the IKE SA is closed hard.
 	RekeyTime, ReauthTime, OverTime, RandTime time.Duration
@@ -52,6 +55,9 @@ func (p *Peer) Child(name string) *Child {
 	}
 	return nil
 }
+
+// keepsUp reports whether the child is to be tried again until it is up.
+func (p *Peer) keepsUp(c *Child) bool { return c.StartAction&ActionStart != 0 && !p.GiveUp }
 
 // OnlyShunts reports whether the connection has nothing to negotiate: all that it
 // has are bypass and discard policies. It may then have no authentication either,

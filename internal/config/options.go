@@ -104,10 +104,11 @@ var peerOptions = []option[peerDraft]{
 	{name: "childless", off: []string{"never", "no"}, why: "adit does not support childless IKE SAs yet; only childless = never is possible"},
 	// Without certificates there is nothing to send, whatever these say.
 	{name: "send_certreq", off: []string{"no", "yes"}}, {name: "send_cert", off: []string{"never", "ifasked"}}, {name: "ocsp", off: []string{"never", "reply"}},
-	{name: "keyingtries", set: into(func(p *peerDraft) *int { return &p.KeyingTries }, func(v conf.Value) (int, error) {
+	{name: "keyingtries", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
 		n, err := v.Uint(1 << 30)
-		return int(n), err
-	})},
+		p.KeyingTries, p.GiveUp = int(n), n > 0
+		return err
+	}},
 	{name: "unique", set: into(func(p *peerDraft) *ike.UniquePolicy { return &p.Unique }, oneOf([]string{"no", "never", "replace", "keep"},
 		[]ike.UniquePolicy{ike.UniqueNo, ike.UniqueNever, ike.UniqueReplace, ike.UniqueKeep}))},
 	{name: "reauth_time", set: given(func(p *peerDraft) **uint64 { return &p.life.reauth }, secondsOf)},
