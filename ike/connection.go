@@ -40,6 +40,7 @@ type want struct {
 type handover struct {
 	from, to *Env
 	deadline time.Time
+	after    time.Time // from is not closed before
 }
 
 // waiter is a command that ends when the last of what it waits for has ended.
@@ -244,6 +245,9 @@ func (c *connection) reviewHandover(e *Engine, now time.Time, h handover) {
 			}
 		}
 	}
+	if now.Before(h.after) {
+		return
+	}
 	forget()
 	e.guard(h.from, func() { h.from.sa.Close(now, Closed{Cause: CauseReplaced, Reason: "replaced"}, false) })
 }
@@ -265,9 +269,9 @@ func (c *connection) abandon(e *Engine, now time.Time, v *Env) {
 // one each, mostly because both started at once: the one with the lower nonce,
 // by who initiated it (the rule of RFC 7296 §2.8.1, which both sides can apply
 // alone). It asks for no overlap in time: messages that are lost and repeated
-// let the two sides see different orders. A peer that knows no such rule keeps
-// both: if ours loses it is deleted all the same, and if the peer's loses it
-// stays as a spare that nothing new is made in; either way nothing flaps.
+// let the two sides see different orders. Whoever made the loser deletes it at
+// once. A peer that knows no such rule keeps it: then it is a spare that nothing
+// new is made in, and goes by us after spareGrace.
 func (c *connection) settleDuplicate(e *Engine, now time.Time, a, b *Env) {
 	loser, winner := a, b
 	if slices.Compare(b.tie, a.tie) < 0 {
@@ -275,9 +279,10 @@ func (c *connection) settleDuplicate(e *Engine, now time.Time, a, b *Env) {
 	}
 	if !loser.origin {
 		loser.spare = true
+		c.handovers = append(c.handovers, handover{loser, winner, now.Add(spareGrace + duplicateGrace), now.Add(spareGrace)})
 		return
 	}
-	c.handovers = append(c.handovers, handover{loser, winner, now.Add(duplicateGrace)})
+	c.handovers = append(c.handovers, handover{from: loser, to: winner, deadline: now.Add(duplicateGrace)})
 	// What the loser was still to make is made in the winner.
 	for _, x := range c.wants {
 		if x.given == loser {
@@ -293,7 +298,7 @@ func (c *connection) established(e *Engine, now time.Time, env *Env) {
 		t := c.try
 		c.try = nil
 		if t.replaces != nil && !t.replaces.gone {
-			c.handovers = append(c.handovers, handover{t.replaces, env, now.Add(timeoutHandover)})
+			c.handovers = append(c.handovers, handover{t.replaces, env, now.Add(timeoutHandover), now.Add(reauthOverlap)})
 		}
 	}
 }
@@ -301,6 +306,13 @@ func (c *connection) established(e *Engine, now time.Time, env *Env) {
 // timeoutHandover bounds how long a reauthentication waits for the Child SAs of
 // the new IKE SA.
 const timeoutHandover = 60 * time.Second
+
+// reauthOverlap is how long both IKE SAs stay at a reauthentication: what the peer
+// still sends by the old Child SAs is on its way.
+const reauthOverlap = time.Second
+
+// spareGrace is how long a peer has to delete the IKE SA of its own that is one too many.
+const spareGrace = 5 * time.Second
 
 // succeed lets the IKE SA that came of a rekey take the place of the old one.
 func (c *connection) succeed(old, next *Env) {
@@ -452,6 +464,7 @@ func (c *connection) schedule(e *Engine, now time.Time) {
 	}
 	for _, h := range c.handovers {
 		sooner(h.deadline)
+		sooner(h.after)
 	}
 	c.wakeAt = next
 	switch i := slices.Index(e.timed, c); {
