@@ -326,8 +326,11 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound) {
 		fail(now, s.reject(r))
 		return
 	}
-	s.installChild(now, offer.c, true, nil, ni, nr, true, func(now time.Time, r *ike.Rejection) {
+	s.installChild(now, offer.c, true, nil, ni, nr, false, func(now time.Time, r *ike.Rejection) {
 		spi := offer.c.spiIn
+		if r == nil {
+			s.activate(offer.c) // the host is ready for the answers to what waits
+		}
 		s.up(now, false)
 		if r != nil {
 			s.enqueue(&deleteOrphan{spi: spi})

@@ -215,12 +215,13 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 			t.failed(s, now, r)
 			return
 		}
-		s.installChild(now, c, true, shared, t.offer.nonce, nr, true, func(now time.Time, r *ike.Rejection) {
+		s.installChild(now, c, true, shared, t.offer.nonce, nr, false, func(now time.Time, r *ike.Rejection) {
 			if r != nil {
 				s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
 				t.failed(s, now, r)
 				return
 			}
+			s.activate(c)
 			s.announce(now, c)
 			s.settleTwins(now, c)
 			t.ended(s, now, nil)
