@@ -20,7 +20,7 @@ export GOFLAGS ?= -buildvcs=false
 # Argument: the time limit of a package.
 define tests
 go test -race -timeout $(1) $(TESTFLAGS) $$(go list ./... | grep -v '^adit/interop') || rc=$$?; \
-go test -race -p 1 -timeout $(1) $(TESTFLAGS) ./interop/... || rc=$$?;
+scripts/interop.sh -timeout $(1) $(TESTFLAGS) || rc=$$?;
 endef
 
 .PHONY: test test-long check setup build bench demo clean
