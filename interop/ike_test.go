@@ -117,9 +117,15 @@ func TestReauthentication(t *testing.T) {
 		t.Run("by_"+side, func(t *testing.T) {
 			across(t, settings{middle: lab.Bridge, charon: "make_before_break = yes\n"}, func(t *testing.T, p *path) {
 				left, right := p.ends(false)
-				by, g := &left, p.left
+				by, g, answers := &left, p.left, p.right
 				if side == "right" {
-					by, g = &right, p.right
+					by, g, answers = &right, p.right, p.left
+				}
+				// strongSwan, when it answers, sends by the new Child SA before its answer
+				// is out: what overtakes it meets an SPI that nobody can know yet.
+				early := uint64(0)
+				if _, ours := answers.(*peer.AditGateway); !ours {
+					early = 2
 				}
 				by.extra = "reauth_time = 3s\nrand_time = 0s\nover_time = 60s\n"
 				p.load(left, right)
@@ -138,7 +144,7 @@ func TestReauthentication(t *testing.T) {
 				}
 				r := flow.Stop()
 				p.facts["flow"] = fmt.Sprintf("%d/%d", r.Received, r.Sent)
-				if r.Lost() != 0 || r.Duplicated != 0 {
+				if r.Lost() > early || r.Duplicated != 0 {
 					t.Errorf("during a reauthentication: %v", r)
 				}
 			})
