@@ -55,6 +55,24 @@ func act(ctx context.Context, out io.Writer, command string, msg *conf.Section) 
 	return nil
 }
 
+// actOn has a command act on the child or connection of that name, waits at most
+// timeout seconds (0: as long as it takes), and says what became of it.
+func actOn(cmd *cobra.Command, command, name string, timeout int, msg *conf.Section, became string) error {
+	kind, err := kindOf(cmd.Context(), name)
+	if err != nil {
+		return err
+	}
+	msg.Set(kind, name)
+	if timeout > 0 {
+		msg.Setf("timeout", "%d", timeout*1000)
+	}
+	if err := act(cmd.Context(), cmd.OutOrStdout(), command, msg); err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), name, became)
+	return nil
+}
+
 func upCommand() *cobra.Command {
 	var timeout int
 	cmd := &cobra.Command{
@@ -62,20 +80,7 @@ func upCommand() *cobra.Command {
 		Example: "  adit up net-net\n  adit up net-net --timeout 10",
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			msg := conf.New("")
-			kind, err := kindOf(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			msg.Set(kind, args[0])
-			if timeout > 0 {
-				msg.Setf("timeout", "%d", timeout*1000)
-			}
-			if err := act(cmd.Context(), cmd.OutOrStdout(), "initiate", msg); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), args[0], "is up")
-			return nil
+			return actOn(cmd, "initiate", args[0], timeout, conf.New(""), "is up")
 		},
 	}
 	cmd.Flags().IntVar(&timeout, "timeout", 0, "seconds to wait (0: until it is up or was given up)")
@@ -91,22 +96,10 @@ func downCommand() *cobra.Command {
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			msg := conf.New("")
-			kind, err := kindOf(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			msg.Set(kind, args[0])
-			if timeout > 0 {
-				msg.Setf("timeout", "%d", timeout*1000)
-			}
 			if force {
 				msg.Set("force", "yes")
 			}
-			if err := act(cmd.Context(), cmd.OutOrStdout(), "terminate", msg); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), args[0], "is down")
-			return nil
+			return actOn(cmd, "terminate", args[0], timeout, msg, "is down")
 		},
 	}
 	cmd.Flags().IntVar(&timeout, "timeout", 0, "seconds to wait (0: until the peer answered or was given up)")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -44,7 +45,7 @@ if anything is wrong.`,
 		Example: "  adit check /etc/swanctl/swanctl.conf",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file := filepath.Join(or2(os.Getenv("SWANCTL_DIR"), "/etc/swanctl"), "swanctl.conf")
+			file := filepath.Join(cmp.Or(os.Getenv("SWANCTL_DIR"), "/etc/swanctl"), "swanctl.conf")
 			if len(args) == 1 {
 				file = args[0]
 			}
@@ -68,11 +69,4 @@ if anything is wrong.`,
 			return nil
 		},
 	}
-}
-
-func or2(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

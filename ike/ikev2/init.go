@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -101,7 +102,7 @@ func (s *sa) receiveInit(now time.Time, d ike.Datagram, msg *wire.Message) {
 // initRepeated answers a repetition of the first message by the stored bytes.
 func (s *sa) initRepeated(now time.Time, in *inbound) {
 	st := s.state.(*initReceived)
-	if !sameBytes(st.request, in.datagram.Data) {
+	if !bytes.Equal(st.request, in.datagram.Data) {
 		s.env.Drop(now, ike.DropRepeated, in.datagram.Remote)
 		return
 	}
@@ -269,7 +270,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 	s.env.Emit(ike.Message{SAKey: s.key(), Local: in.datagram.Local, Remote: in.datagram.Remote, Bytes: len(in.datagram.Data), Summary: summary(in.header, in.payloads)})
 	if n := wire.FindNotify(in.payloads, wire.Cookie); n != nil && len(n.Data) > 0 && len(n.Data) <= 64 {
 		// The same request again with the cookie in front (RFC 7296 §2.6).
-		if sameBytes(st.cookie, n.Data) {
+		if bytes.Equal(st.cookie, n.Data) {
 			s.env.Drop(now, ike.DropRepeated, in.datagram.Remote) // late or doubled
 			return
 		}

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -48,12 +49,12 @@ func (q *scheduler) hold(s *sa, now time.Time, d ike.Datagram) {
 		return
 	}
 	for _, h := range q.held {
-		if sameBytes(h.Data, d.Data) {
+		if bytes.Equal(h.Data, d.Data) {
 			s.env.Drop(now, ike.DropBusy, d.Remote)
 			return
 		}
 	}
-	if st, ok := s.state.(*initReceived); sameBytes(q.working, d.Data) || ok && sameBytes(st.request, d.Data) {
+	if st, ok := s.state.(*initReceived); bytes.Equal(q.working, d.Data) || ok && bytes.Equal(st.request, d.Data) {
 		s.env.Drop(now, ike.DropBusy, d.Remote)
 		return
 	}

@@ -1,7 +1,6 @@
 package ikev2
 
 import (
-	"bytes"
 	"time"
 
 	"adit/ike"
@@ -273,5 +272,3 @@ func (s *sa) followPeer(now time.Time, d ike.Datagram) {
 		}
 	}
 }
-
-func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) }

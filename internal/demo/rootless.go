@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ type observer struct {
 }
 
 func (w *observer) packet(d conn.Datagram) {
-	if bytesContain(d.Payload, marker) {
+	if bytes.Contains(d.Payload, []byte(marker)) {
 		w.clear.Add(1)
 	}
 	if _, ok := espOf(d); ok {
@@ -159,15 +160,6 @@ func espOf(d conn.Datagram) ([]byte, bool) {
 	}
 	kind, body, ok := conn.Demux(d.Payload, d.Dst.Port() == conn.PortNATT)
 	return body, ok && kind == conn.ESP
-}
-
-func bytesContain(b []byte, text string) bool {
-	for i := 0; i+len(text) <= len(b); i++ {
-		if string(b[i:i+len(text)]) == text {
-			return true
-		}
-	}
-	return false
 }
 
 func showRootless(ctx context.Context, o Options, s *screen, ends [2]*end, inner [2]netip.Addr, seen *observer) error {
