@@ -219,6 +219,11 @@ type Config struct {
 	CookieThreshold, CookieThresholdIP int
 	// BlockThreshold refuses more half-open IKE SAs from one address (5), InitLimit of all (0: named limit).
 	BlockThreshold, InitLimit int
+	// FragmentSize is the greatest IP packet that an IKE message makes, bytes (1280);
+	// MaxPacket bounds what is reassembled (10,000), RFC 7383.
+	FragmentSize, MaxPacket int
+	// NoSignatureAuth leaves RFC 7427 out (`signature_authentication = no`).
+	NoSignatureAuth bool
 	// KeepAlive is the interval of NAT keepalives (20 s); negative: none.
 	KeepAlive time.Duration
 	// DeleteRekeyedDelay keeps a replaced inbound SA for packets on the way (5 s).

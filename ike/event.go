@@ -133,8 +133,10 @@ type SAInfo struct {
 	Encap                        bool
 	Suite                        suite.Selected
 	Established                  time.Time
-	RekeyAt, ReauthAt            time.Time // zero: never
-	PeerVendor                   string    // what its vendor IDs tell
+	RekeyAt, ReauthAt            time.Time    // zero: never
+	PeerVendor                   string       // what its vendor IDs tell
+	RemoteEAPID                  string       // the identity inside EAP, empty: none
+	LocalVIPs, RemoteVIPs        []netip.Addr // that we were given, that we gave
 	Children                     []ChildInfo
 	Tasks                        []string // exchanges under way
 }

@@ -24,7 +24,19 @@ type Peer struct {
 	// PreferPeer selects by the peer's order of proposals (`charon.prefer_configured_proposals = no`).
 	PreferPeer bool
 
-	Local, Remote []AuthRound // at least one each
+	Local, Remote []AuthRound // at least one each, in order of their rounds (RFC 4739)
+
+	// SendCert says when our certificates are sent, SendCertReq whether the peer is
+	// told which authorities we trust.
+	SendCert    SendPolicy
+	SendCertReq bool
+	// Fragmentation of IKE messages (RFC 7383), Childless set-ups (RFC 6023).
+	Fragmentation FragmentPolicy
+	Childless     ChildlessPolicy
+	// VIPs are the addresses that we ask the peer for (unspecified ones: any of that
+	// family), Pools the names of those that we give addresses and attributes from.
+	VIPs  []netip.Addr
+	Pools []string
 
 	Children []*Child // ordered as configured
 
@@ -69,31 +81,6 @@ func (p *Peer) OnlyShunts() bool {
 		}
 	}
 	return len(p.Children) > 0
-}
-
-// AuthMethod is how one side proves its identity in one round.
-type AuthMethod uint8
-
-// The methods of this issue's engine.
-const (
-	AuthPSK AuthMethod = iota
-)
-
-// String prints the method as swanctl.conf has it.
-func (m AuthMethod) String() string {
-	if m == AuthPSK {
-		return "psk"
-	}
-	return "unknown"
-}
-
-// AuthRound is one authentication of one side.
-type AuthRound struct {
-	Name   string // section name, for errors and list-conns
-	Method AuthMethod
-	// ID is the identity: ours, or the pattern that the peer's must match. The zero
-	// Identity stands for the endpoint's address (local) or %any (remote).
-	ID Identity
 }
 
 // AddrSpec is one element of local_addrs or remote_addrs: any address, a range, or a host name.
