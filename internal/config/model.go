@@ -1,26 +1,100 @@
 package config
 
 import (
+	"crypto"
+	"net/netip"
 	"time"
 
 	"adit/conf"
 	"adit/ike"
+	"adit/ike/wire"
 	"adit/suite"
 )
 
 // Model is a whole configuration, decoded and checked: what swanctl.conf holds.
 type Model struct {
-	Peers    []*ike.Peer // in the order of the file
-	Secrets  []Secret
-	Warnings []Warning
+	Peers       []*ike.Peer // in the order of the file
+	Secrets     []Secret
+	Keys        []Key
+	Certs       []Cert
+	Pools       []Pool
+	Authorities []Authority
+	Warnings    []Warning
 }
 
-// Secret is one section `secrets.ike*`: a pre-shared key and whose it is.
+// SecretKind is what a shared secret is for.
+type SecretKind string
+
+// The kinds, as VICI's load-shared names them in lower case.
+const (
+	SecretIKE   SecretKind = "ike"
+	SecretEAP   SecretKind = "eap"
+	SecretNTLM  SecretKind = "ntlm" // the NT hash of a password
+	SecretXAuth SecretKind = "xauth"
+	SecretPPK   SecretKind = "ppk"
+)
+
+// Secret is a shared secret and whose it is: a section of `secrets`.
 type Secret struct {
 	ID     string // the section's name, or the client's name for it
+	Kind   SecretKind
 	Key    suite.Key
 	Owners []ike.Identity // none: everybody's
 	Pos    conf.Pos
+}
+
+// Key is a private key. ID is the SHA-1 of its public key's bits in hexadecimal,
+// by which VICI names it.
+type Key struct {
+	ID     string
+	Signer crypto.Signer
+	Pos    conf.Pos
+}
+
+// CertKind is the kind of a credential that is no secret, as VICI's load-cert names it.
+type CertKind string
+
+// The kinds.
+const (
+	CertX509   CertKind = "X509"
+	CertCRL    CertKind = "X509_CRL"
+	CertAC     CertKind = "X509_AC"
+	CertPubkey CertKind = "PUBKEY"
+	CertOCSP   CertKind = "OCSP_RESPONSE"
+)
+
+// Cert is a certificate, CRL or public key. Flag is NONE, CA (a trust anchor), AA or OCSP.
+type Cert struct {
+	Kind CertKind
+	Flag string
+	DER  []byte
+	Pos  conf.Pos
+}
+
+// Pool is a range of addresses for peers, and what they are told with them.
+type Pool struct {
+	Name       string
+	From, To   netip.Addr // invalid: attributes only
+	Attributes []wire.Attribute
+	Pos        conf.Pos
+}
+
+// Authority adds to a CA where its revocation status is to be had.
+type Authority struct {
+	Name              string
+	CACert            []byte // DER
+	CRLURIs, OCSPURIs []string
+	CertURIBase       string
+	Pos               conf.Pos
+}
+
+// RADIUSServer is a section of `charon.plugins.eap-radius.servers`.
+type RADIUSServer struct {
+	Name       string
+	Address    string // address or host name
+	Secret     suite.Key
+	AuthPort   uint16 // 1812
+	Preference int
 }
 
 // Warning is a remark about a configuration that is valid: a weak algorithm, a
@@ -47,5 +121,13 @@ type Daemon struct {
 	BreakBeforeMake                                               bool          // charon.make_before_break = no
 	PreferPeer                                                    bool          // charon.prefer_configured_proposals = no
 	ReplayWindow                                                  uint32        // charon.replay_window; adit's default is 4096
+	FragmentSize, MaxPacket                                       int           // charon.fragment_size (1280), charon.max_packet (10000)
+	NoSignatureAuth                                               bool          // charon.signature_authentication = no
+	RSAPSS                                                        bool          // charon.rsa_pss
+	RADIUS                                                        []RADIUSServer
+	NASIdentifier                                                 string        // charon.plugins.eap-radius.nas_identifier (adit)
+	RADIUSTimeout                                                 time.Duration // retransmit_timeout (2 s)
+	RADIUSBase                                                    float64       // retransmit_base (1.4)
+	RADIUSTries                                                   int           // retransmit_tries (4)
 	Warnings                                                      []Warning
 }
