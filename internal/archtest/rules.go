@@ -33,23 +33,24 @@ var Imports = map[string][]string{
 	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite", "internal/simbug"},
 	"dataplane/userspace": {"ipsec", "esp", "tun", "internal/conn"},
 	"dataplane/xfrm":      {"ipsec"},
-	"internal/config":     {"conf", "ike", "ipsec", "suite"},
+	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki"},
 
 	"internal/capture": {"ike", "ipsec", "suite"},
 
 	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
-	"internal/gateway": {"ike", "internal/config", "ipsec", "suite",
+	"internal/gateway": {"ike", "ike/wire", "internal/config", "ipsec", "suite", "suite/sig",
 		"internal/conn", "internal/hostnet", "pki", "eap", "radius"},
 
 	// L5
-	"internal/control": {"internal/gateway", "internal/config", "ike", "ipsec", "suite", "conf", "vici"},
+	"internal/control": {"internal/gateway", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},
 	"internal/web":     {"internal/gateway"},
 	"internal/cluster": {"internal/gateway"},
 
 	// L6
-	".":             anything,
-	"internal/demo": anything,
-	"cmd/adit":      anything,
+	".":              anything,
+	"internal/demo":  anything,
+	"internal/bench": anything,
+	"cmd/adit":       anything,
 
 	// Beside the product: tests and their tools.
 	"internal/sim":      anything,
@@ -129,7 +130,7 @@ var Unfuzzed = map[string]string{
 }
 
 // unparsed are rooms whose parsers read no hostile input.
-var unparsed = []string{"interop", "interop/lab", "interop/peer", "internal/sim", "internal/archtest", "internal/demo", "cmd/adit"}
+var unparsed = []string{"interop", "interop/lab", "interop/peer", "internal/sim", "internal/archtest", "internal/demo", "internal/bench", "cmd/adit"}
 
 // Sizes of files, in lines.
 const (
