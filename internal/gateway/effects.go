@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"adit/ike"
 	"adit/ipsec"
@@ -55,6 +56,12 @@ func (s *shard) apply(e ike.Effect) {
 		})
 	case ike.Ask:
 		s.ask(e)
+	case ike.ReleaseLease:
+		s.g.leases.release(e.Lease, time.Now())
+	case ike.UndoAddresses:
+		s.undoAddresses(e.Lease)
+	case ike.EndEAP:
+		s.g.conversations.end(e.Session)
 	case ike.Emit:
 		s.g.bus.publish(s.unsent.explain(e.Event))
 	case ike.ExportKeys:
@@ -173,22 +180,55 @@ func (s *shard) ask(e ike.Ask) {
 	case ike.SourceAddress:
 		a, err := s.g.opt.Transport.SourceFor(q.Remote)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a, Err: err}})
+	case ike.LeaseAddresses:
+		l, err := s.g.leases.give(q, time.Now())
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: l, Err: err}})
+	case ike.SignAuth:
+		s.compute(e.Job, func() (any, error) { return s.g.trust.sign(q) })
+	case ike.VerifyAuth:
+		s.outside(e, func(ctx context.Context) (any, error) { return s.g.trust.verify(ctx, q) })
+	case ike.EAPRound:
+		s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.next(ctx, q) })
+	case ike.AssumeAddresses:
+		s.outside(e, func(context.Context) (any, error) { return nil, s.g.assume(q) })
 	case ike.Resolve:
-		s.start(e.Job, func(finish finisher) bool {
-			return s.g.pool.ask(func(ctx context.Context) {
-				ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-				defer cancel()
-				if !e.Deadline.IsZero() {
-					var stop context.CancelFunc
-					ctx, stop = context.WithDeadline(ctx, e.Deadline)
-					defer stop()
-				}
-				addrs, err := s.g.resolve(ctx, q.Hosts)
-				finish(addrs, err)
-			}, func(err error) { finish(nil, err) })
+		s.outside(e, func(ctx context.Context) (any, error) {
+			ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+			defer cancel()
+			return s.g.resolve(ctx, q.Hosts)
 		})
 	default:
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: fmt.Errorf("nobody answers %T", q)}})
+	}
+}
+
+// compute has the pool work out an answer that needs nothing but the processor.
+func (s *shard) compute(job ike.JobID, work func() (any, error)) {
+	s.start(job, func(finish finisher) bool {
+		return s.g.pool.submit(func() { finish(work()) }, func(err error) { finish(nil, err) })
+	})
+}
+
+// outside has a thread of its own find an answer that may wait for others, until
+// the question's deadline.
+func (s *shard) outside(e ike.Ask, work func(context.Context) (any, error)) {
+	s.start(e.Job, func(finish finisher) bool {
+		return s.g.pool.ask(func(ctx context.Context) {
+			if !e.Deadline.IsZero() {
+				var stop context.CancelFunc
+				ctx, stop = context.WithDeadline(ctx, e.Deadline)
+				defer stop()
+			}
+			finish(work(ctx))
+		}, func(err error) { finish(nil, err) })
+	})
+}
+
+// undoAddresses takes virtual addresses away on a thread of its own, since the
+// kernel may take its time.
+func (s *shard) undoAddresses(lease uint64) {
+	if !s.g.pool.ask(func(context.Context) { s.g.undo(lease) }, func(error) {}) {
+		s.g.undo(lease)
 	}
 }
 

@@ -28,6 +28,9 @@ type Transport interface {
 // Host changes the host's routing and packet filter to a wanted state.
 type Host interface {
 	Apply(hostnet.State) error
+	// AddAddress and DelAddress put a virtual address on a device; calls are counted.
+	AddAddress(device string, p netip.Prefix) error
+	DelAddress(device string, p netip.Prefix) error
 }
 
 // Options are what a gateway is made of. Dataplane, Transport, Log and Versions
@@ -52,15 +55,19 @@ type Options struct {
 // Gateway is a gateway, running from Start to Shutdown. Its methods are safe for
 // concurrent use.
 type Gateway struct {
-	opt     Options
-	started time.Time
-	shard   *shard
-	pool    *pool
-	bus     bus
-	host    hostWorker
-	names   nameWorker
-	logs    logWorker
-	inv     inventory
+	opt           Options
+	started       time.Time
+	shard         *shard
+	pool          *pool
+	bus           bus
+	host          hostWorker
+	names         nameWorker
+	logs          logWorker
+	inv           inventory
+	leases        leases
+	virtual       virtualAddresses
+	trust         trust
+	conversations conversations
 
 	lastCommand atomic.Uint64
 	waitMu      sync.Mutex
@@ -86,6 +93,8 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{}), closing: make(chan struct{})}
 	g.inv.init()
+	g.leases.init()
+	g.virtual.held = map[uint64][]netip.Prefix{}
 	g.pool = newPool(max(1, runtime.GOMAXPROCS(0)-1))
 	g.shard = newShard(g)
 	g.host.init(g)

@@ -38,12 +38,13 @@ type end struct {
 	addr netip.Addr
 	gw   *gateway.Gateway
 
-	mu       sync.Mutex
-	sas      map[ipsec.SARef]ipsec.SAParams
-	policies map[ipsec.PolicyID]ipsec.Policy
-	state    hostnet.State
-	emit     func(ipsec.Event)
-	events   []ike.Event
+	mu        sync.Mutex
+	sas       map[ipsec.SARef]ipsec.SAParams
+	policies  map[ipsec.PolicyID]ipsec.Policy
+	state     hostnet.State
+	addresses map[netip.Prefix]int // of virtual addresses, how often added
+	emit      func(ipsec.Event)
+	events    []ike.Event
 	// Failures that a test orders.
 	addSA, apply, send func() error
 	mute               bool // nothing leaves
@@ -125,6 +126,19 @@ func (w outer) SourceFor(netip.Addr) (netip.Addr, error) { return w.addr, nil }
 
 // host is the end's Host.
 type host struct{ *end }
+
+func (h host) AddAddress(_ string, p netip.Prefix) error { return h.address(p, 1) }
+func (h host) DelAddress(_ string, p netip.Prefix) error { return h.address(p, -1) }
+
+func (h host) address(p netip.Prefix, by int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.addresses == nil {
+		h.addresses = map[netip.Prefix]int{}
+	}
+	h.addresses[p] += by
+	return nil
+}
 
 func (h host) Apply(s hostnet.State) error {
 	h.mu.Lock()

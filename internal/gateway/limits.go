@@ -16,6 +16,8 @@ const (
 	limitSubscribers = 256              // readers of events
 	limitConnections = 65536            // connections loaded
 	limitSecrets     = 65536            // secrets loaded
+	limitPools       = 4096             // pools loaded
+	limitLeased      = 8                // addresses of one lease
 	limitLookups     = 16               // names of selectors looked up at once
 	shutdownGrace    = 3 * time.Second  // for Deletes to be answered
 	resolveTimeout   = 10 * time.Second // of one name look-up

@@ -149,6 +149,12 @@ func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 // as those are known before any negotiation.
 func (g *Gateway) endpoints(p *ike.Peer, c *ike.Child) (local, remote []ipsec.Selector, err error) {
 	var far, near netip.Addr
+	switch {
+	case len(p.VIPs) > 0 && slices.ContainsFunc(c.Local, ipsec.Selector.IsDynamic):
+		return nil, nil, errors.New("its local addresses are given by the peer")
+	case len(p.Pools) > 0 && slices.ContainsFunc(c.Remote, ipsec.Selector.IsDynamic):
+		return nil, nil, errors.New("its remote addresses come from a pool")
+	}
 	if isDynamic(c) {
 		if far, err = g.single(p.RemoteAddrs); err == nil {
 			near, err = g.single(p.LocalAddrs)
