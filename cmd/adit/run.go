@@ -69,6 +69,7 @@ func run(ctx context.Context, o adit.Options) error {
 	if err := noCoreDumps(); err != nil {
 		o.Log.Warn("core dumps could not be switched off: " + err.Error())
 	}
+	profile(o.Log)
 	// Workers are locked threads of their own beside the engine and its pool.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	o.Ready = func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }

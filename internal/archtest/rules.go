@@ -9,10 +9,12 @@ var anything = []string{"*"}
 var Imports = map[string][]string{
 	// L0: the standard library, x/crypto, x/sys and one library each; they know nobody.
 	"suite":            nil,
+	"suite/sig":        nil,
 	"ike/wire":         nil,
 	"conf":             nil,
 	"radius":           nil,
-	"pki":              nil,
+	"pki":              {"suite/sig"},
+	"pki/pkitest":      {"pki"},
 	"tun":              nil,
 	"tun/netstack":     {"tun"},
 	"internal/conn":    nil,
@@ -70,12 +72,13 @@ var anywhere = []string{"*"}
 // place. Subdirectories of a room count as the room only if they are listed. A
 // module that isn't listed may be imported by tests alone.
 var Libraries = map[string][]string{
-	"golang.org/x/crypto":            {"*", "suite", "esp", "eap", "ike/ikev1", "ike/ikev2"},
+	"golang.org/x/crypto":            {"*", "suite", "suite/sig", "esp", "eap", "ike", "ike/ikev1", "ike/ikev2"},
 	"golang.org/x/sys":               {"*", "suite", "esp"}, // suite and esp: cpu features
 	"golang.org/x/net":               anywhere,
 	"golang.org/x/sync":              anywhere,
 	"filippo.io/bigmod":              {"suite"},
-	"github.com/cloudflare/circl":    {"suite"},
+	"github.com/cloudflare/circl":    {"suite", "pki", "pki/pkitest"},
+	"software.sslmate.com/src":       {"pki"},
 	"github.com/coreos/go-systemd":   {"cmd/adit", "internal/gateway"},
 	"github.com/google/nftables":     {"internal/hostnet"},
 	"github.com/vishvananda/netlink": {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
@@ -91,7 +94,7 @@ var Libraries = map[string][]string{
 }
 
 // Protocol are the sans-I/O rooms: no I/O, clock, goroutine, lock or environment.
-var Protocol = []string{"ike", "ike/wire", "ike/ikev1", "ike/ikev2", "ipsec", "suite", "esp", "eap"}
+var Protocol = []string{"ike", "ike/wire", "ike/ikev1", "ike/ikev2", "ipsec", "suite", "suite/sig", "esp", "eap"}
 
 // forbiddenImports are what no protocol room may import, with the reason. A path
 // that ends in "/" stands for everything below it.

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// The benchmark meets both responders, and finds every SA and route in them.
+func TestBenchIKE(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces")
+	}
+	out, code := program(nil, "bench", "ike", "--sas", "100", "--rounds", "1", "--settle", "100ms")
+	if code != 0 {
+		t.Fatalf("code %d\n%s", code, out)
+	}
+	for _, w := range []string{"round 1: adit psk, 100 SAs", "round 1: charon psk, 100 SAs", "100 routes", "times charon's set-ups a second and core"} {
+		if !strings.Contains(out, w) {
+			t.Errorf("no %q in:\n%s", w, out)
+		}
+	}
+	if left := shell(t, "ip", "netns"); strings.Contains(left, "bike") {
+		t.Errorf("namespaces are left:\n%s", left)
+	}
+	if out, code := program(nil, "bench", "ike", "--auth", "none"); code == 0 || !strings.Contains(out, "use psk or ecdsa") {
+		t.Errorf("%d %s", code, out)
+	}
+}
