@@ -26,11 +26,12 @@ const (
 	DropRepeated                          // a first message of a known SPI with other content
 	DropTable                             // a table is full
 	DropTooLarge                          // a first message beyond the limit
+	DropFragment                          // a fragment that fits no message, or goes beyond a limit
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{"malformed", "version", "unknown-spi", "unexpected", "message-id", "integrity",
-	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large"}
+	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment"}
 
 // String is the stable name for logs and metrics.
 func (r DropReason) String() string {

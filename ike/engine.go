@@ -30,19 +30,20 @@ type Engine struct {
 	firsts            map[firstKey]*Env // responders by the peer's first message
 	conns             map[string]*connection
 
-	halfOpen   int
-	bySource   map[netip.Addr]int
-	cookies    cookieSecrets
-	policies   policyTable
-	linger     lingering
-	timers     timerHeap
-	touched    []*Env
-	dueConns   []*connection
-	timed      []*connection // those with a timer
-	drops      [dropReasons]dropCounter
-	dropWake   time.Time
-	notifyNext time.Time // rate limit of INVALID_MAJOR_VERSION
-	orphanNext time.Time // rate limit of INVALID_SPI
+	halfOpen      int
+	bySource      map[netip.Addr]int
+	cookies       cookieSecrets
+	policies      policyTable
+	linger        lingering
+	timers        timerHeap
+	touched       []*Env
+	dueConns      []*connection
+	timed         []*connection // those with a timer
+	drops         [dropReasons]dropCounter
+	fragmentBytes int // held of messages that have not come whole
+	dropWake      time.Time
+	notifyNext    time.Time // rate limit of INVALID_MAJOR_VERSION
+	orphanNext    time.Time // rate limit of INVALID_SPI
 
 	rejectFrom  time.Time // the second that rejectCount counts in
 	rejectCount int
@@ -67,6 +68,7 @@ type firstKey struct {
 // Stats are the counters of one engine.
 type Stats struct {
 	SAs, HalfOpen, Children, Jobs int // now
+	FragmentBytes                 int // held of messages that have not come whole
 	Established                   int // IKE SAs that are up now
 	Datagrams, Sent, Retransmits  uint64
 	Initiated, Accepted           uint64
@@ -110,6 +112,10 @@ func (c Config) withDefaults() Config {
 	num(&c.BlockThreshold, 5)
 	num(&c.InitLimit, limitHalfOpen)
 	c.InitLimit = min(c.InitLimit, limitHalfOpen)
+	num(&c.FragmentSize, 1280)
+	c.FragmentSize = min(max(c.FragmentSize, minFragmentSize), maxPacket)
+	num(&c.MaxPacket, 10_000)
+	c.MaxPacket = min(c.MaxPacket, maxPacket)
 	def(&c.KeepAlive, 20*time.Second)
 	def(&c.DeleteRekeyedDelay, 5*time.Second)
 	if c.Port == 0 {
@@ -272,6 +278,7 @@ func (e *Engine) SAs() []SAInfo {
 func (e *Engine) Stats() Stats {
 	s := e.stats
 	s.SAs, s.HalfOpen, s.Children, s.Jobs = len(e.byID), e.halfOpen, len(e.byChild), len(e.jobs)
+	s.FragmentBytes = e.fragmentBytes
 	s.Dropped = make(map[DropReason]uint64, dropReasons)
 	for i := range e.drops {
 		s.Dropped[DropReason(i)] = e.drops[i].total

@@ -116,6 +116,7 @@ type Env struct {
 	jobs              map[JobID]struct{}
 	children          []uint32
 	waiters           []*waiter
+	fragmentBytes     int // held, see HoldFragments
 
 	touched bool
 	heapAt  int
@@ -436,6 +437,7 @@ func (v *Env) Closed(now time.Time, c Closed) {
 func (v *Env) remove() {
 	e := v.e
 	v.gone = true
+	v.HoldFragments(0)
 	e.endHalfOpen(v)
 	for j := range v.jobs {
 		delete(e.jobs, j)

@@ -32,6 +32,12 @@ const (
 	limitLingerBytes = 2048
 	// timeoutLinger is how long.
 	timeoutLinger = 3 * time.Minute
+	// limitFragmentBytes bounds the fragments of messages that have not come whole,
+	// over all IKE SAs of an engine (RFC 7383 §2.6); minFragmentSize and
+	// maxPacket bound Config.FragmentSize below and Config.MaxPacket above.
+	limitFragmentBytes = 32 << 20
+	minFragmentSize    = 576
+	maxPacket          = 64<<10 - 1
 	// limitUnprovenRejections bounds the Rejection events a second that first
 	// messages cause, before anybody has proved anything.
 	limitUnprovenRejections = 20

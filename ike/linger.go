@@ -16,12 +16,12 @@ type lingering struct {
 
 type lastAnswer struct {
 	request  [sha256.Size]byte
-	response []byte
+	response [][]byte
 	until    time.Time
 }
 
 // Linger keeps the answer to the last request of an IKE SA that ends.
-func (v *Env) Linger(now time.Time, request, response []byte) {
+func (v *Env) Linger(now time.Time, request []byte, response [][]byte) {
 	l := &v.e.linger
 	if l.bySPI == nil {
 		l.bySPI = map[uint64]lastAnswer{}
@@ -30,7 +30,11 @@ func (v *Env) Linger(now time.Time, request, response []byte) {
 		delete(l.bySPI, l.order[0])
 		l.order = l.order[1:]
 	}
-	if _, dup := l.bySPI[v.spiLocal]; dup || v.spiLocal == 0 || len(response) > limitLingerBytes {
+	size := 0
+	for _, b := range response {
+		size += len(b)
+	}
+	if _, dup := l.bySPI[v.spiLocal]; dup || v.spiLocal == 0 || size > limitLingerBytes {
 		return
 	}
 	l.bySPI[v.spiLocal] = lastAnswer{sha256.Sum256(request), response, now.Add(timeoutLinger)}
@@ -44,7 +48,9 @@ func (e *Engine) answerAgain(now time.Time, ours uint64, d Datagram) bool {
 		return false
 	}
 	e.stats.Retransmits++
-	e.stats.Sent++
-	e.effect(Send{Datagram{Local: d.Local, Remote: d.Remote, Data: a.response}})
+	for _, b := range a.response {
+		e.stats.Sent++
+		e.effect(Send{Datagram{Local: d.Local, Remote: d.Remote, Data: b}})
+	}
 	return true
 }

@@ -99,7 +99,7 @@ func (s *sa) sendDeleteNow(now time.Time) {
 	h := s.header(wire.ExchangeInformational, s.win.sendID, false)
 	list := []wire.Payload{&wire.Delete{Protocol: wire.ProtocolIKE}}
 	s.win.sendID++
-	s.send(now, s.local2remote(s.build(h, list)), summary(h, list), 0)
+	s.send(now, s.local2remote(s.keys.seal(h, list)), summary(h, list), 0)
 }
 
 // deleteRequest carries out the peer's Deletes; it returns what goes into the

@@ -84,6 +84,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	}
 	list = append(list, toWire(st.offered, nil), &wire.KE{Group: uint16(st.group), Data: st.ke.Public()}, &wire.Nonce{Data: st.ni})
 	list = append(list, natPayloads(s.spiI, 0, s.local, s.remote, st.fakeHash)...)
+	if announcesFragments(s.peer) {
+		list = append(list, notify(wire.FragmentationSupported, nil))
+	}
 	s.win.sendID = 0
 	s.request(now, wire.ExchangeIKESAInit, list)
 }
@@ -187,6 +190,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.tieBreak = slices.Clone(lowerNonce(st.ni, st.nr))
 	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
+	s.peerCaps.fragments = announcesFragments(peers...) && wire.FindNotify(msg.Payloads, wire.FragmentationSupported) != nil
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s
 }
@@ -219,6 +223,9 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		list := []wire.Payload{answer, &wire.KE{Group: uint16(group), Data: m.public}, &wire.Nonce{Data: st.nr}}
 		if s.nat.supported {
 			list = append(list, natPayloads(s.spiI, s.spiR, s.local, s.remote, s.nat.fake)...)
+		}
+		if s.peerCaps.fragments {
+			list = append(list, notify(wire.FragmentationSupported, nil))
 		}
 		list = append(list, notify(wire.ChildlessIKEv2Supported, nil))
 		h := s.header(wire.ExchangeIKESAInit, 0, true)
@@ -334,11 +341,12 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		}
 		s.tieBreak = slices.Clone(lowerNonce(st.ni, nonce))
 		s.vendor = vendor(payloads)
+		s.peerCaps.fragments = announcesFragments(s.peer) && wire.FindNotify(payloads, wire.FragmentationSupported) != nil
 		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
 		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
 		s.nat.fake = s.nat.supported && st.fakeHash
 		s.floatPorts()
-		s.enter(&authSent{request: out.data, response: response, ni: st.ni, nr: nonce, child: st.child, reauth: st.reauth})
+		s.enter(&authSent{request: out.packets[0], response: response, ni: st.ni, nr: nonce, child: st.child, reauth: st.reauth})
 		s.beginAuth(now)
 	})
 }

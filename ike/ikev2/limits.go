@@ -10,6 +10,15 @@ const (
 	limitHeld = 8
 	// limitHeldBytes bounds their size together.
 	limitHeldBytes = 64 << 10
+	// limitHeldUp is limitHeld of an established IKE SA: a message in fragments may
+	// come while it is busy.
+	limitHeldUp = limitFragments
+	// limitFragments bounds the fragments of one message, of ours and of the peer's
+	// (RFC 7383 §2.5).
+	limitFragments = 64
+	// timeoutFragments is how long the other fragments of a message are waited for;
+	// a peer that repeats it sends all of them again.
+	timeoutFragments = 30 * time.Second
 	// limitChildren bounds the Child SAs of one IKE SA, replaced ones included.
 	limitChildren = 256
 	// limitReplaced bounds the replaced IKE SAs of one peer that wait for its Delete.

@@ -5,24 +5,35 @@ import (
 	"adit/internal/simbug"
 )
 
-// seal builds a protected message: AppendEncrypted's head, IV, ciphertext, ICV
-// (RFC 7296 §3.14, RFC 5282 §3).
+// seal protects a message in one piece: AppendEncrypted's head, IV, ciphertext,
+// ICV (RFC 7296 §3.14, RFC 5282 §3).
 func (k *ikeKeys) seal(h wire.Header, payloads []wire.Payload) []byte {
 	first, text := wire.AppendPayloads(nil, payloads)
+	defer clear(text)
+	return k.sealText(h, wire.Encrypted{Type: wire.PayloadSK, FirstInner: first}, text)
+}
+
+// padded is the length of the plaintext with padding and pad length.
+func (k *ikeKeys) padded(n int) int {
 	pad := 0
 	if a := k.out.Align(); a > 1 {
-		pad = a - 1 - len(text)%a
+		pad = a - 1 - n%a
 	}
-	iv, icv := k.out.IVLen(), k.out.ICVLen()
-	n := len(text) + pad + 1
-	body := iv + n + icv
-	msg := make([]byte, 0, wire.EncryptedOverhead(wire.PayloadSK)+body)
-	msg = wire.AppendEncrypted(msg, h, nil, wire.Encrypted{Type: wire.PayloadSK, FirstInner: first}, body)
+	return n + pad + 1
+}
+
+// sealedLen is the length of what protects n bytes: IV, ciphertext, ICV.
+func (k *ikeKeys) sealedLen(n int) int { return k.out.IVLen() + k.padded(n) + k.out.ICVLen() }
+
+// sealText makes the message whose Encrypted or Encrypted Fragment payload e holds text.
+func (k *ikeKeys) sealText(h wire.Header, e wire.Encrypted, text []byte) []byte {
+	iv, n, body := k.out.IVLen(), k.padded(len(text)), k.sealedLen(len(text))
+	msg := make([]byte, 0, wire.EncryptedOverhead(e.Type)+body)
+	msg = wire.AppendEncrypted(msg, h, nil, e, body)
 	at := len(msg)
 	msg = msg[:at+body]
 	copy(msg[at+iv:], text)
-	clear(text)
-	msg[at+iv+n-1] = byte(pad)
+	msg[at+iv+n-1] = byte(n - 1 - len(text))
 	k.out.PutIV(msg[at:at+iv], k.sealed)
 	if simbug.Chosen != simbug.ReusedIV || k.sealed%3 != 2 {
 		k.sealed++
@@ -31,22 +42,22 @@ func (k *ikeKeys) seal(h wire.Header, payloads []wire.Payload) []byte {
 	return msg
 }
 
-// open verifies and decrypts the Encrypted payload. The message's own bytes are
-// left as they are. ok: it is authentic; then err says what is wrong inside.
-func (k *ikeKeys) open(msg *wire.Message) (payloads []wire.Payload, ok bool, err error) {
+// open verifies and decrypts the Encrypted payload, or the one of a fragment. The
+// message's own bytes are left as they are. ok: it is authentic; then err says
+// whether its padding is wrong.
+func (k *ikeKeys) open(msg *wire.Message) (text []byte, ok bool, err error) {
 	e := msg.Encrypted
 	iv, icv := k.in.IVLen(), k.in.ICVLen()
-	if e == nil || e.Type != wire.PayloadSK || len(e.Body) < iv+icv+1 {
+	if e == nil || len(e.Body) < iv+icv+1 {
 		return nil, false, nil
 	}
 	body := append([]byte(nil), e.Body...)
-	text := body[iv : len(body)-icv]
+	text = body[iv : len(body)-icv]
 	if !k.in.Open(msg.Raw[:e.Offset], body[:iv], text, body[len(body)-icv:], nil) {
 		return nil, false, nil
 	}
 	if len(text) == 0 || int(text[len(text)-1]) >= len(text) {
 		return nil, true, wire.ErrLength
 	}
-	payloads, err = wire.ParsePayloads(e.FirstInner, text[:len(text)-1-int(text[len(text)-1])])
-	return payloads, true, err
+	return text[:len(text)-1-int(text[len(text)-1])], true, nil
 }

@@ -45,7 +45,12 @@ type sa struct {
 	earlyDeletes []ipsec.SPI
 	sched        scheduler
 	life         life
-	closing      *ike.Closed // set when the Delete of the IKE SA was asked for
+	// partial are the messages of the peer of which not all fragments have come: a
+	// request, a response.
+	partial [2]*partial
+	// doomed ends the IKE SA after what is being done: an answer of ours cannot be sent.
+	doomed  *ike.Rejection
+	closing *ike.Closed // set when the Delete of the IKE SA was asked for
 	// replacedBy is the IKE SA that took over by rekey; this one only waits for its Delete.
 	replacedBy *sa
 	// previous are those that came before this one and wait for the peer's Delete, oldest first.
@@ -61,6 +66,7 @@ type sa struct {
 type capabilities struct {
 	childless bool
 	noTFC     bool
+	fragments bool // RFC 7383: announced by both sides
 }
 
 // life are the timers of an established IKE SA.
@@ -162,6 +168,7 @@ func (s *sa) Wake(now time.Time) {
 	if due(s.life.keepAliveAt) {
 		s.keepAlive(now)
 	}
+	s.wakePartials(now)
 	s.wakeChildren(now)
 	s.sched.wakeDelayed(now)
 	s.run(now)
@@ -184,6 +191,11 @@ func (s *sa) NextWake() time.Time {
 	}
 	if s.win.out != nil {
 		sooner(s.win.out.next)
+	}
+	for _, p := range s.partial {
+		if p != nil {
+			sooner(p.until)
+		}
 	}
 	for _, c := range s.children {
 		sooner(c.rekeyAt)
@@ -247,6 +259,7 @@ func (s *sa) Wipe() {
 	}
 	s.sched = scheduler{}
 	s.win = window{}
+	s.partial = [2]*partial{}
 }
 
 // Dataplane takes an event of one of the Child SAs.

@@ -44,7 +44,11 @@ type delayedTask struct {
 // hold keeps a datagram that came while the IKE SA is busy. A repetition of one
 // that is held, or of what is being worked at, is dropped.
 func (q *scheduler) hold(s *sa, now time.Time, d ike.Datagram) {
-	if len(q.held) >= limitHeld || q.heldBytes+len(d.Data) > limitHeldBytes {
+	limit := limitHeld
+	if s.state.phase() == phaseEstablished {
+		limit = limitHeldUp
+	}
+	if len(q.held) >= limit || q.heldBytes+len(d.Data) > limitHeldBytes {
 		s.env.Drop(now, ike.DropBusy, d.Remote)
 		return
 	}
@@ -128,6 +132,11 @@ func (q *scheduler) wakeDelayed(now time.Time) {
 
 // run starts the next task if nothing is in flight.
 func (s *sa) run(now time.Time) {
+	if r := s.doomed; r != nil && s.sched.busy == 0 {
+		s.doomed = nil
+		s.end(now, ike.Closed{Cause: ike.CauseFailed, Reason: r.Error(), Rejection: r})
+		return
+	}
 	for s.sched.busy == 0 && (s.sched.current == nil && s.win.out == nil || simbug.Chosen == simbug.NoWindow) && len(s.sched.queue) > 0 && s.state.phase() == phaseEstablished {
 		t := s.sched.queue[0]
 		s.sched.queue = s.sched.queue[1:]

@@ -14,15 +14,16 @@ type window struct {
 	sendID uint32 // of our next request
 	recvID uint32 // of the peer's next request
 	out    *outstanding
-	// response answers request recvID−1; it is repeated, never rebuilt.
-	response []byte
+	// response answers request recvID−1; it is repeated, never rebuilt. More than one
+	// packet are its fragments.
+	response [][]byte
 }
 
 // outstanding is our request in flight.
 type outstanding struct {
 	id       uint32
 	exchange wire.ExchangeType
-	data     []byte
+	packets  [][]byte // the message, or its fragments
 	summary  string
 	sent     int // how often
 	next     time.Time
@@ -43,22 +44,31 @@ func (s *sa) header(x wire.ExchangeType, id uint32, response bool) wire.Header {
 	return wire.Header{SPIi: s.spiI, SPIr: s.spiR, Version: wire.IKEv2, Exchange: x, Flags: s.flags(response), MessageID: id}
 }
 
-// build makes the bytes of a message: protected once there are keys.
-func (s *sa) build(h wire.Header, payloads []wire.Payload) []byte {
+// build makes the bytes of a message: protected once there are keys, and in
+// fragments if one packet does not hold it.
+func (s *sa) build(h wire.Header, payloads []wire.Payload) ([][]byte, error) {
 	if s.keys == nil || s.keys.out == nil || h.Exchange == wire.ExchangeIKESAInit {
-		return wire.AppendMessage(nil, h, payloads)
+		return [][]byte{wire.AppendMessage(nil, h, payloads)}, nil
 	}
-	return s.keys.seal(h, payloads)
+	room := 0
+	if s.sendsFragments() {
+		room = s.room()
+	}
+	return s.keys.sealAll(h, payloads, room)
 }
 
 // request sends our next request and keeps it until it is answered.
-func (s *sa) request(now time.Time, x wire.ExchangeType, payloads []wire.Payload) []byte {
+func (s *sa) request(now time.Time, x wire.ExchangeType, payloads []wire.Payload) {
 	h := s.header(x, s.win.sendID, false)
-	data := s.build(h, payloads)
+	packets, err := s.build(h, payloads)
+	if err != nil {
+		r := s.oversized(h, err)
+		s.end(now, ike.Closed{Cause: ike.CauseFailed, Reason: r.Error(), Rejection: r})
+		return
+	}
 	s.win.sendID++
-	s.win.out = &outstanding{id: h.MessageID, exchange: x, data: data, summary: summary(h, payloads)}
+	s.win.out = &outstanding{id: h.MessageID, exchange: x, packets: packets, summary: summary(h, payloads)}
 	s.transmit(now)
-	return data
 }
 
 // transmit sends the request in flight, for the first time or again.
@@ -66,7 +76,7 @@ func (s *sa) transmit(now time.Time) {
 	out := s.win.out
 	wait, _ := s.config().Retransmit.Wait(out.sent)
 	out.next = now.Add(wait)
-	s.send(now, s.local2remote(out.data), out.summary, out.sent)
+	s.sendAll(now, s.local2remote(nil), out.packets, out.summary, out.sent)
 	out.sent++
 }
 
@@ -82,6 +92,18 @@ func (s *sa) send(now time.Time, d ike.Datagram, summary string, repeated int) {
 	s.life.lastOut = now
 	s.env.Effect(ike.Send{Datagram: d})
 	s.env.Emit(ike.Message{SAKey: s.key(), Out: true, Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary, Retransmit: repeated})
+}
+
+// sendAll sends a message in as many packets as it has.
+func (s *sa) sendAll(now time.Time, d ike.Datagram, packets [][]byte, summary string, repeated int) {
+	for i, b := range packets {
+		text := summary
+		if len(packets) > 1 {
+			text += fragmentTag(i+1, len(packets))
+		}
+		d.Data = b
+		s.send(now, d, text, repeated)
+	}
 }
 
 // retransmit repeats the request in flight, or gives the peer up.
@@ -110,13 +132,21 @@ func (s *sa) retransmit(now time.Time) {
 // respond answers the peer's request and keeps the bytes for its repetition.
 func (s *sa) respond(now time.Time, in *inbound, payloads []wire.Payload) {
 	h := s.header(in.header.Exchange, in.header.MessageID, true)
-	s.win.response = s.build(h, payloads)
+	packets, err := s.build(h, payloads)
+	if err != nil {
+		// What the caller goes on with is undone as soon as it is finished.
+		s.doomed = s.oversized(h, err)
+		payloads = []wire.Payload{notify(wire.AuthenticationFailed, nil)}
+		packets = [][]byte{s.keys.seal(h, payloads)}
+	}
+	s.win.response = packets
 	s.win.recvID = in.header.MessageID + 1
-	d := s.local2remote(s.win.response)
+	s.forgetPartials(false)
+	d := s.local2remote(nil)
 	if s.state.phase() != phaseDead {
 		d.Local, d.Remote = in.datagram.Local, in.datagram.Remote // RFC 7296 §2.11
 	}
-	s.send(now, d, summary(h, payloads), 0)
+	s.sendAll(now, d, packets, summary(h, payloads), 0)
 }
 
 func (s *sa) respondNotify(now time.Time, in *inbound, t wire.NotifyType, data []byte) {
@@ -135,6 +165,8 @@ type inbound struct {
 	header   wire.Header
 	datagram ike.Datagram
 	payloads []wire.Payload
+	// first is the datagram by which a repetition of the message is known.
+	first []byte
 }
 
 // receive checks a message in the order that costs least and changes nothing
@@ -163,6 +195,11 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		drop(ike.DropUnprotected) // nothing in the clear is believed (RFC 7296 §2.21)
 		return
 	}
+	fragment := msg.Encrypted.Type == wire.PayloadSKF
+	if fragment && (!s.peerCaps.fragments || msg.Encrypted.TotalFragments > limitFragments) {
+		drop(ike.DropFragment)
+		return
+	}
 	repeated := false
 	switch {
 	case h.Response() && (s.win.out == nil || h.MessageID != s.win.out.id || h.Exchange != s.win.out.exchange):
@@ -174,23 +211,36 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		drop(ike.DropMessageID)
 		return
 	}
-	payloads, ok, err := s.keys.open(msg)
+	text, ok, err := s.keys.open(msg)
 	if !ok {
 		drop(ike.DropIntegrity)
 		return
 	}
-	s.life.lastIn = now
 	if repeated {
-		if simbug.Chosen == simbug.RebuiltResponse {
-			s.win.response = s.build(s.header(h.Exchange, h.MessageID, true), nil)
-		}
-		s.env.CountRetransmit()
-		s.send(now, ike.Datagram{Local: d.Local, Remote: d.Remote, Data: s.win.response}, "repeated response", 1)
+		s.repeatResponse(now, d, msg)
 		return
 	}
-	in := &inbound{header: h, datagram: d, payloads: payloads}
-	s.env.Emit(ike.Message{SAKey: s.key(), Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary(h, payloads)})
+	inner, first, tag := msg.Encrypted.FirstInner, d.Data, ""
 	r := findRule(s.state.phase(), h.Exchange, h.Response())
+	if fragment {
+		if err != nil || r == nil {
+			drop(ike.DropFragment)
+			return
+		}
+		w := s.collect(now, d, msg, text)
+		if w == nil {
+			return
+		}
+		inner, text, first = w.inner, w.text, w.first
+		tag = fragmentTag(int(msg.Encrypted.FragmentNumber), int(msg.Encrypted.TotalFragments))
+	}
+	s.life.lastIn = now
+	var payloads []wire.Payload
+	if err == nil {
+		payloads, err = wire.ParsePayloads(inner, text)
+	}
+	in := &inbound{header: h, datagram: d, payloads: payloads, first: first}
+	s.env.Emit(ike.Message{SAKey: s.key(), Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary(h, payloads) + tag})
 	if r == nil {
 		drop(ike.DropUnexpected)
 		return
@@ -201,15 +251,32 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 	s.followPeer(now, d)
 	if h.Response() {
 		s.win.out = nil
+		s.forgetPartials(true)
 	} else {
 		s.decidedByUse(now, in)
-		s.sched.working = d.Data
+		s.sched.working = in.first
 	}
 	r.take(s, now, in)
 	if s.win.sendID >= limitMessageID || s.win.recvID >= limitMessageID {
 		s.RekeyIKE(now) // message IDs must not wrap (RFC 7296 §2.2)
 	}
 	s.run(now)
+}
+
+// repeatResponse answers a repeated request by the stored bytes. Of a request in
+// fragments only the first one is answered, or each would cost a whole response
+// (RFC 7383 §2.6.1).
+func (s *sa) repeatResponse(now time.Time, d ike.Datagram, msg *wire.Message) {
+	if msg.Encrypted.Type == wire.PayloadSKF && msg.Encrypted.FragmentNumber != 1 {
+		s.env.Drop(now, ike.DropFragment, d.Remote)
+		return
+	}
+	s.life.lastIn = now
+	if simbug.Chosen == simbug.RebuiltResponse {
+		s.win.response, _ = s.build(s.header(msg.Header.Exchange, msg.Header.MessageID, true), nil)
+	}
+	s.env.CountRetransmit()
+	s.sendAll(now, ike.Datagram{Local: d.Local, Remote: d.Remote}, s.win.response, "repeated response", 1)
 }
 
 // wellFormed answers a protected message that cannot be read or lacks what its

@@ -1,0 +1,18 @@
+package ike
+
+// HoldFragments tells how many bytes of messages that have not come whole the
+// IKE SA keeps (RFC 7383 §2.6); false: the engine keeps too much already, and
+// what was held before counts on. Whoever has proved nothing yet gets at most
+// half of the room, so that a flood leaves some to established IKE SAs.
+func (v *Env) HoldFragments(bytes int) bool {
+	limit := limitFragmentBytes
+	if v.upSince.IsZero() {
+		limit /= 2
+	}
+	total := v.e.fragmentBytes - v.fragmentBytes + bytes
+	if bytes > v.fragmentBytes && total > limit {
+		return false
+	}
+	v.e.fragmentBytes, v.fragmentBytes = total, bytes
+	return true
+}
