@@ -77,7 +77,7 @@ var Libraries = map[string][]string{
 	"golang.org/x/net":               anywhere,
 	"golang.org/x/sync":              anywhere,
 	"filippo.io/bigmod":              {"suite"},
-	"github.com/cloudflare/circl":    {"suite", "pki", "pki/pkitest"},
+	"github.com/cloudflare/circl":    {"suite", "suite/sig", "pki", "pki/pkitest"},
 	"software.sslmate.com/src":       {"pki"},
 	"github.com/coreos/go-systemd":   {"cmd/adit", "internal/gateway"},
 	"github.com/google/nftables":     {"internal/hostnet"},

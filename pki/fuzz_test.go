@@ -1,0 +1,109 @@
+package pki_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"adit/pki"
+	"adit/pki/pkitest"
+)
+
+// Budgets of one input of a fuzz target: what takes longer or needs more memory is an
+// attack. The machine may be busy, so they are generous.
+const (
+	fuzzTime  = 8 * time.Second
+	fuzzAlloc = 256 << 20
+)
+
+// budget runs parse within the budgets.
+func budget(t *testing.T, parse func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	parse()
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	if took > fuzzTime {
+		t.Errorf("took %v", took)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > fuzzAlloc {
+		t.Errorf("allocated %d bytes", n)
+	}
+}
+
+var fuzzKinds = []pkitest.KeyKind{pkitest.P256, pkitest.RSA1024, pkitest.RSAPSS2048, pkitest.Ed25519, pkitest.Ed448}
+
+func FuzzParseCertificates(f *testing.F) {
+	for _, kind := range fuzzKinds {
+		e := pkitest.NewCA(f, pkitest.Spec{Key: kind, PermittedDNS: []string{"example"}, MaxPathLen: 1, Policies: []string{"1.2.3"}})
+		f.Add(e.PEM())
+		f.Add(e.Cert.DER())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		budget(t, func() {
+			certs, err := pki.ParseCertificates(b)
+			if (err == nil) != (len(certs) > 0) {
+				t.Errorf("%d certificates and error %v", len(certs), err)
+			}
+			for _, c := range certs {
+				_, _ = c.IsCA(), c.SelfSigned()
+			}
+		})
+	})
+}
+
+func FuzzParsePublicKey(f *testing.F) {
+	for _, kind := range fuzzKinds {
+		e := pkitest.NewCA(f, pkitest.Spec{Key: kind})
+		f.Add(e.PublicPEM())
+		f.Add(e.Cert.X509.RawSubjectPublicKeyInfo)
+	}
+	f.Add([]byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFm4ZmS0Zl9kS9Yc6bVh0Rr6w1c2X4m0Wn0t4uPpV0mE a"))
+	f.Add([]byte("0sAwEAAQ=="))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		budget(t, func() {
+			k, err := pki.ParsePublicKey(b)
+			if err != nil {
+				return
+			}
+			again, err := pki.NewPublicKey(k.SPKI)
+			if err != nil || again.KeyHash != k.KeyHash {
+				t.Errorf("its own subjectPublicKeyInfo reads differently: %v", err)
+			}
+		})
+	})
+}
+
+func FuzzParsePrivateKey(f *testing.F) {
+	for _, kind := range fuzzKinds {
+		e := pkitest.NewCA(f, pkitest.Spec{Key: kind})
+		f.Add(e.KeyPEM())
+		f.Add(e.KeyDER())
+	}
+	for _, file := range encryptedKeys {
+		f.Add([]byte(file.pem))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		budget(t, func() {
+			if k, err := pki.ParsePrivateKey(b, func() string { return passphrase }); err == nil && k.Public() == nil {
+				t.Error("a key without public key")
+			}
+		})
+	})
+}
+
+func FuzzParsePKCS12(f *testing.F) {
+	for _, file := range pkcs12Files {
+		f.Add(decode64(f, file.base64))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		budget(t, func() {
+			k, c, _, err := pki.ParsePKCS12(b, passphrase)
+			if err == nil && (k == nil || c == nil) {
+				t.Error("neither key nor error")
+			}
+		})
+	})
+}
