@@ -107,14 +107,16 @@ func (s *sa) collect(now time.Time, d ike.Datagram, m *wire.Message, text []byte
 	}
 	number, total := int(e.FragmentNumber), int(e.TotalFragments)
 	p := *slot
+	if p != nil && p.id != h.MessageID {
+		p = nil // of a message that is answered meanwhile
+	}
 	switch {
-	case len(text) == 0,
-		p != nil && p.id == h.MessageID && p.exchange != h.Exchange,
-		p != nil && p.id == h.MessageID && total < len(p.parts),
-		p != nil && p.id == h.MessageID && total == len(p.parts) && p.parts[number-1] != nil:
+	case p != nil && p.exchange == h.Exchange && total == len(p.parts) && p.parts[number-1] != nil:
+		return nil // doubled on the way, or repeated with others that were lost
+	case len(text) == 0, p != nil && (p.exchange != h.Exchange || total < len(p.parts)):
 		s.env.Drop(now, ike.DropFragment, d.Remote)
 		return nil
-	case p == nil || p.id != h.MessageID || total > len(p.parts):
+	case p == nil || total > len(p.parts):
 		s.forgetPartial(slot)
 		p = &partial{exchange: h.Exchange, id: h.MessageID, parts: make([][]byte, total), held: total * sliceHeader}
 	}

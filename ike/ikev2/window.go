@@ -268,7 +268,6 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 // (RFC 7383 §2.6.1).
 func (s *sa) repeatResponse(now time.Time, d ike.Datagram, msg *wire.Message) {
 	if msg.Encrypted.Type == wire.PayloadSKF && msg.Encrypted.FragmentNumber != 1 {
-		s.env.Drop(now, ike.DropFragment, d.Remote)
 		return
 	}
 	s.life.lastIn = now

@@ -41,6 +41,10 @@ func (h *Host) setEngine(a []string) error {
 			c.DeleteRekeyedDelay = duration(v)
 		case "retry":
 			c.RetryInitiate = duration(v)
+		case "fragment-size":
+			c.FragmentSize = number(v)
+		case "max-packet":
+			c.MaxPacket = number(v)
 		case "encap":
 			c.ForceEncap = v == "yes"
 		case "break":
@@ -67,7 +71,7 @@ func addrSpecs(v string) (out []ike.AddrSpec) {
 
 // setPeer makes a connection, or changes one for the next reload: local, remote
 // (addresses, names, %any), lid, rid (identities), ike (proposals), rekey,
-// reauth, over, rand, dpd, tries, unique, encap.
+// reauth, over, rand, dpd, tries, unique, encap, fragmentation.
 func (h *Host) setPeer(name string, a []string) error {
 	p := &ike.Peer{Name: name, Version: 2, LocalPort: 500, RemotePort: 500, KeyingTries: 1,
 		Proposals: proposals(suite.IKE, defaultIKE), Local: []ike.AuthRound{{}}, Remote: []ike.AuthRound{{}}}
@@ -105,6 +109,8 @@ func (h *Host) setPeer(name string, a []string) error {
 			p.KeyingTries = number(v)
 		case "unique":
 			p.Unique = map[string]ike.UniquePolicy{"no": ike.UniqueNo, "never": ike.UniqueNever, "replace": ike.UniqueReplace, "keep": ike.UniqueKeep}[v]
+		case "fragmentation":
+			p.Fragmentation = map[string]ike.FragmentPolicy{"yes": ike.FragmentYes, "accept": ike.FragmentAccept, "force": ike.FragmentForce, "no": ike.FragmentNo}[v]
 		case "encap":
 			p.Encap = map[string]ike.EncapPolicy{"auto": ike.EncapAuto, "yes": ike.EncapYes, "no": ike.EncapNo}[v]
 		default:

@@ -43,6 +43,9 @@ func (p *packet) size() int {
 	if !p.esp || p.encap {
 		n += 8
 	}
+	if !p.esp && p.src.Port() != 500 {
+		n += 4 // the non-ESP marker (RFC 3948 §2.2)
+	}
 	return n
 }
 

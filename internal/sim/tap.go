@@ -37,12 +37,52 @@ type ivKey struct {
 // stream is what one host sent and got in one IKE SA.
 type stream struct {
 	began     bool
-	next      uint32            // message ID of its next request
-	sent      map[uint32][]byte // requests
-	answered  map[uint32]bool   // requests whose response came
-	asked     map[uint32]bool   // requests of the peer that came
-	responses map[uint32][]byte
+	next      uint32              // message ID of its next request
+	sent      map[pieceKey][]byte // requests
+	answered  map[uint32]bool     // requests whose response came
+	asked     map[uint32]bool     // requests of the peer that came
+	responses map[pieceKey][]byte
+	parts     map[partsKey]*parts // of messages in fragments: what came
 	lastReply int64
+}
+
+// pieceKey names a message, or one of its fragments (number from 1).
+type pieceKey struct {
+	id     uint32
+	number uint16
+}
+
+// partsKey names a message that comes in so many fragments.
+type partsKey struct {
+	response bool
+	id       uint32
+	total    uint16
+}
+
+// parts is what came of a message in fragments.
+type parts struct{ have map[uint16]bool }
+
+// piece is what a message is of its message ID.
+func piece(m *wire.Message) pieceKey {
+	k := pieceKey{id: m.Header.MessageID}
+	if m.Encrypted != nil {
+		k.number = m.Encrypted.FragmentNumber
+	}
+	return k
+}
+
+// whole reports whether all of a message has come with this piece of it.
+func (s *stream) whole(m *wire.Message) bool {
+	e := m.Encrypted
+	if e == nil || e.TotalFragments == 0 {
+		return true
+	}
+	k := partsKey{m.Header.Response(), m.Header.MessageID, e.TotalFragments}
+	if s.parts[k] == nil {
+		s.parts[k] = &parts{map[uint16]bool{}}
+	}
+	s.parts[k].have[e.FragmentNumber] = true
+	return len(s.parts[k].have) == int(e.TotalFragments)
 }
 
 func newTap(w *World) *tap {
@@ -106,6 +146,9 @@ func (t *tap) open(m *wire.Message) []wire.Payload {
 	if !c.Open(m.Raw[:m.Encrypted.Offset], body[:iv], text, body[len(body)-icv:], nil) {
 		return nil
 	}
+	if m.Encrypted.Type == wire.PayloadSKF {
+		return []wire.Payload{}
+	}
 	pad := int(text[len(text)-1])
 	if pad+1 > len(text) {
 		return nil
@@ -125,7 +168,7 @@ func (t *tap) stream(h *Host, hd *wire.Header) *stream {
 	k := streamKey{h.index, h.life, hd.SPIi, hd.SPIr}
 	s := t.streams[k]
 	if s == nil {
-		s = &stream{sent: map[uint32][]byte{}, answered: map[uint32]bool{}, asked: map[uint32]bool{}, responses: map[uint32][]byte{}, lastReply: -1}
+		s = &stream{sent: map[pieceKey][]byte{}, answered: map[uint32]bool{}, asked: map[uint32]bool{}, responses: map[pieceKey][]byte{}, parts: map[partsKey]*parts{}, lastReply: -1}
 		t.streams[k] = s
 	}
 	return s
@@ -152,16 +195,16 @@ func (t *tap) sent(h *Host, d ike.Datagram) string {
 	repeated := false
 	s := t.stream(h, hd)
 	if hd.Response() {
-		repeated = t.sentResponse(h, hd, s, d.Data)
+		repeated = t.sentResponse(h, m, s)
 	} else {
-		repeated = t.sentRequest(h, hd, s, d.Data)
+		repeated = t.sentRequest(h, m, s)
 	}
 	text := m.Summary()
 	if m.Encrypted != nil {
 		t.checkIV(h, m)
-		if list := t.open(m); list != nil {
+		if list := t.open(m); list != nil && m.Encrypted.Type == wire.PayloadSK {
 			text = wire.Summarize(*hd, list) + details(list)
-		} else if t.keys[[2]uint64{hd.SPIi, hd.SPIr}] != nil {
+		} else if list == nil && t.keys[[2]uint64{hd.SPIi, hd.SPIr}] != nil {
 			text += " (keys differ)"
 		}
 	}
@@ -194,10 +237,10 @@ func (t *tap) sentInit(h *Host, m *wire.Message) (repeated bool) {
 	return repeated
 }
 
-func (t *tap) sentRequest(h *Host, hd *wire.Header, s *stream, data []byte) (repeated bool) {
-	id := hd.MessageID
-	if old, ok := s.sent[id]; ok {
-		if !bytes.Equal(old, data) {
+func (t *tap) sentRequest(h *Host, m *wire.Message, s *stream) (repeated bool) {
+	hd, id, key := &m.Header, m.Header.MessageID, piece(m)
+	if old, ok := s.sent[key]; ok {
+		if !bytes.Equal(old, m.Raw) {
 			t.w.violate("same request", "%s repeats %s %d with other bytes", h.Name, hd.Exchange, id)
 		}
 		return true
@@ -205,17 +248,23 @@ func (t *tap) sentRequest(h *Host, hd *wire.Header, s *stream, data []byte) (rep
 	if !s.began && id <= 1 {
 		s.began, s.next = true, id
 	}
-	if id != s.next {
+	further := key.number > 1 && s.sent[pieceKey{id, 1}] != nil
+	if id != s.next && !further {
 		t.w.violate("message ID", "%s sends %s request %d, due is %d", h.Name, hd.Exchange, id, s.next)
 	}
 	if id > 0 {
-		if _, mine := s.sent[id-1]; mine && !s.answered[id-1] {
+		if s.mine(id-1) && !s.answered[id-1] {
 			t.w.violate("window", "%s sends %s request %d before the answer to %d came", h.Name, hd.Exchange, id, id-1)
 		}
 	}
 	s.next = id + 1
-	s.sent[id] = bytes.Clone(data)
+	s.sent[key] = bytes.Clone(m.Raw)
 	return false
+}
+
+// mine reports whether the request of that ID was sent here.
+func (s *stream) mine(id uint32) bool {
+	return s.sent[pieceKey{id, 0}] != nil || s.sent[pieceKey{id, 1}] != nil
 }
 
 // refusesVersion recognizes the answer to a message of another version, which is
@@ -225,22 +274,25 @@ func refusesVersion(data []byte) bool {
 	return err == nil && m.Encrypted == nil && wire.FindNotify(m.Payloads, wire.InvalidMajorVersion) != nil
 }
 
-func (t *tap) sentResponse(h *Host, hd *wire.Header, s *stream, data []byte) (repeated bool) {
-	id := hd.MessageID
-	if old, ok := s.responses[id]; ok {
-		if !bytes.Equal(old, data) {
+func (t *tap) sentResponse(h *Host, m *wire.Message, s *stream) (repeated bool) {
+	hd, id, key := &m.Header, m.Header.MessageID, piece(m)
+	if old, ok := s.responses[key]; ok {
+		if !bytes.Equal(old, m.Raw) {
 			t.w.violate("same response", "%s answers %s %d in two ways", h.Name, hd.Exchange, id)
 		}
 		return true
 	}
+	if key.number == 0 && s.responses[pieceKey{id, 1}] != nil || key.number == 1 && s.responses[pieceKey{id, 0}] != nil {
+		t.w.violate("same response", "%s answers %s %d whole and in fragments", h.Name, hd.Exchange, id)
+	}
 	if !s.asked[id] {
 		t.w.violate("response", "%s answers %s %d, which never came", h.Name, hd.Exchange, id)
 	}
-	if int64(id) <= s.lastReply {
+	if int64(id) <= s.lastReply && key.number < 2 {
 		t.w.violate("message ID", "%s answers %s %d after %d", h.Name, hd.Exchange, id, s.lastReply)
 	}
 	s.lastReply = int64(id)
-	s.responses[id] = bytes.Clone(data)
+	s.responses[key] = bytes.Clone(m.Raw)
 	return false
 }
 
@@ -277,6 +329,9 @@ func (t *tap) received(h *Host, p *packet) {
 		return
 	}
 	s := t.stream(h, hd)
+	if !s.whole(m) {
+		return
+	}
 	if hd.Response() {
 		s.answered[hd.MessageID] = true
 	} else {
