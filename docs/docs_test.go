@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,8 +119,8 @@ var (
 // The page has every option of the program with its state, and no others.
 func TestConfigurationPage(t *testing.T) {
 	all := tables(t, "options.go")
-	for name, list := range tables(t, "daemon.go") {
-		all[name] = list
+	for _, file := range []string{"auth.go", "daemon.go"} {
+		maps.Copy(all, tables(t, file))
 	}
 	headings := map[string]string{
 		"peerOptions":   "`connections.<name>`",

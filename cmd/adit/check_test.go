@@ -43,10 +43,10 @@ func TestCheck(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "others may read it") || !strings.Contains(out, "nothing-there.conf") {
 		t.Errorf("%d: %s", code, out)
 	}
-	bad := strings.NewReplacer("keyingtries", "keyingtrys", "remote_ts", "remote_tss", "auth = psk", "auth = pubkey").Replace(good)
+	bad := strings.NewReplacer("keyingtries", "keyingtrys", "remote_ts", "remote_tss", "auth = psk", "auth = pubky").Replace(good)
 	write(bad, 0o600)
 	out, code = program(nil, "check", file)
-	for _, want := range []string{file + ":5: ", "did you mean keyingtries?", "did you mean remote_ts?", "adit does not support auth = pubkey yet"} {
+	for _, want := range []string{file + ":5: ", "did you mean keyingtries?", "did you mean remote_ts?", "did you mean pubkey?"} {
 		if code != 1 || !strings.Contains(out, want) {
 			t.Errorf("code %d, no %q in:\n%s", code, want, out)
 		}

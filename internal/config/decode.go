@@ -17,6 +17,9 @@ const (
 // decoder collects errors and warnings while one tree is decoded.
 type decoder struct {
 	daemon   Daemon
+	files    conf.Files // opens certificates and keys; nil: conf.OS
+	dir      string     // of swanctl.conf, where relative names begin; empty: there is none
+	blobs    bool       // certs, cacerts and pubkeys are the bytes themselves, as in VICI
 	errs     []error
 	warnings []Warning
 }

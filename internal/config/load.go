@@ -3,12 +3,14 @@ package config
 import (
 	"io"
 	"os"
+	"path/filepath"
 
 	"adit/conf"
 	"adit/ike"
 )
 
-// Load reads a swanctl.conf with all that it includes. All errors that it finds
+// Load reads a swanctl.conf with all that it includes, and the certificates and
+// keys in the directories beside it, as `swanctl --load-all` does. All errors that it finds
 // are in the error, each with file and line. Files with secrets that others may
 // read give a warning.
 func Load(path string, daemon Daemon) (*Model, error) {
@@ -19,7 +21,8 @@ func Load(path string, daemon Daemon) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := Decode(root, daemon)
+	d := &decoder{daemon: daemon, files: files, dir: filepath.Dir(path)}
+	m, err := d.decode(root)
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +54,14 @@ func (r *recorder) Open(name string) (io.ReadCloser, error) {
 	return f, err
 }
 
-// Decode decodes a whole tree.
+// Decode decodes a whole tree that belongs to no directory: files in it have
+// absolute names, and no directories of credentials are read.
 func Decode(root *conf.Section, daemon Daemon) (*Model, error) {
 	d := &decoder{daemon: daemon}
+	return d.decode(root)
+}
+
+func (d *decoder) decode(root *conf.Section) (*Model, error) {
 	m := &Model{}
 	top := []string{"connections", "secrets", "pools", "authorities"}
 	for v := range root.Values() {
@@ -94,7 +102,7 @@ func Decode(root *conf.Section, daemon Daemon) (*Model, error) {
 
 // DecodeConn decodes the body of VICI's load-conn.
 func DecodeConn(name string, body *conf.Section, daemon Daemon) (*ike.Peer, error) {
-	d := &decoder{daemon: daemon}
+	d := &decoder{daemon: daemon, blobs: true}
 	p := d.decodePeer(name, body)
 	if err := d.err(); err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +55,42 @@ func into[T, V any](field func(*T) *V, parse func(conf.Value) (V, error)) func(*
 	}
 }
 
+// yesOr parses a word that may be a boolean, too.
+func yesOr[V any](yes, no V, words []string, vals []V) func(conf.Value) (V, error) {
+	return func(v conf.Value) (V, error) {
+		if b, err := v.Bool(); err == nil {
+			return map[bool]V{true: yes, false: no}[b], nil
+		}
+		return oneOf(append([]string{"yes", "no"}, words...), append([]V{yes, no}, vals...))(v)
+	}
+}
+
+// wordsOf parses a list of at most limit words.
+func wordsOf(limit int, what string) func(conf.Value) ([]string, error) {
+	return func(v conf.Value) ([]string, error) {
+		list := slices.Clone(v.Strings())
+		if len(list) > limit {
+			return nil, v.Errorf("more than %d %s", limit, what)
+		}
+		return list, nil
+	}
+}
+
+// addrsOf parses addresses, 0.0.0.0 and :: among them.
+func addrsOf(v conf.Value) (out []netip.Addr, err error) {
+	for _, text := range v.Strings() {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || a.Is4In6() {
+			return nil, v.Errorf("%q is no address; 0.0.0.0 and :: ask for any", text)
+		}
+		if len(out) == limitVIPs {
+			return nil, v.Errorf("more than %d addresses", limitVIPs)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
 func boolOf(v conf.Value) (bool, error)              { return v.Bool() }
 func durationOf(v conf.Value) (time.Duration, error) { return v.Duration() }
 
@@ -90,7 +128,8 @@ var peerOptions = []option[peerDraft]{
 		p.Proposals, err = proposals(d, suite.IKE, v)
 		return err
 	}},
-	{name: "vips"}, {name: "pools"},
+	{name: "vips", set: into(func(p *peerDraft) *[]netip.Addr { return &p.VIPs }, addrsOf)},
+	{name: "pools", set: into(func(p *peerDraft) *[]string { return &p.Pools }, wordsOf(limitPools, "pools"))},
 	{name: "aggressive", off: []string{"no"}, why: "IKEv1 is not supported yet"},
 	{name: "pull", off: []string{"yes"}, why: "IKEv1 is not supported yet"},
 	{name: "dscp", set: into(func(p *peerDraft) *uint8 { return &p.DSCP }, dscpOf)},
@@ -100,10 +139,14 @@ var peerOptions = []option[peerDraft]{
 	{name: "mobike", off: []string{"no"}, why: "adit does not support MOBIKE yet; only mobike = no is possible"},
 	{name: "dpd_delay", set: into(func(p *peerDraft) *time.Duration { return &p.DPDDelay }, durationOf)},
 	{name: "dpd_timeout", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
-	{name: "fragmentation", off: []string{"no"}, why: "adit does not support IKE fragmentation yet; only fragmentation = no is possible"},
-	{name: "childless", off: []string{"never", "no"}, why: "adit does not support childless IKE SAs yet; only childless = never is possible"},
-	// Without certificates there is nothing to send, whatever these say.
-	{name: "send_certreq", off: []string{"no", "yes"}}, {name: "send_cert", off: []string{"never", "ifasked"}}, {name: "ocsp", off: []string{"never", "reply"}},
+	{name: "fragmentation", set: into(func(p *peerDraft) *ike.FragmentPolicy { return &p.Fragmentation },
+		yesOr(ike.FragmentYes, ike.FragmentNo, []string{"accept", "force"}, []ike.FragmentPolicy{ike.FragmentAccept, ike.FragmentForce}))},
+	{name: "childless", set: into(func(p *peerDraft) *ike.ChildlessPolicy { return &p.Childless }, oneOf([]string{"allow", "prefer", "force", "never"},
+		[]ike.ChildlessPolicy{ike.ChildlessAllow, ike.ChildlessPrefer, ike.ChildlessForce, ike.ChildlessNever}))},
+	{name: "send_certreq", set: into(func(p *peerDraft) *bool { return &p.SendCertReq }, boolOf)},
+	{name: "send_cert", set: into(func(p *peerDraft) *ike.SendPolicy { return &p.SendCert }, oneOf([]string{"ifasked", "always", "never"},
+		[]ike.SendPolicy{ike.SendIfAsked, ike.SendAlways, ike.SendNever}))},
+	{name: "ocsp", off: []string{"never", "reply"}, why: "adit asks OCSP responders itself and does not carry OCSP in IKE yet"},
 	{name: "keyingtries", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
 		n, err := v.Uint(1 << 30)
 		p.KeyingTries, p.GiveUp = int(n), n > 0
@@ -116,30 +159,8 @@ var peerOptions = []option[peerDraft]{
 	{name: "over_time", set: given(func(p *peerDraft) **uint64 { return &p.life.over }, secondsOf)},
 	{name: "rand_time", set: given(func(p *peerDraft) **uint64 { return &p.life.random }, secondsOf)},
 	{name: "ppk_id"}, {name: "ppk_required", off: []string{"no"}},
-	{name: "if_id_in", off: []string{"0"}}, {name: "if_id_out", off: []string{"0"}},
+	{name: "if_id_in", off: []string{"0"}, why: noIfID}, {name: "if_id_out", off: []string{"0"}, why: noIfID},
 	{name: "mediation", off: []string{"no"}}, {name: "mediated_by"}, {name: "mediation_peer"},
-}
-
-// authOptions are the values of a local* or remote* section.
-var authOptions = []option[authDraft]{
-	{name: "auth", set: setAuth},
-	{name: "id", set: func(_ *decoder, a *authDraft, v conf.Value) (err error) {
-		text, err := v.One()
-		if err != nil {
-			return err
-		}
-		if a.ID, err = ike.ParseIdentity(text); err != nil {
-			return v.Errorf("%v", err)
-		}
-		return nil
-	}},
-	{name: "round", set: func(_ *decoder, a *authDraft, v conf.Value) error {
-		n, err := v.Uint(255)
-		a.round = int(n)
-		return err
-	}},
-	{name: "certs"}, {name: "cacerts"}, {name: "pubkeys"}, {name: "cert_policy"}, {name: "groups"}, {name: "ca_id"},
-	{name: "aaa_id"}, {name: "eap_id"}, {name: "xauth_id"}, {name: "revocation", off: []string{"relaxed"}},
 }
 
 // childOptions are the values of a child, all that strongSwan 6 knows, and adit's mss_clamp.
@@ -168,7 +189,13 @@ var childOptions = []option[childDraft]{
 	{name: "dpd_action", set: into(func(c *childDraft) *ike.StartAction { return &c.DPDAction }, actionOf)},
 	{name: "start_action", set: into(func(c *childDraft) *ike.StartAction { return &c.StartAction }, actionOf)},
 	{name: "close_action", set: into(func(c *childDraft) *ike.StartAction { return &c.CloseAction }, actionOf)},
-	{name: "ipcomp", off: []string{"no"}},
+	{name: "ipcomp", set: func(d *decoder, _ *childDraft, v conf.Value) error {
+		yes, err := v.Bool()
+		if yes {
+			d.warn(v.Pos, v.Path()+": adit never negotiates IPComp, and refuses it as RFC 7296 §2.22 allows: packets are not compressed")
+		}
+		return err
+	}},
 	{name: "inactivity", set: into(func(c *childDraft) *time.Duration { return &c.Inactivity }, durationOf)},
 	{name: "reqid", set: into(func(c *childDraft) *uint32 { return &c.ReqID }, uint32Of)},
 	{name: "priority", set: into(func(c *childDraft) *uint32 { return &c.Priority }, uint32Of)},
@@ -176,14 +203,14 @@ var childOptions = []option[childDraft]{
 	{name: "mark_in", off: []string{"0", "0/0x00000000"}, why: noMarks}, {name: "mark_out", off: []string{"0", "0/0x00000000"}, why: noMarks},
 	{name: "mark_in_sa", off: []string{"no"}, why: noMarks},
 	{name: "set_mark_in", off: []string{"0", "0/0x00000000"}, why: noMarks}, {name: "set_mark_out", off: []string{"0", "0/0x00000000"}, why: noMarks},
-	{name: "if_id_in", off: []string{"0"}}, {name: "if_id_out", off: []string{"0"}},
+	{name: "if_id_in", off: []string{"0"}, why: noIfID}, {name: "if_id_out", off: []string{"0"}, why: noIfID},
 	{name: "label"}, {name: "label_mode", off: []string{"system"}},
 	{name: "tfc_padding", set: into(func(c *childDraft) *int { return &c.TFC }, tfcOf)},
 	{name: "replay_window", set: into(func(c *childDraft) *uint32 { return &c.ReplayWindow }, func(v conf.Value) (uint32, error) {
 		n, err := v.Uint(1 << 20)
 		return uint32(n), err
 	})},
-	{name: "per_cpu_sas", off: []string{"no"}}, {name: "hw_offload", off: []string{"no", "auto"}},
+	{name: "per_cpu_sas", off: []string{"no"}}, {name: "hw_offload", off: []string{"no", "auto"}, why: noOffload},
 	{name: "copy_df", set: into(func(c *childDraft) *ipsec.DFMode { return &c.DF }, func(v conf.Value) (ipsec.DFMode, error) {
 		yes, err := v.Bool()
 		if !yes {
@@ -198,7 +225,12 @@ var childOptions = []option[childDraft]{
 	{name: "mss_clamp", set: into(func(c *childDraft) *bool { return &c.MSSClamp }, boolOf)},
 }
 
-const noMarks = "marks cannot work with a TUN device, which sees packets after routing; use selectors or a route"
+// Reasons why the data plane over a TUN device cannot do something.
+const (
+	noMarks   = "marks cannot work with a TUN device, which sees packets after routing; use selectors or a route"
+	noIfID    = "an interface ID names an XFRM interface of the kernel, which a TUN device has not; use selectors or a route"
+	noOffload = "ESP is made in user space here, which network cards cannot take over; only no and auto are possible"
+)
 
 func setVersion(_ *decoder, p *peerDraft, v conf.Value) error {
 	n, err := v.Uint(2)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +21,8 @@ const (
 	limitAddrs          = 64
 	limitChildren       = 4096
 	limitSelectors      = 255 // RFC 7296 §3.13: their number is one byte
+	limitVIPs           = 16
+	limitPools          = 64
 	limitProposals      = 100 // `default` stands for several; their number is one byte, too
 )
 
@@ -29,7 +30,7 @@ const (
 // complete only if there were none.
 func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	before := len(d.warnings)
-	p := peerDraft{Peer: &ike.Peer{Name: name, LocalPort: 500, RemotePort: 500, KeyingTries: 1, PreferPeer: d.daemon.PreferPeer}}
+	p := peerDraft{Peer: &ike.Peer{Name: name, LocalPort: 500, RemotePort: 500, KeyingTries: 1, PreferPeer: d.daemon.PreferPeer, SendCertReq: true}}
 	values(d, s, &p, peerOptions)
 	var local, remote []authDraft
 	sections(d, s, []string{"local", "remote", "children"}, func(sub *conf.Section) bool {
@@ -46,9 +47,9 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 				d.fail(v.Errorf("a child is a section: write %s { … }", v.Key))
 			}
 		case strings.HasPrefix(sub.Name, "local"):
-			local = append(local, d.decodeAuth(sub))
+			local = append(local, d.decodeAuth(sub, true))
 		case strings.HasPrefix(sub.Name, "remote"):
-			remote = append(remote, d.decodeAuth(sub))
+			remote = append(remote, d.decodeAuth(sub, false))
 		default:
 			return false
 		}
@@ -56,6 +57,7 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	})
 	if len(local)+len(remote) > 0 || !p.OnlyShunts() {
 		p.Local, p.Remote = d.rounds(s, "local", local), d.rounds(s, "remote", remote)
+		d.belongTogether(s, p.Peer)
 	}
 	if p.Proposals == nil {
 		p.Proposals = defaults(suite.IKE)
@@ -104,61 +106,6 @@ func duration(n *uint64) time.Duration {
 		return 0
 	}
 	return time.Duration(*n)
-}
-
-type authDraft struct {
-	ike.AuthRound
-	round int
-	pos   conf.Pos
-	given bool // auth was given
-}
-
-func (d *decoder) decodeAuth(s *conf.Section) authDraft {
-	a := authDraft{AuthRound: ike.AuthRound{Name: s.Name}, pos: s.Pos}
-	values(d, s, &a, authOptions)
-	sections(d, s, nil, func(sub *conf.Section) bool {
-		if strings.HasPrefix(sub.Name, "cert") || strings.HasPrefix(sub.Name, "cacert") {
-			d.failf(sub.Pos, "%s: adit does not support certificates yet", sub.Path())
-			return true
-		}
-		return false
-	})
-	if !a.given {
-		d.failf(s.Pos, "%s: auth is not given and defaults to pubkey, which adit does not support yet: write auth = psk", s.Path())
-	}
-	return a
-}
-
-func setAuth(_ *decoder, a *authDraft, v conf.Value) error {
-	a.given = true
-	text, err := v.One()
-	if err != nil {
-		return err
-	}
-	if text == "psk" {
-		a.Method = ike.AuthPSK
-		return nil
-	}
-	for _, known := range []string{"pubkey", "rsa", "ecdsa", "ed25519", "ed448", "bliss", "eap", "xauth", "any", "ike:"} {
-		if strings.HasPrefix(text, known) {
-			return v.Errorf("adit does not support auth = %s yet; only psk is possible", text)
-		}
-	}
-	return v.Errorf("unknown authentication %q; only psk is possible%s", text, didYouMean(text, []string{"psk", "pubkey", "eap"}))
-}
-
-// rounds orders the authentication rounds of one side. adit does one so far.
-func (d *decoder) rounds(s *conf.Section, side string, list []authDraft) []ike.AuthRound {
-	if len(list) == 0 {
-		d.failf(s.Pos, "%s: there is no %s section, so its authentication defaults to pubkey, which adit does not support yet: add %s { auth = psk }",
-			s.Path(), side, side)
-		return nil
-	}
-	slices.SortStableFunc(list, func(a, b authDraft) int { return cmp.Compare(a.round, b.round) })
-	if len(list) > 1 {
-		d.failf(list[1].pos, "%s.%s: adit does not support a second round of authentication yet", s.Path(), list[1].Name)
-	}
-	return []ike.AuthRound{list[0].AuthRound}
 }
 
 func (d *decoder) decodeChild(s *conf.Section) *ike.Child {
