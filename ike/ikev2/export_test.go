@@ -1,6 +1,10 @@
 package ikev2
 
 import (
+	"net/netip"
+	"testing"
+	"time"
+
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/suite"
@@ -66,4 +70,113 @@ func Derive(sel suite.Selected, shared, sharedNew suite.Key, ni, nr []byte, spiI
 		}
 	}
 	return ike, child, childKE, k.rekeySeed(sharedNew, ni, nr), nil
+}
+
+// SealAndOpenFragments protects a chain of about n bytes with the algorithms of
+// p, in messages of at most room bytes, and opens them again.
+func SealAndOpenFragments(p suite.Proposal, n, room int) (sizes []int, whole bool, err error) {
+	sel, err := suite.Accept([]suite.Proposal{p}, p, suite.SelectOptions{})
+	if err != nil {
+		return nil, false, err
+	}
+	keys := func(initiator bool) (*ikeKeys, error) {
+		k, err := deriveIKE(sel, make(suite.Key, 32), make([]byte, 32), make([]byte, 32), 1, 2)
+		if err != nil {
+			return nil, err
+		}
+		return k, k.arm(sel, initiator)
+	}
+	seal, err := keys(true)
+	if err != nil {
+		return nil, false, err
+	}
+	open, err := keys(false)
+	if err != nil {
+		return nil, false, err
+	}
+	payloads := []wire.Payload{&wire.VendorID{Data: make([]byte, n)}}
+	h := wire.Header{SPIi: 1, SPIr: 2, Version: wire.IKEv2, Exchange: wire.ExchangeInformational, Flags: wire.FlagInitiator, MessageID: 7}
+	list, err := seal.sealAll(h, payloads, room)
+	if err != nil {
+		return nil, false, err
+	}
+	var first wire.PayloadType
+	var text []byte
+	for i, b := range list {
+		sizes = append(sizes, len(b))
+		msg, err := wire.ParseMessage(b)
+		if err != nil {
+			return sizes, false, err
+		}
+		part, ok, err := open.open(msg)
+		if !ok || err != nil {
+			return sizes, false, err
+		}
+		if i == 0 {
+			first = msg.Encrypted.FirstInner
+		}
+		text = append(text, part...)
+	}
+	back, err := wire.ParsePayloads(first, text)
+	return sizes, err == nil && len(back) == 1 && len(back[0].(*wire.VendorID).Data) == n, err
+}
+
+// FloodFragments makes half-open IKE SAs at e, each from an address of its own,
+// and sends all fragments but the last of a message into each. It returns how
+// many bytes are held then, and how many fragments were refused.
+func FloodFragments(t testing.TB, e *ike.Engine, now time.Time, sas, fragments, size int) (held int, refused uint64) {
+	props, err := suite.ParseProposals(suite.IKE, []string{"aes128-sha256-x25519"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := e.Stats().Dropped[ike.DropFragment]
+	for i := range sas {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 500)
+		to := netip.MustParseAddrPort("192.0.2.2:500")
+		kx, err := suite.NewKeyExchange(suite.KECurve25519)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ni := make([]byte, 32)
+		ni[0], ni[1] = byte(i), byte(i>>8)
+		h := wire.Header{SPIi: uint64(i) + 1, Version: wire.IKEv2, Exchange: wire.ExchangeIKESAInit, Flags: wire.FlagInitiator}
+		first := wire.AppendMessage(nil, h, []wire.Payload{toWire(props, nil), &wire.KE{Group: uint16(suite.KECurve25519), Data: kx.Public()},
+			&wire.Nonce{Data: ni}, notify(wire.FragmentationSupported, nil)})
+		e.Datagram(now, ike.Datagram{Local: to, Remote: from, Data: first})
+		var answer *wire.Message
+		for _, f := range e.Take() {
+			if s, ok := f.(ike.Send); ok {
+				answer, _ = wire.ParseMessage(s.Data)
+			}
+		}
+		if answer == nil || answer.Header.SPIr == 0 {
+			t.Fatalf("half-open IKE SA %d was refused", i)
+		}
+		ke, _ := wire.First[*wire.KE](answer.Payloads)
+		nr, _ := wire.First[*wire.Nonce](answer.Payloads)
+		shared, err := kx.Shared(ke.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sel, _ := suite.Accept(props, props[0], suite.SelectOptions{})
+		prf, _ := suite.NewPRF(sel.PRF)
+		k, err := deriveIKE(sel, prf.Sum(prf.NonceKey(ni, nr.Data), shared), ni, nr.Data, h.SPIi, answer.Header.SPIr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.arm(sel, true); err != nil {
+			t.Fatal(err)
+		}
+		h = wire.Header{SPIi: h.SPIi, SPIr: answer.Header.SPIr, Version: wire.IKEv2, Exchange: wire.ExchangeIKEAuth, Flags: wire.FlagInitiator, MessageID: 1}
+		for n := range fragments {
+			x := wire.Encrypted{Type: wire.PayloadSKF, FragmentNumber: uint16(n + 1), TotalFragments: uint16(fragments + 1)}
+			if n == 0 {
+				x.FirstInner = wire.PayloadIDi
+			}
+			e.Datagram(now, ike.Datagram{Local: to, Remote: from, Data: k.sealText(h, x, make([]byte, size))})
+			e.Take()
+		}
+	}
+	st := e.Stats()
+	return st.FragmentBytes, st.Dropped[ike.DropFragment] - before
 }
