@@ -65,7 +65,10 @@ var identityPrefixes = []struct {
 // a key identifier; one of the prefixes ipv4: ipv6: ipv4net: ipv6net: ipv4range:
 // ipv6range: email: rfc822: userfqdn: fqdn: dns: keyid: before a value (hex after
 // #), {number}: for any type; %any, 0.0.0.0, :: and * for every identity.
-// Distinguished names come with certificates and are refused until then.
+// What contains = is a distinguished name, "C=CH, O=strongSwan, CN=moon" or
+// "/C=CH/O=strongSwan/CN=moon", also after asn1dn: (DER in hex after #); types are
+// names or dotted numbers, a value * matches all, and one with separators stands in
+// double quotes. asn1gn: takes DER in hex after # only.
 func ParseIdentity(text string) (Identity, error) {
 	text = strings.TrimSpace(text)
 	if len(text) > limitIdentityText {
@@ -98,7 +101,7 @@ func ParseIdentity(text string) (Identity, error) {
 	case strings.HasPrefix(text, "@"):
 		return Identity{IDFQDN, text[1:]}, nil
 	case strings.Contains(text, "="):
-		return Identity{}, fmt.Errorf("identity %q: distinguished names are not supported yet", text)
+		return dnFromText(text)
 	case strings.Contains(text, "@"):
 		return Identity{IDRFC822Addr, text}, nil
 	}
@@ -120,6 +123,13 @@ func identityOf(typ uint8, value string) (Identity, error) {
 		b, err := hex.DecodeString(strings.ReplaceAll(value[1:], ":", ""))
 		if err != nil {
 			return Identity{}, fmt.Errorf("identity %q: bad hexadecimal value", value)
+		}
+		if typ == IDDERASN1DN {
+			id, err := DNIdentity(b)
+			if err != nil {
+				return Identity{}, fmt.Errorf("identity %q: %w", value, err)
+			}
+			return id, nil
 		}
 		return Identity{typ, string(b)}, nil
 	}
@@ -148,8 +158,10 @@ func identityOf(typ uint8, value string) (Identity, error) {
 			return Identity{}, fmt.Errorf("identity %q is not an address range of this family", value)
 		}
 		return Identity{typ, string(a.AsSlice()) + string(b.AsSlice())}, nil
-	case IDDERASN1DN, IDDERASN1GN:
-		return Identity{}, fmt.Errorf("identity %q: distinguished names are not supported yet", value)
+	case IDDERASN1DN:
+		return dnFromText(value)
+	case IDDERASN1GN:
+		return Identity{}, fmt.Errorf("identity %q: a general name must be DER in hexadecimal after #", value)
 	}
 	if value == "" {
 		return Identity{}, fmt.Errorf("empty identity")
@@ -170,7 +182,9 @@ func (id Identity) IsAny() bool { return id.Type == IDAny }
 
 // Match says how well the identity fits a pattern, from MatchNone to
 // MatchPerfect. A pattern is an identity, or %any, or a name or mail address
-// with a leading *, or an address prefix or range. Names compare without case.
+// with a leading *, or an address prefix or range, or a distinguished name with
+// values of *. Names compare without case, distinguished names as strongSwan has
+// it: in order, PrintableStrings without case, all else byte by byte.
 func (id Identity) Match(pattern Identity) int {
 	switch {
 	case pattern.IsAny():
@@ -185,19 +199,42 @@ func (id Identity) Match(pattern Identity) int {
 		return id.matchText(pattern)
 	case IDIPv4Subnet, IDIPv6Subnet, IDIPv4Range, IDIPv6Range:
 		return id.matchRange(pattern)
+	case IDDERASN1DN:
+		return id.matchDN(pattern)
 	}
 	return MatchNone
+}
+
+// equalFold compares without the case of ASCII letters; strings.EqualFold would
+// also take the Kelvin sign for a K, and make two names of one.
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
 }
 
 func (id Identity) matchText(pattern Identity) int {
 	if id.Type != pattern.Type {
 		return MatchNone
 	}
-	if strings.EqualFold(id.Data, pattern.Data) {
+	if equalFold(id.Data, pattern.Data) {
 		return MatchPerfect
 	}
 	suffix, ok := strings.CutPrefix(pattern.Data, "*")
-	if !ok || len(id.Data) < len(suffix) || !strings.EqualFold(id.Data[len(id.Data)-len(suffix):], suffix) {
+	if !ok || len(id.Data) < len(suffix) || !equalFold(id.Data[len(id.Data)-len(suffix):], suffix) {
 		return MatchNone
 	}
 	return min(MatchWildcard+strings.Count(suffix, "."), MatchPerfect-1)
@@ -238,13 +275,15 @@ func (id Identity) IsPattern() bool {
 		return true
 	case IDFQDN, IDRFC822Addr:
 		return strings.HasPrefix(id.Data, "*")
+	case IDDERASN1DN:
+		return dnIsPattern(id.Data)
 	}
 	return false
 }
 
 // String prints the identity as strongSwan does: %any, the address, the name,
-// hexadecimal for key identifiers that are not text. Bytes that are not
-// printable ASCII are shown as ?.
+// hexadecimal for key identifiers that are not text, "C=CH, O=strongSwan" for
+// distinguished names. What is not printable ASCII is shown as ?.
 func (id Identity) String() string {
 	switch id.Type {
 	case IDAny:
@@ -258,6 +297,10 @@ func (id Identity) String() string {
 		return id.rangeString()
 	case IDFQDN, IDRFC822Addr:
 		return printable(id.Data)
+	case IDDERASN1DN:
+		return dnString(id.Data)
+	case IDDERASN1GN:
+		return "(ASN.1 general name)"
 	case IDKeyID:
 		if p := printable(id.Data); p == id.Data {
 			return p
@@ -286,11 +329,13 @@ func (id Identity) rangeString() string {
 	return a.String() + "/" + strconv.Itoa(bits)
 }
 
+// printable shows each byte that is no printable ASCII as ?, as strongSwan does.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e {
-			return '?'
+	b := []byte(s)
+	for i, c := range b {
+		if c < 0x20 || c > 0x7e {
+			b[i] = '?'
 		}
-		return r
-	}, s)
+	}
+	return string(b)
 }
