@@ -164,6 +164,16 @@ func KeyHash(key crypto.PublicKey) ([20]byte, error) {
 	return p.KeyHash, nil
 }
 
+// KeyID is the SHA-1 of the bits of key's subjectPublicKey, as [Certificate.KeyID]:
+// swanctl names private keys by it.
+func KeyID(key crypto.PublicKey) ([20]byte, error) {
+	p, err := publicOf(key)
+	if err != nil {
+		return [20]byte{}, err
+	}
+	return p.KeyID, nil
+}
+
 // Matches says whether key is the private key of c, however either is marked.
 func (c *Certificate) Matches(key crypto.Signer) bool {
 	pub, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
