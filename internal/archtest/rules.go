@@ -27,6 +27,8 @@ var Imports = map[string][]string{
 	"vici":         {"conf"},
 	"eap":          {"suite"},
 
+	"radius/radiustest": nil, // runs FreeRADIUS for tests
+
 	// L2
 	"ike": {"ike/wire", "ipsec", "suite", "internal/simbug"},
 
