@@ -19,7 +19,8 @@ type decoder struct {
 	daemon   Daemon
 	files    conf.Files // opens certificates and keys; nil: conf.OS
 	dir      string     // of swanctl.conf, where relative names begin; empty: there is none
-	blobs    bool       // certs, cacerts and pubkeys are the bytes themselves, as in VICI
+	phrases  []passphrase
+	blobs    bool // certs, cacerts and pubkeys are the bytes themselves, as in VICI
 	errs     []error
 	warnings []Warning
 }

@@ -2,8 +2,10 @@ package config
 
 import (
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"adit/conf"
 	"adit/ike"
@@ -30,6 +32,14 @@ func Load(path string, daemon Daemon) (*Model, error) {
 	holders := map[string]bool{}
 	for _, s := range m.Secrets {
 		holders[s.Pos.File] = true
+	}
+	for _, p := range d.phrases {
+		holders[p.pos.File] = true
+	}
+	for _, name := range files.opened {
+		if slices.Contains(keyDirs, filepath.Base(filepath.Dir(name))) && filepath.Dir(filepath.Dir(name)) == filepath.Dir(path) {
+			holders[name] = true
+		}
 	}
 	for _, name := range files.opened {
 		if fi, err := os.Stat(name); err == nil && holders[name] && fi.Mode().Perm()&0o077 != 0 {
@@ -70,34 +80,42 @@ func (d *decoder) decode(root *conf.Section) (*Model, error) {
 	sections(d, root, top, func(s *conf.Section) bool {
 		switch s.Name {
 		case "connections":
-			for v := range s.Values() {
-				d.fail(v.Errorf("a connection is a section: write %s { … }", v.Key))
-			}
-			for c := range s.Sections() {
+			for c := range d.only(s, "connection") {
 				m.Peers = append(m.Peers, d.decodePeer(c.Name, c))
 			}
 		case "secrets":
-			sections(d, s, []string{"ike"}, func(sub *conf.Section) bool {
-				sec, ok := d.decodeSecret(sub)
-				if ok {
-					m.Secrets = append(m.Secrets, sec)
-				}
-				return ok
-			})
-		case "pools", "authorities":
-			for sub := range s.Sections() {
-				d.failf(sub.Pos, "%s: adit does not support %s yet", sub.Path(), s.Name)
+			d.only(s, "secret")
+			sections(d, s, []string{"ike", "eap", "ntlm", "private", "pkcs12"}, func(sub *conf.Section) bool { return d.decodeSecret(m, sub) })
+		case "pools":
+			for sub := range d.only(s, "pool") {
+				m.Pools = append(m.Pools, d.decodePool(sub))
+			}
+			d.overlaps(m.Pools)
+		case "authorities":
+			for sub := range d.only(s, "authority") {
+				m.Authorities = append(m.Authorities, d.decodeAuthority(sub))
 			}
 		default:
 			return false
 		}
 		return true
 	})
+	if d.dir != "" {
+		d.credentials(m)
+	}
 	m.Warnings = d.warnings
 	if err := d.err(); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// only yields the sections of a section that holds nothing else.
+func (d *decoder) only(s *conf.Section, what string) iter.Seq[*conf.Section] {
+	for v := range s.Values() {
+		d.fail(v.Errorf("a %s is a section: write %s { … }", what, v.Key))
+	}
+	return s.Sections()
 }
 
 // DecodeConn decodes the body of VICI's load-conn.

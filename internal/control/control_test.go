@@ -276,7 +276,7 @@ func TestTexts(t *testing.T) {
 	s.refused("load-shared", "data = x\n", "shared key type missing")
 	s.refused("load-shared", "type = what\n", "invalid shared key type: what")
 	s.refused("load-shared", "type = ike\n", "shared key data missing")
-	s.refused("load-shared", "type = eap\ndata = x\n", "adit does not support eap secrets yet")
+	s.refused("load-shared", "type = ppk\ndata = x\n", "adit does not support ppk secrets yet")
 	s.refused("unload-shared", "", "unique identifier missing")
 	s.refused("load-key", "", "adit does not support private keys yet")
 	s.refused("load-pool", "p {\n addrs = 10.9.0.0/24\n}\n", "adit does not support pools yet")
