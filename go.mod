@@ -32,3 +32,5 @@ require (
 	pgregory.net/rapid v1.3.0 // indirect
 	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
 )
+
+godebug tlsunsafeekm=1
