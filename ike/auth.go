@@ -203,8 +203,13 @@ type EAPRound struct {
 	Round             int
 	LocalID, RemoteID Identity
 	Local, Remote     netip.AddrPort
-	// Message is the peer's packet; nil begins as authenticator.
+	// Message is the peer's packet; nil begins as authenticator. As authenticator,
+	// Peer may be another one from the EAP-Response/Identity on: the connection whose
+	// EAPID fits it.
 	Message []byte
+	// MutualOnly: nothing else proves the responder, so only methods that prove both
+	// sides and make a key may run (RFC 5998 §4).
+	MutualOnly bool
 }
 
 // EAPAnswer is the answer to EAPRound. Done ends the conversation; then Message is

@@ -23,6 +23,8 @@ func (e *Engine) Do(now time.Time, c Command) {
 		e.reload(c)
 	case Shutdown:
 		e.shutDown(now, c)
+	case Trust:
+		e.authorities = c.Authorities
 	}
 	e.settle(now)
 }

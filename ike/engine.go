@@ -18,6 +18,8 @@ type Engine struct {
 	cfg      Config
 	versions [16]*Version // by major number
 	peers    []*Peer
+	// authorities are those that CERTREQs name, see Trust.
+	authorities [][20]byte
 
 	effects []Effect
 	lastJob JobID

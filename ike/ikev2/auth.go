@@ -1,369 +1,217 @@
 package ikev2
 
 import (
-	"crypto/rand"
 	"slices"
 	"time"
 
 	"adit/ike"
 	"adit/ike/wire"
-	"adit/internal/simbug"
-	"adit/ipsec"
 	"adit/suite"
 )
 
-// beginAuth looks up the shared key, then sends IKE_AUTH (RFC 7296 §1.2, §2.15).
-func (s *sa) beginAuth(now time.Time) {
-	st := s.state.(*authSent)
-	s.askPSK(now, s.ids[0], s.peer.Remote[0].ID, s.peer, func(now time.Time, psks []suite.Key) {
-		if len(psks) == 0 {
-			s.fail(now, &ike.Rejection{Reason: ike.ReasonAuthentication, Ours: s.ids[0].String(), Theirs: s.peer.Remote[0].ID.String(),
-				Difference: "no shared key for these identities", Hint: "secrets.ike*"})
-			return
-		}
-		st.psks = psks
-		s.sendAuth(now, st)
-	})
+// authentication is what both roles keep while they prove to each other who they
+// are, in one or more rounds (RFC 7296 §2.15, §2.16, RFC 4739). It goes when the
+// IKE SA is established.
+type authentication struct {
+	request, response []byte // the messages of IKE_SA_INIT, which AUTH covers
+	ni, nr            []byte
+
+	// candidates are the connections that may be meant, the best first: that one we
+	// go by. The list is ours to shorten. passed are those that are not meant.
+	candidates []*ike.Peer
+	passed     []ike.Candidate
+	first      []*ike.Peer // those of the addresses, for questions in vain
+
+	ours   int        // our rounds that are done
+	shown  []shown    // what we have proved so far, to whom switches
+	theirs []verified // the peer's rounds that are done
+	// expects: the peer has another round to come.
+	expects bool
+	// multiple: both sides know RFC 4739.
+	multiple bool
+	// ourID and peerID are the ID payloads of the latest rounds, as sent.
+	ourID, peerID *wire.ID
+	// wanted is the IDr with which the initiator asks for an identity of ours.
+	wanted    *wire.ID
+	exchanges int
+	// announced are the peer's extensions and wishes for our signature.
+	announced authWishes
+	psks      sharedKeys
+	eap       *conversation // that is under way
 }
 
-// askPSK asks for the shared keys of two identities.
-func (s *sa) askPSK(now time.Time, local, remote ike.Identity, p *ike.Peer, then func(time.Time, []suite.Key)) {
-	job := s.env.NewJob()
-	s.await(job, func(now time.Time, r ike.Result) {
-		var own []suite.Key
-		if list, ok := r.Value.([]suite.Key); ok && r.Err == nil {
-			for _, k := range list[:min(len(list), limitPSKs)] {
-				own = append(own, slices.Clone(k)) // the giver keeps its own, we zero ours
-			}
-		}
-		then(now, own)
-	})
-	s.sched.busyUntil = now.Add(timeoutAsk)
-	s.env.Effect(ike.Ask{Job: job, Deadline: s.sched.busyUntil, Question: ike.PSKLookup{Peer: p, LocalID: local, RemoteID: remote, Local: s.local.Addr(), Remote: s.remote.Addr()}})
+// authWishes are what the peer told about the signatures and certificates that it takes.
+type authWishes struct {
+	hashes      []uint16               // RFC 7427 §4; nil: it does not know them
+	methods     []ike.AuthAnnouncement // RFC 9593
+	requested   bool                   // a CERTREQ came
+	authorities []byte
 }
 
-// sendAuth builds IKE_AUTH as initiator.
-func (s *sa) sendAuth(now time.Time, st *authSent) {
-	idi := idPayload(wire.PayloadIDi, s.ids[0])
-	list := []wire.Payload{idi}
-	if want := s.peer.Remote[0].ID; !want.IsPattern() {
-		list = append(list, idPayload(wire.PayloadIDr, want))
-	}
-	auth := s.keys.pskAuth(st.psks[0], st.request, st.nr, idi, true)
-	list = append(list, &wire.Auth{Method: wire.AuthSharedKey, Data: auth})
-	if !st.reauth && s.peer.Unique != ike.UniqueNever && !s.env.HasContact(s.ids[0], s.peer.Remote[0].ID, s.remote.Addr()) {
-		st.initialContact = true
-		list = append(list, notify(wire.InitialContact, nil))
-	}
-	child, req := s.firstChild(st)
-	if child != nil {
-		st.offer = s.offer(now, child, req.Acquired, false, false)
-		list = append(list, st.offer.payloads()...)
-	}
-	s.win.sendID = 1
-	s.request(now, wire.ExchangeIKEAuth, list)
+// shown is one of our own rounds, as the peer saw it.
+type shown struct {
+	round ike.AuthRound
+	id    ike.Identity
 }
 
-// firstChild is the Child SA that IKE_AUTH asks for. A peer that does not know
-// RFC 6023 needs one even if none is wanted.
-func (s *sa) firstChild(st *authSent) (*ike.Child, *ike.ChildRequest) {
-	if st.child != nil {
-		return st.child.Child, st.child
-	}
-	if !s.peerCaps.childless {
-		for _, c := range s.peer.Children {
-			if c.Action == ipsec.Protect {
-				return c, &ike.ChildRequest{Child: c}
-			}
-		}
-	}
-	return nil, nil
+// verified is one round that the peer has passed. Only the three checks of an
+// AUTH payload (a shared key's, a signature's, that of an EAP key) make one.
+type verified struct {
+	method ike.AuthMethod
+	id     ike.Identity
+	// The rest is of EAP.
+	eapID    string
+	groups   []string
+	lifetime time.Duration
 }
 
-// authRequest answers IKE_AUTH: who is it, does the key fit, then the first Child SA.
-func (s *sa) authRequest(now time.Time, in *inbound) {
-	st := s.state.(*initReceived)
-	idi, idr := wire.FindID(in.payloads, wire.PayloadIDi), wire.FindID(in.payloads, wire.PayloadIDr)
-	auth, _ := wire.First[*wire.Auth](in.payloads)
-	remote := identity(idi)
-	s.ids[1] = remote
-	peers, not := s.candidates(st, remote, idr)
-	// An unknown identity takes the same way as a known one with a wrong key: the
-	// question is asked, the keys are random, the answer is the same.
-	asked, known := st.candidates[0], len(peers) > 0
-	if known {
-		asked = peers[0]
-	}
-	ours := localID(asked, s.local.Addr())
-	s.askPSK(now, ours, remote, asked, func(now time.Time, psks []suite.Key) {
-		s.checkAuth(now, st, in, idi, auth, asked, ours, psks, known, not)
-	})
+// proof is what up wants: that the peer passed every round that its connection
+// demands, and no other. See authentication.proof.
+type proof struct {
+	peer   *ike.Peer
+	rounds []verified
 }
 
-// candidates are the connections that the identities fit, best first.
-func (s *sa) candidates(st *initReceived, remote ike.Identity, idr *wire.ID) (fit []*ike.Peer, not []ike.Candidate) {
-	type scored struct {
-		p     *ike.Peer
-		score int
+// proof is the only maker of a proof. It is nil while anything is missing.
+func (a *authentication) proof() *proof {
+	if len(a.candidates) == 0 || a.expects || a.eap != nil {
+		return nil
 	}
-	var list []scored
-	not = slices.Clone(st.passed)
-	for _, p := range st.candidates {
-		why, score := "", 0
-		if m := remote.Match(p.Remote[0].ID); m == ike.MatchNone || len(remote.Data) > limitIdentity {
-			why = "remote.id " + p.Remote[0].ID.String() + " does not match " + remote.String()
-		} else {
-			score = m * 100
-		}
-		if idr != nil && why == "" {
-			want := identity(idr)
-			if m := localID(p, s.local.Addr()).Match(want); m == ike.MatchNone {
-				why = "local.id " + localID(p, s.local.Addr()).String() + " is not the " + want.String() + " that the peer wants"
-			} else {
-				score += m
-			}
-		}
-		if _, _, err := suite.Select(p.Proposals, []suite.Proposal{s.selected.Proposal()}, suite.SelectOptions{}); err != nil && why == "" {
-			why = "its proposals do not contain what IKE_SA_INIT agreed on"
-		}
-		if p.Remote[0].Method != ike.AuthPSK && why == "" {
-			why = "it does not authenticate by a shared key"
-		}
-		if why != "" {
-			if len(not) < 16 {
-				not = append(not, ike.Candidate{Name: p.Name, Why: why})
-			}
-			continue
-		}
-		list = append(list, scored{p, score})
+	p := a.candidates[0]
+	if len(a.theirs) == 0 || len(a.theirs) != len(p.Remote) {
+		return nil
 	}
-	slices.SortStableFunc(list, func(a, b scored) int { return b.score - a.score })
-	for _, x := range list {
-		fit = append(fit, x.p)
+	for i, v := range a.theirs {
+		if !takes(&p.Remote[i], v.method) || v.id.Match(p.Remote[i].ID) == ike.MatchNone {
+			return nil
+		}
 	}
-	return fit, not
+	return &proof{p, slices.Clone(a.theirs)}
 }
 
-// checkAuth verifies the initiator and goes on to the Child SA.
-func (s *sa) checkAuth(now time.Time, st *initReceived, in *inbound, idi *wire.ID, auth *wire.Auth, p *ike.Peer, ours ike.Identity, psks []suite.Key, known bool, not []ike.Candidate) {
-	lookedUp := len(psks) > 0
-	if !lookedUp || !known {
-		zeroAll(psks)
-		random := make(suite.Key, 32)
-		rand.Read(random)
-		psks = []suite.Key{random}
-	}
-	defer zeroAll(psks)
-	var sent []byte
-	shared := auth != nil && auth.Method == wire.AuthSharedKey
-	if shared {
-		sent = auth.Data
-	}
-	psk := s.keys.pskMatches(psks, sent, st.request, st.nr, idi, true)
-	if simbug.Chosen == simbug.AuthUnchecked && len(psks) > 0 {
-		psk = psks[0]
-	}
-	if psk == nil || !known || !lookedUp {
-		r := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Theirs: s.ids[1].String()}
-		switch {
-		case !known:
-			r.Reason, r.Difference, r.Candidates = ike.ReasonIdentity, "no connection for this identity", not
-		case !shared:
-			s.peer = p
-			r.Difference = "the peer does not authenticate by a shared key (EAP or certificates are not supported yet)"
-		case !lookedUp:
-			s.peer = p
-			r.Ours, r.Difference, r.Hint = ours.String(), "no shared key for these identities", "secrets.ike*"
-		default:
-			s.peer = p
-			r.Ours, r.Difference, r.Hint = ours.String(), "the shared keys differ", "secrets.ike*"
-		}
-		s.refuseAuth(now, in, r)
-		return
-	}
-	s.peer = p
-	s.ids[0] = ours
-	if r := s.env.CheckUnique(p, ours, s.ids[1]); r != nil {
-		r.Notify = wire.AuthenticationFailed.String()
-		s.refuseAuth(now, in, r)
-		return
-	}
-	idr := idPayload(wire.PayloadIDr, ours)
-	list := []wire.Payload{idr, &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.pskAuth(psk, st.response, st.ni, idr, false)}}
-	contact := wire.FindNotify(in.payloads, wire.InitialContact) != nil
-	ni, nr := st.ni, st.nr
-	finish := func(now time.Time, list []wire.Payload, c *child) {
-		s.respond(now, in, list)
-		if c != nil {
-			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
-		}
-		s.up(now, contact)
-		if c != nil {
-			s.announce(now, c)
-		}
-	}
-	if saP, _ := wire.First[*wire.SA](in.payloads); saP == nil {
-		finish(now, list, nil) // RFC 6023
-		return
-	}
-	ch, refused := s.choose(now, in.payloads, nil, false)
-	if refused != nil {
-		// The IKE SA stays up without a Child SA (RFC 7296 §1.2).
-		refused.record.Notify = refused.notify.String()
-		s.reject(refused.record)
-		finish(now, append(list, notify(refused.notify, refused.data)), nil)
-		return
-	}
-	grant := s.grant(ch)
-	s.installChild(now, ch.c, false, nil, ni, nr, false, func(now time.Time, rej *ike.Rejection) {
-		if rej != nil {
-			finish(now, append(list, notify(wire.TemporaryFailure, nil)), nil)
-			return
-		}
-		finish(now, append(list, grant...), ch.c)
-	})
+// wipe drops keys and ends a conversation of EAP.
+func (a *authentication) wipe() {
+	a.psks.wipe()
+	a.endEAP()
+	a.request, a.response, a.theirs, a.shown = nil, nil, nil, nil
 }
 
-// refuseAuth says AUTHENTICATION_FAILED and forgets the IKE SA (RFC 7296 §2.21.2).
-func (s *sa) refuseAuth(now time.Time, in *inbound, r *ike.Rejection) {
-	s.respondNotify(now, in, wire.AuthenticationFailed, nil)
-	s.fail(now, r)
+// takes reports whether a round of the peer's may be of the method.
+func takes(r *ike.AuthRound, m ike.AuthMethod) bool {
+	return r.Method == m || r.Method == ike.AuthAny
 }
 
-// authResponse takes the responder's IKE_AUTH.
-func (s *sa) authResponse(now time.Time, in *inbound) {
-	st := s.state.(*authSent)
-	idr := wire.FindID(in.payloads, wire.PayloadIDr)
-	auth, _ := wire.First[*wire.Auth](in.payloads)
-	if idr == nil || auth == nil {
-		n := errorNotify(in.payloads)
-		if n == nil {
-			n = notify(wire.InvalidSyntax, nil)
-		}
-		r := peerRefused(n, s.ids[0].String(), "")
-		if n.NotifyType == wire.AuthenticationFailed {
-			r.Theirs, r.Hint = s.peer.Remote[0].ID.String(), "the shared key or an identity differs, or the peer's unique policy keeps another IKE SA"
-		}
-		s.fail(now, r)
-		return
+// up makes the IKE SA established. Without a proof it never is.
+func (s *sa) up(now time.Time, p *proof, initialContact bool) {
+	if p == nil || len(p.rounds) == 0 || len(p.rounds) != len(p.peer.Remote) {
+		panic("ikev2: established without a proof of the peer")
 	}
-	remote := identity(idr)
-	want := s.peer.Remote[0].ID
-	verify := func(now time.Time, psks []suite.Key) {
-		found := auth.Method == wire.AuthSharedKey && s.keys.pskMatches(psks, auth.Data, st.response, st.ni, idr, false) != nil
-		if !found {
-			s.abortAuth(now, &ike.Rejection{Reason: ike.ReasonAuthentication, Theirs: remote.String(), Ours: s.ids[0].String(), Notify: wire.AuthenticationFailed.String(),
-				Difference: "the peer's AUTH does not fit the shared key", Hint: "secrets.ike*"})
-			return
+	s.peer = p.peer
+	last := p.rounds[len(p.rounds)-1]
+	s.ids[1] = last.id
+	known := last.id // who is unique: the user, where EAP tells it
+	for _, v := range p.rounds {
+		if v.method == ike.AuthEAP {
+			s.byEAP = true
 		}
-		s.ids[1] = remote
-		s.authenticated(now, st, in)
-	}
-	if len(idr.Data) > limitIdentity || remote.Match(want) == ike.MatchNone {
-		s.abortAuth(now, &ike.Rejection{Reason: ike.ReasonIdentity, Ours: want.String(), Theirs: remote.String(), Notify: wire.AuthenticationFailed.String(),
-			Difference: "the peer's identity is not the configured one", Hint: "connections." + s.peer.Name + ".remote.id"})
-		return
-	}
-	if remote == want {
-		verify(now, st.psks)
-		return
-	}
-	s.askPSK(now, s.ids[0], remote, s.peer, func(now time.Time, psks []suite.Key) {
-		if len(psks) == 0 {
-			psks = st.psks
-		}
-		verify(now, psks)
-		zeroAll(psks)
-	})
-}
-
-// abortAuth refuses a responder that has not proved who it is. It may hold the
-// IKE SA as established, so it is told (RFC 7296 §2.21.2: an INFORMATIONAL
-// request with AUTHENTICATION_FAILED), once and without waiting.
-func (s *sa) abortAuth(now time.Time, r *ike.Rejection) {
-	h := s.header(wire.ExchangeInformational, s.win.sendID, false)
-	list := []wire.Payload{notify(wire.AuthenticationFailed, nil)}
-	s.win.sendID++
-	s.send(now, s.local2remote(s.keys.seal(h, list)), summary(h, list), 0)
-	s.fail(now, r)
-}
-
-// authenticated goes on with the Child SA after the responder has proved itself.
-func (s *sa) authenticated(now time.Time, st *authSent, in *inbound) {
-	offer, req := st.offer, st.child
-	ni, nr := st.ni, st.nr
-	fail := func(now time.Time, r *ike.Rejection) {
-		if req != nil {
-			s.env.ChildDone(now, req, r)
+		if v.eapID != "" {
+			s.eapID = v.eapID
+			known = eapIdentity(v.eapID)
 		}
 	}
-	if offer == nil {
-		s.up(now, false)
-		return
-	}
-	if saP, _ := wire.First[*wire.SA](in.payloads); saP == nil {
-		// The IKE SA is up, the Child SA is refused.
-		n := errorNotify(in.payloads)
-		if n == nil {
-			n = notify(wire.NoProposalChosen, nil)
-		}
-		c := offer.c
-		s.forgetChild(c)
-		s.up(now, false)
-		if n.NotifyType == wire.SinglePairRequired && !offer.single {
-			s.enqueue(&createChild{cfg: c.cfg, req: req, single: true})
-			return
-		}
-		fail(now, s.childRefused(c.cfg, offer, n))
-		return
-	}
-	if r := s.accepted(offer, in.payloads, true); r != nil {
-		// The peer has it installed: it is deleted there.
-		spi := offer.c.spiIn
-		s.forgetChild(offer.c)
-		s.up(now, false)
-		s.enqueue(&deleteOrphan{spi: spi})
-		fail(now, s.reject(r))
-		return
-	}
-	s.installChild(now, offer.c, true, nil, ni, nr, false, func(now time.Time, r *ike.Rejection) {
-		spi := offer.c.spiIn
-		if r == nil {
-			s.activate(offer.c) // the host is ready for the answers to what waits
-		}
-		s.up(now, false)
-		if r != nil {
-			s.enqueue(&deleteOrphan{spi: spi})
-			fail(now, r)
-			return
-		}
-		s.announce(now, offer.c)
-		if req != nil {
-			s.env.ChildDone(now, req, nil)
-		}
-	})
-}
-
-// childRefused is the record of a Child SA that the peer refused.
-func (s *sa) childRefused(cfg *ike.Child, o *childOffer, n *wire.Notify) *ike.Rejection {
-	hint, ours := "", ""
-	switch n.NotifyType {
-	case wire.TSUnacceptable:
-		hint, ours = "connections."+s.peer.Name+".children."+cfg.Name+".local_ts, remote_ts", selectorText(o.local, o.remote)
-	case wire.NoProposalChosen:
-		hint, ours = "connections."+s.peer.Name+".children."+cfg.Name+".esp_proposals", proposalText(o.proposals)
-	}
-	r := peerRefused(n, ours, hint)
-	r.Child = cfg.Name
-	return s.reject(r)
-}
-
-// up makes the IKE SA established.
-func (s *sa) up(now time.Time, initialContact bool) {
 	s.enter(established{})
 	s.life.setupEnd = time.Time{}
 	s.setTimers(now)
-	s.env.Established(now, s.peer, s.ids[0], s.ids[1], initialContact)
+	s.setAuthLife(now)
+	s.env.Established(now, s.peer, s.ids[0], known, initialContact)
+}
+
+// eapIdentity is the identity inside EAP as one that IKE SAs are compared by.
+func eapIdentity(text string) ike.Identity {
+	id, err := ike.ParseIdentity(text)
+	if err != nil || id.IsPattern() {
+		return ike.Identity{Type: ike.IDKeyID, Data: text}
+	}
+	return id
+}
+
+// unique is the identity of the peer that the uniqueness policy compares.
+func (a *authentication) unique() ike.Identity {
+	var id ike.Identity
+	for _, v := range a.theirs {
+		id = v.id
+	}
+	for _, v := range a.theirs {
+		if v.eapID != "" {
+			id = eapIdentity(v.eapID)
+		}
+	}
+	return id
+}
+
+// ask puts a question to the outside world; the IKE SA is busy until it is
+// answered, or the time is over.
+func (s *sa) ask(now time.Time, limit time.Duration, q ike.Question, then func(time.Time, ike.Result)) {
+	job := s.env.NewJob()
+	s.await(job, then)
+	s.sched.busyUntil = now.Add(limit)
+	if !s.life.setupEnd.IsZero() {
+		s.prolong(now, limit+graceAsk)
+	}
+	s.env.Effect(ike.Ask{Job: job, Deadline: s.sched.busyUntil, Question: q})
+}
+
+// prolong gives a set-up that goes on more time, up to a bound.
+func (s *sa) prolong(now time.Time, by time.Duration) {
+	at := now.Add(by)
+	if most := s.life.created.Add(limitSetup); at.After(most) {
+		at = most
+	}
+	if !s.life.setupEnd.IsZero() && at.After(s.life.setupEnd) {
+		s.life.setupEnd = at
+	}
+}
+
+// sharedKeys are the shared keys of a pair of identities, looked up once.
+type sharedKeys struct {
+	local, remote ike.Identity
+	asked         bool
+	list          []suite.Key
+	// fits is the one with which the peer has proved itself: ours answers with it.
+	fits suite.Key
+}
+
+func (k *sharedKeys) wipe() {
+	zeroAll(k.list)
+	*k = sharedKeys{}
+}
+
+// askPSK finds the shared keys of two identities into the authentication.
+func (s *sa) askPSK(now time.Time, a *authentication, local, remote ike.Identity, p *ike.Peer, then func(time.Time)) {
+	if a.psks.asked && a.psks.local == local && a.psks.remote == remote {
+		then(now)
+		return
+	}
+	q := ike.PSKLookup{Peer: p, LocalID: local, RemoteID: remote, Local: s.local.Addr(), Remote: s.remote.Addr()}
+	s.ask(now, timeoutAsk, q, func(now time.Time, r ike.Result) {
+		a.psks.wipe()
+		a.psks.local, a.psks.remote, a.psks.asked = local, remote, true
+		if list, ok := r.Value.([]suite.Key); ok && r.Err == nil {
+			for _, k := range list[:min(len(list), limitPSKs)] {
+				a.psks.list = append(a.psks.list, slices.Clone(k)) // the giver keeps its own, we zero ours
+			}
+		}
+		then(now)
+	})
+}
+
+// covered are the message and nonce that one side's AUTH covers: the initiator's or
+// the responder's (RFC 7296 §2.15).
+func (a *authentication) covered(initiator bool) (message, nonce []byte) {
+	if initiator {
+		return a.request, a.nr
+	}
+	return a.response, a.ni
 }
 
 // setTimers starts the lifetimes of an IKE SA that has just come up.
@@ -390,4 +238,11 @@ func (s *sa) setTimers(now time.Time) {
 		l.dpdAt = now.Add(p.DPDDelay)
 	}
 	s.startKeepAlive(now)
+}
+
+func addAt(list []ike.Candidate, name, why string) []ike.Candidate {
+	if len(list) >= limitPassed {
+		return list
+	}
+	return append(list, ike.Candidate{Name: name, Why: why})
 }

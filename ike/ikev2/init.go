@@ -37,19 +37,6 @@ func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 	return s
 }
 
-// localID is our identity: the configured one, or the address.
-func localID(p *ike.Peer, addr interface{ AsSlice() []byte }) ike.Identity {
-	id := p.Local[0].ID
-	if !id.IsAny() {
-		return id
-	}
-	b := addr.AsSlice()
-	if len(b) == 4 {
-		return ike.Identity{Type: ike.IDIPv4Addr, Data: string(b)}
-	}
-	return ike.Identity{Type: ike.IDIPv6Addr, Data: string(b)}
-}
-
 // sendInit sends IKE_SA_INIT, with a new key pair if the group changed.
 func (s *sa) sendInit(now time.Time, st *initSent) {
 	if st.ke != nil {
@@ -86,6 +73,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	list = append(list, natPayloads(s.spiI, 0, s.local, s.remote, st.fakeHash)...)
 	if announcesFragments(s.peer) {
 		list = append(list, notify(wire.FragmentationSupported, nil))
+	}
+	if !s.config().NoSignatureAuth {
+		list = append(list, hashNotify())
 	}
 	s.win.sendID = 0
 	s.request(now, wire.ExchangeIKESAInit, list)
@@ -187,6 +177,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	env.Register(s.spiR, s.spiI)
 	st := &initReceived{request: slices.Clone(d.Data), ni: slices.Clone(ni.Data), nr: newNonce(), candidates: peers, passed: passed}
 	s.state = st
+	st.announced.read(msg.Payloads, !env.Config().NoSignatureAuth)
 	s.tieBreak = slices.Clone(lowerNonce(st.ni, st.nr))
 	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
@@ -227,7 +218,11 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		if s.peerCaps.fragments {
 			list = append(list, notify(wire.FragmentationSupported, nil))
 		}
-		list = append(list, notify(wire.ChildlessIKEv2Supported, nil))
+		if st.announced.hashes != nil {
+			list = append(list, hashNotify())
+		}
+		list = append(list, notify(wire.ChildlessIKEv2Supported, nil), notify(wire.MultipleAuthSupported, nil))
+		list = append(list, certRequests(s.env, st.candidates)...)
 		h := s.header(wire.ExchangeIKESAInit, 0, true)
 		st.response = wire.AppendMessage(nil, h, list)
 		s.win.recvID, s.win.sendID = 1, 0
@@ -346,7 +341,11 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
 		s.nat.fake = s.nat.supported && st.fakeHash
 		s.floatPorts()
-		s.enter(&authSent{request: out.packets[0], response: response, ni: st.ni, nr: nonce, child: st.child, reauth: st.reauth})
+		next := &authSent{child: st.child, reauth: st.reauth}
+		next.authentication = authentication{request: out.packets[0], response: response, ni: st.ni, nr: nonce, candidates: []*ike.Peer{s.peer}, expects: true,
+			first: []*ike.Peer{s.peer}, multiple: wire.FindNotify(payloads, wire.MultipleAuthSupported) != nil}
+		next.announced.read(payloads, !s.config().NoSignatureAuth)
+		s.enter(next)
 		s.beginAuth(now)
 	})
 }

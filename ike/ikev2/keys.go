@@ -120,6 +120,29 @@ func (k *ikeKeys) deriveChild(sel suite.Selected, shared suite.Key, ni, nr []byt
 // keyPad is what turns a shared secret into a key (RFC 7296 §2.15).
 const keyPad = "Key Pad for IKEv2"
 
+// signedOctets are InitiatorSignedOctets or ResponderSignedOctets: the side's
+// first message, the other's nonce, and the MAC of its ID payload (RFC 7296 §2.15).
+func (k *ikeKeys) signedOctets(message, nonce []byte, id *wire.ID, initiator bool) []byte {
+	p := k.pi
+	if !initiator {
+		p = k.pr
+	}
+	maced := k.prf.Sum(p, id.AppendSigned(nil))
+	out := make([]byte, 0, len(message)+len(nonce)+len(maced))
+	return append(append(append(out, message...), nonce...), maced...)
+}
+
+// eapAuth is the AUTH value of one side for the key of an EAP method, or for
+// SK_pi or SK_pr where the method makes none (RFC 7296 §2.16).
+func (k *ikeKeys) eapAuth(msk suite.Key, message, nonce []byte, id *wire.ID, initiator bool) []byte {
+	if len(msk) == 0 {
+		if msk = k.pr; initiator {
+			msk = k.pi
+		}
+	}
+	return k.pskAuth(msk, message, nonce, id, initiator)
+}
+
 // pskAuth is the AUTH value of one side for a shared key (RFC 7296 §2.15):
 // message is what that side sent in IKE_SA_INIT, nonce the other's.
 func (k *ikeKeys) pskAuth(psk suite.Key, message, nonce []byte, id *wire.ID, initiator bool) []byte {

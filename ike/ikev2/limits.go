@@ -31,6 +31,24 @@ const (
 	limitKERetries = 3
 	// limitIdentity bounds the bytes of a peer's identity.
 	limitIdentity = 1024
+	// limitPassed bounds the connections that a Rejection lists as passed over.
+	limitPassed = 16
+	// limitAuthExchanges bounds the IKE_AUTH exchanges of one set-up, those of EAP included.
+	limitAuthExchanges = 128
+	// limitCerts bounds the CERT payloads of one round that are looked at; their bytes
+	// are bounded by those of a message.
+	limitCerts = 20
+	// limitHashes and limitAnnouncements bound what a peer tells of its signatures.
+	limitHashes        = 16
+	limitAnnouncements = 64
+	// limitAuthorityBytes bounds the key hashes of a peer's CERTREQs, limitAskedAuthorities
+	// the authorities that we name ourselves.
+	limitAuthorityBytes   = 200 * 20
+	limitAskedAuthorities = 32
+	// limitEAPPacket bounds one EAP packet.
+	limitEAPPacket = 16 << 10
+	// limitEAPIdentity bounds the bytes of an identity inside EAP.
+	limitEAPIdentity = 1024
 	// limitSelectors bounds the traffic selectors of one side that take part in narrowing.
 	limitSelectors = 128
 	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).
@@ -48,8 +66,19 @@ const (
 	// anybody can forge: the true answer may still come (RFC 7296 §2.21.1).
 	refusalGrace = time.Second
 
-	// timeoutAsk is how long the search for a shared key may take.
-	timeoutAsk = 20 * time.Second
+	// timeoutAsk is how long the search for a shared key may take, timeoutSign a
+	// signature of ours, timeoutVerify the check of the peer's with all revocation
+	// lists, timeoutEAP one answer of an EAP method, maybe of a RADIUS server.
+	timeoutAsk    = 20 * time.Second
+	timeoutSign   = 20 * time.Second
+	timeoutVerify = 25 * time.Second
+	timeoutEAP    = 25 * time.Second
+	// graceAsk is added to a set-up's time after an answer.
+	graceAsk = 10 * time.Second
+	// limitSetup is the longest time for a set-up, in which people may type passwords.
+	limitSetup = 180 * time.Second
+	// minAuthLifetime is the least time to an authentication that a peer may demand.
+	minAuthLifetime = 30 * time.Second
 	// retryTemporary is the least wait after TEMPORARY_FAILURE; jitter is added.
 	retryTemporary = 2 * time.Second
 	// timeoutReplaced is how long a replaced IKE or Child SA waits for the Delete of

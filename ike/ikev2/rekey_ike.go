@@ -239,6 +239,7 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 	s.sched.queue, s.sched.delayed = nil, nil
 	n.inherit(now, s)
 	n.setTimers(now)
+	n.inheritAuth(s, s.life.reauthAt)
 	s.life.rekeyAt, s.life.reauthAt, s.life.dpdAt, s.life.keepAliveAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	s.life.endAt = now.Add(timeoutReplaced)
 	s.env.CountRekeyIKE()

@@ -18,7 +18,8 @@ type rule struct {
 }
 
 // rules holds every message that is taken; all others are dropped and counted.
-// IKE_SA_INIT, which is in the clear, checks its needs itself (init.go).
+// IKE_SA_INIT, which is in the clear, checks its needs itself (init.go), and so do
+// the later steps of IKE_AUTH, whose needs depend on what went before (auth_*.go).
 var rules []rule
 
 func init() {
@@ -27,7 +28,9 @@ func init() {
 		{phaseInitSent, wire.ExchangeIKESAInit, resp, nil, (*sa).initResponse},
 		{phaseInitReceived, wire.ExchangeIKESAInit, req, nil, (*sa).initRepeated},
 		{phaseInitReceived, wire.ExchangeIKEAuth, req, []wire.PayloadType{wire.PayloadIDi}, (*sa).authRequest},
-		{phaseAuthSent, wire.ExchangeIKEAuth, resp, []wire.PayloadType{wire.PayloadIDr, wire.PayloadAUTH}, (*sa).authResponse},
+		{phaseAuthReceived, wire.ExchangeIKEAuth, req, nil, (*sa).authNext},
+		{phaseAuthReceived, wire.ExchangeInformational, req, nil, (*sa).authGivenUp},
+		{phaseAuthSent, wire.ExchangeIKEAuth, resp, nil, (*sa).authResponse},
 		{phaseEstablished, wire.ExchangeCreateChildSA, req, []wire.PayloadType{wire.PayloadSA, wire.PayloadNonce}, (*sa).createRequest},
 		{phaseEstablished, wire.ExchangeCreateChildSA, resp, []wire.PayloadType{wire.PayloadSA, wire.PayloadNonce}, (*sa).taskResponse},
 		{phaseEstablished, wire.ExchangeInformational, req, nil, (*sa).informationalRequest},

@@ -35,6 +35,9 @@ type sa struct {
 	nat       nat
 	ids       [2]ike.Identity // ours, the peer's
 	vendor    string
+	eapID     string   // the peer's identity inside EAP
+	byEAP     bool     // the peer proved itself by EAP
+	auth      authLife // of what is proved
 	tieBreak  []byte
 	peerCaps  capabilities
 
@@ -213,7 +216,7 @@ func (s *sa) Info() ike.SAInfo {
 	i := ike.SAInfo{Name: s.key().Name, ID: s.env.ID(), Version: 2, State: s.stateName(), Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
 		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
 		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
-		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor}
+		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor, RemoteEAPID: s.eapID}
 	for _, c := range s.children {
 		if c.state != childPending {
 			i.Children = append(i.Children, c.info(s))
@@ -225,7 +228,7 @@ func (s *sa) Info() ike.SAInfo {
 
 func (s *sa) stateName() string {
 	switch s.state.phase() {
-	case phaseInitSent, phaseInitReceived, phaseAuthSent:
+	case phaseInitSent, phaseInitReceived, phaseAuthReceived, phaseAuthSent:
 		return "CONNECTING"
 	case phaseClosing:
 		return "DELETING"
@@ -282,7 +285,7 @@ func (s *sa) Close(now time.Time, c ike.Closed, force bool) {
 	switch s.state.phase() {
 	case phaseDead:
 		return
-	case phaseInitSent, phaseInitReceived:
+	case phaseInitSent, phaseInitReceived, phaseAuthReceived:
 		s.end(now, c)
 		return
 	case phaseAuthSent:
@@ -341,7 +344,7 @@ func (s *sa) reject(r *ike.Rejection) *ike.Rejection {
 
 // fail ends an IKE SA that did not come up.
 func (s *sa) fail(now time.Time, r *ike.Rejection) {
-	if s.state.phase() == phaseInitReceived && !s.env.MayReject(now) {
+	if p := s.state.phase(); (p == phaseInitReceived || p == phaseAuthReceived) && !s.env.MayReject(now) {
 		s.end(now, ike.Closed{Cause: ike.CauseFailed, Rejection: r})
 		return
 	}

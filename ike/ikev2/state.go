@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"adit/ike"
+	"adit/ike/wire"
 	"adit/suite"
 )
 
@@ -13,6 +14,7 @@ type phase uint8
 const (
 	phaseInitSent     phase = iota // initiator, IKE_SA_INIT is out
 	phaseInitReceived              // responder, IKE_SA_INIT is answered or about to be
+	phaseAuthReceived              // responder, from the first IKE_AUTH on
 	phaseAuthSent                  // initiator, from the answer to IKE_SA_INIT on
 	phaseEstablished
 	phaseClosing // our Delete is out
@@ -21,7 +23,7 @@ const (
 )
 
 func (p phase) String() string {
-	return [...]string{"initSent", "initReceived", "authSent", "established", "closing", "dead"}[p]
+	return [...]string{"initSent", "initReceived", "authReceived", "authSent", "established", "closing", "dead"}[p]
 }
 
 // state is one of the types below. What exists only in a state lives in its
@@ -53,17 +55,24 @@ type initReceived struct {
 	ni, nr     []byte
 	candidates []*ike.Peer
 	passed     []ike.Candidate // connections that were not considered, for rejections
+	announced  authWishes
+}
+
+// authReceived is the responder's state from the first IKE_AUTH to the last.
+type authReceived struct {
+	authentication
+	first   []wire.Payload // of the first request: what the Child SA is made of
+	contact bool           // INITIAL_CONTACT came
+	eapOnly bool           // the initiator takes EAP alone for our proof (RFC 5998)
 }
 
 // authSent is the initiator's state from the answer to IKE_SA_INIT on.
 type authSent struct {
-	request, response []byte // the messages of IKE_SA_INIT, for AUTH
-	ni, nr            []byte
-	psks              []suite.Key
-	offer             *childOffer // the first Child SA, nil: childless
-	child             *ike.ChildRequest
-	reauth            bool
-	initialContact    bool
+	authentication
+	offer      *childOffer // the first Child SA, nil: childless
+	child      *ike.ChildRequest
+	reauth     bool
+	unanswered bool // our AUTH went out, and the peer has not gone on yet
 }
 
 type established struct{}
@@ -72,17 +81,19 @@ type dead struct{}
 
 func (*initSent) phase() phase     { return phaseInitSent }
 func (*initReceived) phase() phase { return phaseInitReceived }
+func (*authReceived) phase() phase { return phaseAuthReceived }
 func (*authSent) phase() phase     { return phaseAuthSent }
 func (established) phase() phase   { return phaseEstablished }
 func (closing) phase() phase       { return phaseClosing }
 func (dead) phase() phase          { return phaseDead }
 
-func (st *initSent) leave()  { st.ke = nil }
-func (*initReceived) leave() {}
-func (st *authSent) leave()  { zeroAll(st.psks); st.psks = nil }
-func (established) leave()   {}
-func (closing) leave()       {}
-func (dead) leave()          {}
+func (st *initSent) leave()     { st.ke = nil }
+func (*initReceived) leave()    {}
+func (st *authReceived) leave() { st.wipe(); st.first = nil }
+func (st *authSent) leave()     { st.wipe() }
+func (established) leave()      {}
+func (closing) leave()          {}
+func (dead) leave()             {}
 
 func zeroAll(keys []suite.Key) {
 	for _, k := range keys {

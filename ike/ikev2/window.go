@@ -296,7 +296,7 @@ func (s *sa) wellFormed(now time.Time, in *inbound, err error, r *rule) bool {
 	case isCritical && !in.header.Response():
 		s.respondNotify(now, in, wire.UnsupportedCriticalPayload, []byte{byte(critical)})
 		rej := &ike.Rejection{Reason: ike.ReasonCritical, Notify: wire.UnsupportedCriticalPayload.String(), Difference: "payload type " + critical.String()}
-		if s.state.phase() == phaseInitReceived {
+		if p := s.state.phase(); p == phaseInitReceived || p == phaseAuthReceived {
 			s.fail(now, rej) // an IKE_AUTH that fails ends the IKE SA (RFC 7296 §2.21.2)
 		} else {
 			s.reject(rej)
@@ -330,7 +330,7 @@ func (s *sa) followPeer(now time.Time, d ike.Datagram) {
 		return
 	}
 	switch s.state.phase() {
-	case phaseInitReceived:
+	case phaseInitReceived, phaseAuthReceived:
 		s.move(now, d.Local, d.Remote)
 	case phaseEstablished, phaseClosing:
 		if s.nat.remote && !s.nat.local {

@@ -1,0 +1,311 @@
+package ikev2
+
+import (
+	"crypto/hmac"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"adit/ike"
+	"adit/ike/wire"
+	"adit/internal/simbug"
+	"adit/suite"
+)
+
+// conversation is one authentication by EAP (RFC 7296 §2.16). The method itself
+// runs outside: in a machine of the host's, or behind RADIUS.
+type conversation struct {
+	env     *ike.Env
+	session uint64
+	server  bool // we are the authenticator
+	peer    *ike.Peer
+	round   int
+	// only: nothing else proves the responder (RFC 5998).
+	only bool
+	// begun: the peer's first packet was handed on. named: its identity was looked at.
+	begun, named bool
+	// proving: the method has succeeded; AUTH with its key is due.
+	proving bool
+	msk     suite.Key
+	answer  ike.EAPAnswer
+}
+
+func newConversation(env *ike.Env, p *ike.Peer, round int, server bool) *conversation {
+	return &conversation{env: env, session: ike.RandomUint64(), server: server, peer: p, round: round}
+}
+
+// end forgets the conversation, here and outside.
+func (c *conversation) end() {
+	if c == nil || c.env == nil {
+		return
+	}
+	c.msk.Zero()
+	c.env.Effect(ike.EndEAP{Session: c.session})
+	*c = conversation{}
+}
+
+// endEAP forgets the conversation under way.
+func (a *authentication) endEAP() {
+	a.eap.end()
+	a.eap = nil
+}
+
+// eapOnly reports whether the connection lets EAP alone prove the responder.
+func eapOnly(p *ike.Peer) bool {
+	return p.Local[0].Method == ike.AuthEAP && len(p.Remote) == 1 && (p.Remote[0].Method == ike.AuthEAP || p.Remote[0].Method == ike.AuthAny)
+}
+
+// askEAP hands a packet of the peer's to the method; nil begins as authenticator.
+// then gets the answer; whatever goes wrong outside is a failure of EAP.
+func (s *sa) askEAP(now time.Time, a *authentication, packet []byte, then func(time.Time, *ike.EAPAnswer)) {
+	c := a.eap
+	q := ike.EAPRound{Session: c.session, Server: c.server, Peer: c.peer, Round: c.round, LocalID: s.ids[0], RemoteID: s.ids[1],
+		Local: s.local, Remote: s.remote, Message: slices.Clone(packet), MutualOnly: c.only}
+	s.ask(now, timeoutEAP, q, func(now time.Time, r ike.Result) {
+		answer, ok := r.Value.(*ike.EAPAnswer)
+		if r.Err != nil || !ok || answer == nil {
+			answer = &ike.EAPAnswer{Done: true, Why: "no answer of the EAP method"}
+			if r.Err != nil {
+				answer.Why = r.Err.Error()
+			}
+		}
+		if answer.Message != nil && !soundEAP(answer.Message) || answer.Message == nil && !answer.Done {
+			answer = &ike.EAPAnswer{Done: true, Why: "the EAP method made no packet"}
+		}
+		if answer.Done && answer.Success {
+			c.answer = *answer
+			c.msk, c.answer.MSK = answer.MSK, nil
+			if len(c.answer.Identity) > limitEAPIdentity {
+				answer = &ike.EAPAnswer{Done: true, Why: "the identity inside EAP is too long"}
+			} else if c.only && (!answer.Mutual || len(c.msk) == 0) {
+				answer = &ike.EAPAnswer{Done: true, Why: "the method " + answer.Method + " does not prove both sides, as EAP alone must (RFC 5998)"}
+			}
+		}
+		c.proving = answer.Done && answer.Success
+		then(now, answer)
+	})
+}
+
+// soundEAP checks the head of a packet that goes out: code, identifier, length.
+func soundEAP(b []byte) bool {
+	return len(b) >= 4 && len(b) <= limitEAPPacket && int(binary.BigEndian.Uint16(b[2:])) == len(b)
+}
+
+// eapFailure is an EAP-Failure in answer to a packet (RFC 3748 §4.2).
+func eapFailure(to []byte) []byte {
+	id := byte(0)
+	if len(to) >= 2 {
+		id = to[1]
+	}
+	return []byte{4, id, 0, 4}
+}
+
+// eapBegin begins as authenticator: the initiator left AUTH out.
+func (s *sa) eapBegin(now time.Time, st *authReceived, in *inbound) {
+	a := &st.authentication
+	a.keepMethod(ike.AuthEAP)
+	p := a.best()
+	if p == nil {
+		r := a.noCandidate(ike.ReasonAuthentication, "the peer asks for EAP, and no connection of its identity has it")
+		r.Notify, r.Theirs = wire.AuthenticationFailed.String(), s.ids[1].String()
+		if len(a.first) > 0 && !slices.ContainsFunc(a.first, func(p *ike.Peer) bool { return s.ids[1].Match(p.Remote[0].ID) != ike.MatchNone }) {
+			r.Reason, r.Difference = ike.ReasonIdentity, "no connection for this identity"
+		}
+		s.refuseAuth(now, in, r)
+		return
+	}
+	s.peer = p
+	if a.ours < len(p.Local) {
+		s.ids[0], _ = s.answerID(p, a.ours, a.wanted)
+	}
+	a.eap = newConversation(s.env, p, len(a.theirs), true)
+	a.eap.only = a.ours < len(p.Local) && p.Local[a.ours].Method == ike.AuthEAP
+	s.askEAP(now, a, nil, func(now time.Time, answer *ike.EAPAnswer) {
+		if answer.Done {
+			s.refuseAuth(now, in, s.eapFailed(a, answer))
+			return
+		}
+		s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: answer.Message}})
+	})
+}
+
+func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection {
+	why := answer.Why
+	if why == "" {
+		why = "the method failed"
+	}
+	if answer.Method != "" {
+		why = answer.Method + ": " + why
+	}
+	r := s.authFailed(a, "EAP: "+why)
+	if answer.Identity != "" {
+		r.Theirs += ", EAP identity " + answer.Identity
+	}
+	return r
+}
+
+// eapAnswered takes the initiator's next EAP packet.
+func (s *sa) eapAnswered(now time.Time, st *authReceived, in *inbound) {
+	a := &st.authentication
+	eap, _ := wire.First[*wire.EAP](in.payloads)
+	auth, _ := wire.First[*wire.Auth](in.payloads)
+	if eap == nil || auth != nil {
+		s.refuseAuth(now, in, s.authFailed(a, "an EAP payload is due, and nothing else proves the peer"))
+		return
+	}
+	if r := s.eapNamed(a, eap.Raw); r != nil {
+		s.respond(now, in, []wire.Payload{&wire.EAP{Raw: eapFailure(eap.Raw)}})
+		s.fail(now, r)
+		return
+	}
+	s.askEAP(now, a, eap.Raw, func(now time.Time, answer *ike.EAPAnswer) {
+		switch {
+		case answer.Done && !answer.Success:
+			packet := answer.Message
+			if packet == nil {
+				packet = eapFailure(eap.Raw)
+			}
+			s.respond(now, in, []wire.Payload{&wire.EAP{Raw: packet}})
+			s.fail(now, s.eapFailed(a, answer))
+		case answer.Message == nil: // RFC 3748 wants a Success
+			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: []byte{3, eap.Raw[1], 0, 4}}})
+		default:
+			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: answer.Message}})
+		}
+	})
+}
+
+// eapNamed looks at an EAP-Response/Identity: of several connections the one
+// whose eap_id fits goes on, before the method proper begins.
+func (s *sa) eapNamed(a *authentication, raw []byte) *ike.Rejection {
+	const response, typeIdentity = 2, 1
+	c := a.eap
+	if c.named || len(raw) < 5 || raw[0] != response || raw[4] != typeIdentity {
+		return nil
+	}
+	c.named = true
+	text := string(raw[5:min(len(raw), 5+limitEAPIdentity)])
+	before, k := a.best(), c.round
+	a.keep(func(p *ike.Peer) string { return eapIdentityFits(&p.Remote[k], text) })
+	if a.keepShown(s); a.best() == nil {
+		r := a.noCandidate(ike.ReasonIdentity, "no connection for the EAP identity "+ike.Identity{Type: ike.IDFQDN, Data: text}.String())
+		r.Notify, r.Theirs = "EAP-Failure", s.ids[1].String()
+		return r
+	}
+	s.switched(a, before)
+	s.peer = a.best()
+	c.peer = a.best()
+	return nil
+}
+
+// eapIdentityFits compares an identity inside EAP with what a round demands.
+func eapIdentityFits(r *ike.AuthRound, text string) string {
+	if r.EAPID.IsAny() || text != "" && eapIdentity(text).Match(r.EAPID) != ike.MatchNone {
+		return ""
+	}
+	return "its eap_id " + r.EAPID.String() + " does not match " + ike.Identity{Type: ike.IDFQDN, Data: text}.String()
+}
+
+// eapProved takes the initiator's AUTH with the key of the method that has
+// succeeded, and answers by ours.
+func (s *sa) eapProved(now time.Time, st *authReceived, in *inbound) {
+	a := &st.authentication
+	c := a.eap
+	auth, _ := wire.First[*wire.Auth](in.payloads)
+	if _, more := wire.First[*wire.EAP](in.payloads); more || !s.eapAuthFits(a, auth) {
+		s.refuseAuth(now, in, s.authFailed(a, "the peer's AUTH does not fit the key of EAP"))
+		return
+	}
+	v := &verified{method: ike.AuthEAP, id: identity(a.peerID), eapID: c.answer.Identity, groups: c.answer.Groups, lifetime: c.answer.Lifetime}
+	message, nonce := a.covered(false)
+	reply := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, message, nonce, a.ourID, false)}}
+	before, k := a.best(), c.round
+	began := c.peer
+	a.keep(func(p *ike.Peer) string {
+		r := &p.Remote[k]
+		switch {
+		case p != began && !sameEAP(r, &began.Remote[k]):
+			return "it wants another way of EAP than was used"
+		case !groupsOverlap(r.Groups, v.groups):
+			return "the peer is in none of its groups"
+		}
+		if v.eapID != "" {
+			return eapIdentityFits(r, v.eapID)
+		}
+		return ""
+	})
+	a.endEAP()
+	s.switched(a, before)
+	s.peerProved(now, st, in, v, reply)
+}
+
+// eapAuthFits checks the peer's AUTH against the key of EAP.
+func (s *sa) eapAuthFits(a *authentication, auth *wire.Auth) bool {
+	if simbug.Chosen == simbug.AuthUnchecked {
+		return true
+	}
+	if auth == nil || auth.Method != wire.AuthSharedKey || a.eap == nil || !a.eap.proving || a.peerID == nil {
+		return false
+	}
+	message, nonce := a.covered(!s.initiator)
+	return hmac.Equal(s.keys.eapAuth(a.eap.msk, message, nonce, a.peerID, !s.initiator), auth.Data)
+}
+
+// eapProgress goes on with EAP as initiator. The responder has proved itself and
+// fulfils all that the connection demands before the first packet of EAP is
+// answered, unless EAP itself is to prove it (RFC 5998).
+func (s *sa) eapProgress(now time.Time, st *authSent, in *inbound, auth *wire.Auth, eap *wire.EAP) {
+	a := &st.authentication
+	c := a.eap
+	if c.proving {
+		s.eapConfirmed(now, st, in, auth, eap)
+		return
+	}
+	switch {
+	case eap == nil || auth != nil:
+		s.abortAuth(now, s.authFailed(a, "the peer does not go on with EAP"))
+		return
+	case c.only && len(s.peer.Remote) != 1, !c.only && (a.expects || len(a.theirs) == 0 || len(a.theirs) != len(s.peer.Remote)):
+		s.abortAuth(now, s.authFailed(a, "the peer begins EAP before it has proved all that the connection demands"))
+		return
+	}
+	c.begun = true
+	s.askEAP(now, a, eap.Raw, func(now time.Time, answer *ike.EAPAnswer) {
+		switch {
+		case answer.Done && !answer.Success:
+			s.abortAuth(now, s.eapFailed(a, answer))
+		case answer.Done:
+			message, nonce := a.covered(true)
+			list := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, message, nonce, a.ourID, true)}}
+			if a.ours+1 < len(s.peer.Local) && a.multiple {
+				list = append(list, notify(wire.AnotherAuthFollows, nil))
+			}
+			s.continueAuth(now, st, list)
+		default:
+			s.continueAuth(now, st, []wire.Payload{&wire.EAP{Raw: answer.Message}})
+		}
+	})
+}
+
+// continueAuth sends a further request of the set-up.
+func (s *sa) continueAuth(now time.Time, st *authSent, list []wire.Payload) {
+	st.exchanges++
+	s.request(now, wire.ExchangeIKEAuth, list)
+}
+
+// eapConfirmed takes the responder's AUTH with the key of EAP.
+func (s *sa) eapConfirmed(now time.Time, st *authSent, in *inbound, auth *wire.Auth, eap *wire.EAP) {
+	a := &st.authentication
+	c := a.eap
+	if eap != nil || !s.eapAuthFits(a, auth) {
+		s.abortAuth(now, s.authFailed(a, "the peer's AUTH does not fit the key of EAP"))
+		return
+	}
+	if c.only {
+		a.theirs = append(a.theirs, verified{method: ike.AuthEAP, id: identity(a.peerID)})
+		a.expects = wire.FindNotify(in.payloads, wire.AnotherAuthFollows) != nil
+	}
+	a.endEAP()
+	st.unanswered = true // and this is the answer
+	s.ownProgress(now, st, in, nil, nil)
+}
