@@ -100,16 +100,17 @@ func preferred(k kind, bits int, want []Constraint) []Scheme {
 	return list
 }
 
-// fits reports whether a key can make signatures of a scheme: the type, the room
-// in RSA's modulus (RFC 8017 §9.1.1), the curve of the fixed methods (RFC 4754 §3).
+// fits reports whether a key can make signatures of a scheme: the type, a hash or,
+// for Edwards curves, none, the room in RSA's modulus (RFC 8017 §9.1.1), the curve
+// of the fixed methods (RFC 4754 §3).
 func fits(pub crypto.PublicKey, s Scheme) bool {
 	k, bits := kindOf(pub)
-	if s.kind() != k || k == kindNone {
+	if edwards := k == kindEd25519 || k == kindEd448; s.kind() != k || k == kindNone || edwards != (s.Hash == Identity) || edwards == (s.Hash.size() > 0) {
 		return false
 	}
 	switch s.Algorithm {
 	case RSAPSS:
-		return s.Salt >= 0 && s.Hash.size() > 0 && (bits-1+7)/8 >= s.Hash.size()+s.Salt+2
+		return s.Salt >= 0 && (bits-1+7)/8 >= s.Hash.size()+s.Salt+2
 	case ECDSARaw:
 		return map[int]Hash{256: SHA256, 384: SHA384, 521: SHA512}[bits] == s.Hash
 	}

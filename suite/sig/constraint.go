@@ -216,10 +216,17 @@ func (c Constraints) checkKey(pub crypto.PublicKey, ca bool) error {
 	if !demanded {
 		return nil
 	}
+	// A type that is named twice keeps its strength: in rsa-2048-ike:rsa/pss-sha256
+	// the second group speaks of signatures.
+	listed, sized, strong := false, false, false
 	for _, r := range c.keys {
-		if (r.kind == kindAny || r.kind == k) && k != kindNone && bits >= r.bits {
-			return nil
+		listed = listed || r.kind == kindAny || r.kind == k
+		if r.kind == k && r.bits > 0 {
+			sized, strong = true, strong || bits >= r.bits
 		}
+	}
+	if k != kindNone && listed && (strong || !sized) {
+		return nil
 	}
 	name, _ := KeyKind(pub)
 	return fmt.Errorf("%w: %s key of %d bits, wanted is %s", ErrConstraints, name, bits, c.text)
