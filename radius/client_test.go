@@ -3,6 +3,7 @@ package radius_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/md5"
 	"encoding/binary"
 	"errors"
@@ -66,8 +67,14 @@ func TestHostileResponsesNeverEndTheWaiting(t *testing.T) {
 			return a.seal(radius.AccessAccept, a.Identifier, []byte{80, 2})
 		}, func(s radius.ServerStats) uint64 { return s.BadMessageAuthenticator }},
 		{"RFC3579_3_3_TwoMessageAuthenticators", func(a *ask) []byte {
-			good := accept(a)
-			return a.seal(radius.AccessAccept, a.Identifier, append(bytes.Clone(good[20:38]), good[20:38]...))
+			// The second one is right for the packet as it is.
+			b := append([]byte{2, a.Identifier, 0, 20 + 36}, a.Authenticator[:]...)
+			b = append(append(b, 80, 18), make([]byte, 16)...)
+			b = append(append(b, 80, 18), make([]byte, 16)...)
+			h := hmac.New(md5.New, []byte(secret))
+			h.Write(b)
+			copy(b[40:], h.Sum(nil))
+			return a.seal(radius.AccessAccept, a.Identifier, b[20:])
 		}, func(s radius.ServerStats) uint64 { return s.BadMessageAuthenticator }},
 		{"WrongIdentifier", func(a *ask) []byte { return a.seal(radius.AccessAccept, a.Identifier+1, nil) },
 			func(s radius.ServerStats) uint64 { return s.Stray }},
@@ -330,9 +337,59 @@ func TestRefusedPortFailsOverAtOnce(t *testing.T) {
 	}
 }
 
+// One request found out that a server is dead: those that wait for it needn't.
+func TestWaitingRequestsLeaveADeadServer(t *testing.T) {
+	srv := serve(t, func(a *ask) [][]byte { return [][]byte{a.reply(t, radius.AccessAccept)} })
+	dead := silence(t).config("dead")
+	dead.Preference, dead.Timeout, dead.Base, dead.Tries = 1, 100*time.Millisecond, 1, 4
+	cl := newClient(t, dead, srv.config("there"))
+	first := make(chan error)
+	go func() {
+		_, err := cl.Exchange(context.Background(), accessRequest(), nil)
+		first <- err
+	}()
+	time.Sleep(230 * time.Millisecond) // it has one transmission and a half to go
+	start := time.Now()
+	if r, err := cl.Exchange(context.Background(), accessRequest(), nil); err != nil || r.Server.Name() != "there" {
+		t.Error(r, err)
+	}
+	if d := time.Since(start); d > 380*time.Millisecond {
+		t.Errorf("the second request waited %v", d)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that answers others is alive, whatever it thinks of one peer's packet.
+func TestOneUnansweredRequestIsNoDeath(t *testing.T) {
+	srv := serve(t, func(a *ask) [][]byte {
+		if _, ok := a.Get(radius.TypeState); ok {
+			return nil
+		}
+		return [][]byte{a.reply(t, radius.AccessAccept)}
+	})
+	cl := newClient(t, srv.config("s"))
+	res := make(chan error)
+	go func() {
+		p := accessRequest()
+		p.AddString(radius.TypeState, "unloved")
+		_, err := cl.Exchange(context.Background(), p, nil)
+		res <- err
+	}()
+	for cl.Stats()[0].InFlight == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := cl.Exchange(context.Background(), accessRequest(), nil); err != nil {
+		t.Error(err)
+	}
+	if err := <-res; !errors.Is(err, radius.ErrNoAnswer) || cl.Stats()[0].Dead {
+		t.Error(err, cl.Stats())
+	}
+}
+
 func TestSlowServerAnswersInTime(t *testing.T) {
-	var srv *aaa
-	srv = serve(t, func(a *ask) [][]byte {
+	srv := serve(t, func(a *ask) [][]byte {
 		if a.n == 0 { // the answer to the first transmission, after the second
 			time.Sleep(150 * time.Millisecond)
 			return [][]byte{a.reply(t, radius.AccessAccept)}
