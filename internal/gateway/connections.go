@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"adit/ike"
@@ -71,6 +72,16 @@ func (v *inventory) init() {
 func (g *Gateway) Load(m *config.Model) error {
 	if len(m.Secrets) > limitSecrets {
 		return fmt.Errorf("more than %d secrets", limitSecrets)
+	}
+	if err := g.trust.replace(m); err != nil {
+		g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("credentials: %v", err)})
+	}
+	kept, err := g.leases.replace(m.Pools)
+	if err != nil {
+		return err
+	}
+	if len(kept) > 0 {
+		g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("pools %s are in use and stay until nobody has an address of them", strings.Join(kept, ", "))})
 	}
 	return g.edit(FromFile, func(order []string, next map[string]*ike.Peer) ([]string, error) {
 		v := &g.inv

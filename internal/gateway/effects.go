@@ -186,7 +186,7 @@ func (s *shard) ask(e ike.Ask) {
 	case ike.SignAuth:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.sign(q) })
 	case ike.VerifyAuth:
-		s.outside(e, func(ctx context.Context) (any, error) { return s.g.trust.verify(ctx, q) })
+		s.verify(e, q)
 	case ike.EAPRound:
 		s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.next(ctx, q) })
 	case ike.AssumeAddresses:
@@ -206,6 +206,29 @@ func (s *shard) ask(e ike.Ask) {
 func (s *shard) compute(job ike.JobID, work func() (any, error)) {
 	s.start(job, func(finish finisher) bool {
 		return s.g.pool.submit(func() { finish(work()) }, func(err error) { finish(nil, err) })
+	})
+}
+
+// verify has the pool check a peer's signature; where that may have to fetch
+// something about revocation, a thread of its own.
+func (s *shard) verify(e ike.Ask, q ike.VerifyAuth) {
+	t := &s.g.trust
+	s.start(e.Job, func(finish finisher) bool {
+		failed := func(err error) { finish(nil, err) }
+		return s.g.pool.submit(func() {
+			p := readProof(q)
+			if !p.mayFetch(t) {
+				finish(t.verify(context.Background(), p))
+				return
+			}
+			if !s.g.pool.ask(func(ctx context.Context) {
+				ctx, stop := context.WithDeadline(ctx, e.Deadline)
+				defer stop()
+				finish(t.verify(ctx, p))
+			}, failed) {
+				failed(ErrBusy)
+			}
+		}, failed)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"adit/internal/config"
 	"adit/internal/hostnet"
 	"adit/ipsec"
+	"adit/pki"
 )
 
 // Transport sends IKE messages and knows the host's addresses.
@@ -48,6 +49,8 @@ type Options struct {
 	// KeyLog receives every key that the engine exports; nil unless the operator
 	// asked for it with the unsafe option.
 	KeyLog func(ike.ExportKeys)
+	// Fetcher gets CRLs and OCSP answers; nil: nothing is fetched.
+	Fetcher pki.Fetcher
 	// Resolver overrides the system's resolver, in tests.
 	Resolver func(ctx context.Context, host string) ([]netip.Addr, error)
 }
@@ -94,6 +97,8 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{}), closing: make(chan struct{})}
 	g.inv.init()
 	g.leases.init()
+	g.trust.init(o.Fetcher)
+	g.trust.pss, g.trust.notify = o.Daemon.RSAPSS, g.announceTo
 	g.virtual.held = map[uint64][]netip.Prefix{}
 	g.pool = newPool(max(1, runtime.GOMAXPROCS(0)-1))
 	g.shard = newShard(g)

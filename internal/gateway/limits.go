@@ -17,6 +17,13 @@ const (
 	limitConnections = 65536            // connections loaded
 	limitSecrets     = 65536            // secrets loaded
 	limitPools       = 4096             // pools loaded
+	limitCerts       = 65536            // certificates, CRLs and public keys loaded
+	limitKeys        = 4096             // private keys loaded
+	limitParsed      = 4096             // certificates of connections that are remembered
+	limitProvers     = 8                // keys that one AUTH is checked against
+	limitChecks      = 32               // different constraints that one peer's certificate is held against
+	limitTrace       = 32               // lines about a chain that is refused
+	limitSent        = 8                // certificates that we send
 	limitLeased      = 8                // addresses of one lease
 	limitLookups     = 16               // names of selectors looked up at once
 	shutdownGrace    = 3 * time.Second  // for Deletes to be answered

@@ -26,7 +26,7 @@ func (g *Gateway) LoadSecret(s config.Secret) error {
 			v.secrets[i] = secret{s, old.source}
 			old.Key.Zero()
 			return nil
-		case s.ID == "" && old.ID == "" && old.Key.Equal(s.Key) && slices.Equal(old.Owners, s.Owners):
+		case s.ID == "" && old.ID == "" && old.Kind == s.Kind && old.Key.Equal(s.Key) && slices.Equal(old.Owners, s.Owners):
 			return nil // a client that loads the same again adds nothing
 		}
 	}
@@ -104,6 +104,9 @@ func (v *inventory) keys(q ike.PSKLookup) []suite.Key {
 	}
 	var fits []fit
 	for _, s := range v.secrets {
+		if s.Kind != config.SecretIKE && s.Kind != "" {
+			continue
+		}
 		f := fit{key: s.Key}
 		for _, o := range s.Owners {
 			f.peer = max(f.peer, q.RemoteID.Match(o))

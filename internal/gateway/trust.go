@@ -2,18 +2,300 @@ package gateway
 
 import (
 	"context"
+	"crypto"
 	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"adit/ike"
+	"adit/ike/wire"
+	"adit/pki"
+	"adit/suite/sig"
 )
 
-// trust is what we prove ourselves with and whom we believe.
-type trust struct{}
+// A peer's proof: is the signature good, and which connections does it satisfy?
 
-func (t *trust) sign(ike.SignAuth) (*ike.Signature, error) {
-	return nil, errors.New("no private key")
+// prover is whose signature it may be: a certificate, or a raw public key alone.
+type prover struct {
+	cert *pki.Certificate
+	raw  *pki.PublicKey
 }
 
-func (t *trust) verify(context.Context, ike.VerifyAuth) (*ike.Verdict, error) {
-	return nil, errors.New("no trusted key")
+func (p prover) key() crypto.PublicKey {
+	if p.cert != nil {
+		return p.cert.PublicKey
+	}
+	return p.raw.Key
+}
+
+func (p prover) String() string {
+	if p.cert != nil {
+		return p.cert.Subject()
+	}
+	name, bits := sig.KeyKind(p.raw.Key)
+	return fmt.Sprintf("raw public key %s %d, %x", name, bits, p.raw.KeyID[:8])
+}
+
+// proof is a VerifyAuth with its CERT payloads read.
+type proof struct {
+	ike.VerifyAuth
+	certs     []*pki.Certificate // as they came; the first ought to be the signer's
+	raw       []*pki.PublicKey
+	ocsp      [][]byte
+	malformed error // of a payload that could not be read
+}
+
+func readProof(q ike.VerifyAuth) *proof {
+	p := &proof{VerifyAuth: q}
+	for _, c := range q.Certs {
+		var err error
+		switch c.Encoding {
+		case wire.CertX509Signature:
+			var x *pki.Certificate
+			if x, err = pki.NewCertificate(c.Data); err == nil {
+				p.certs = append(p.certs, x)
+			}
+		case wire.CertRawPublicKey:
+			var k *pki.PublicKey
+			if k, err = pki.NewPublicKey(c.Data); err == nil {
+				p.raw = append(p.raw, k)
+			}
+		case wire.CertOCSPContent:
+			p.ocsp = append(p.ocsp, c.Data)
+		}
+		if err != nil && p.malformed == nil {
+			p.malformed = err
+		}
+	}
+	return p
+}
+
+// mayFetch reports whether the verification may have to ask others about revocation.
+func (p *proof) mayFetch(t *trust) bool {
+	if t.fetches() {
+		return true
+	}
+	return slices.ContainsFunc(p.certs, func(c *pki.Certificate) bool {
+		return len(c.X509.CRLDistributionPoints)+len(c.X509.OCSPServer) > 0
+	})
+}
+
+// provers are those who could have signed as the identity, the peer's own word
+// first: what it sent, then what is configured for it or loaded.
+func (t *trust) provers(p *proof) (list []prover, not []string) {
+	add := func(c *pki.Certificate) {
+		if len(list) >= limitProvers || slices.ContainsFunc(list, func(o prover) bool { return o.cert != nil && o.cert.Equal(c) }) {
+			return
+		}
+		if ids := identities(c); p.ID.ConfirmedBy(ids) {
+			list = append(list, prover{cert: c})
+		} else if len(not) < limitProvers {
+			not = append(not, fmt.Sprintf("certificate %q is not one of %s but of %s", c.Subject(), p.ID, joined(ids)))
+		}
+	}
+	if len(p.certs) > 0 {
+		add(p.certs[0]) // RFC 7296 §3.6: the first has the key of AUTH
+	}
+	for _, k := range p.raw[:min(len(p.raw), limitProvers)] {
+		list = append(list, prover{raw: k})
+	}
+	for _, peer := range p.Peers {
+		for _, der := range peer.Remote[p.Round].Certs {
+			if c := t.parse(der); c != nil && !c.IsCA() {
+				add(c)
+			}
+		}
+		for _, der := range peer.Remote[p.Round].Pubkeys {
+			if k, err := pki.NewPublicKey(der); err == nil && len(list) < limitProvers {
+				list = append(list, prover{raw: k})
+			}
+		}
+	}
+	for _, c := range t.store.List(pki.Trusted) {
+		if len(list) >= limitProvers {
+			break
+		}
+		if p.ID.ConfirmedBy(t.identitiesOf(c)) {
+			add(c)
+		}
+	}
+	return list, not
+}
+
+// verify answers a VerifyAuth. The error is for the local log only.
+func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
+	list, not := t.provers(p)
+	if len(list) == 0 {
+		switch {
+		case p.malformed != nil:
+			return nil, p.malformed
+		case len(not) > 0:
+			return nil, errors.New(strings.Join(not, "; "))
+		case len(p.certs) == 0:
+			return nil, fmt.Errorf("the peer sent no certificate, and none is loaded for %s", p.ID)
+		}
+		return nil, fmt.Errorf("no key for %s", p.ID)
+	}
+	var signer prover
+	var scheme sig.Scheme
+	var failed error
+	for _, c := range list {
+		s, err := sig.Verify(c.key(), uint8(p.Method), p.Data, p.Octets, nil)
+		if err == nil {
+			signer, scheme, failed = c, s, nil
+			break
+		}
+		if failed == nil {
+			failed = fmt.Errorf("AUTH by the key of %s: %w", c, err)
+		}
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	v := &ike.Verdict{Why: make([]string, len(p.Peers)), Subject: signer.String()}
+	checks := checker{t: t, ctx: ctx, proof: p, signer: signer, scheme: scheme, known: map[string]string{}}
+	for i, peer := range p.Peers {
+		v.Why[i] = checks.fits(&peer.Remote[p.Round])
+	}
+	if len(p.Peers) == 0 {
+		checks.fits(&ike.AuthRound{Method: ike.AuthPubkey}) // the same work for nobody's identity
+	}
+	return v, nil
+}
+
+// checker holds one signer against the constraints of several connections; equal
+// constraints are looked at once.
+type checker struct {
+	t      *trust
+	ctx    context.Context
+	proof  *proof
+	signer prover
+	scheme sig.Scheme
+	known  map[string]string
+}
+
+// fits says why the signer does not fulfil a round's constraints, "": it does.
+func (c *checker) fits(r *ike.AuthRound) string {
+	key := constraintKey(r)
+	if why, ok := c.known[key]; ok {
+		return why
+	}
+	why := ""
+	switch {
+	case r.Method != ike.AuthPubkey && r.Method != ike.AuthAny:
+		why = "it wants " + r.Method.String() + " and the peer used a signature"
+	case len(c.known) >= limitChecks:
+		return "too many different constraints among the candidates"
+	default:
+		if err := c.check(r); err != nil {
+			why = err.Error()
+		}
+	}
+	c.known[key] = why
+	return why
+}
+
+func constraintKey(r *ike.AuthRound) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d|%d|%q|%q", r.Method, r.Revocation, r.Constraints, r.CertPolicies)
+	for _, list := range [][][]byte{r.Certs, r.CACerts, r.Pubkeys} {
+		b.WriteByte('|')
+		for _, der := range list {
+			fmt.Fprintf(&b, "%d:", len(der))
+			b.Write(der)
+		}
+	}
+	return b.String()
+}
+
+func (c *checker) check(r *ike.AuthRound) error {
+	want, err := sig.ParseConstraints(strings.Join(r.Constraints, "-"))
+	if err != nil && len(r.Constraints) > 0 {
+		return err
+	}
+	if err := want.CheckKey(c.signer.key()); err != nil {
+		return err
+	}
+	if err := want.CheckIKE(c.scheme); err != nil {
+		return err
+	}
+	if c.signer.cert == nil {
+		if !slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, c.signer.raw.SPKI) }) {
+			return errors.New("its pubkeys do not have the peer's raw public key")
+		}
+		return nil
+	}
+	if len(r.Pubkeys) > 0 && len(r.Certs) == 0 {
+		if slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, c.signer.cert.X509.RawSubjectPublicKeyInfo) }) {
+			return nil // the key is configured; what the certificate adds is not asked for
+		}
+		return errors.New("its pubkeys do not have the key of the peer's certificate")
+	}
+	return c.t.believe(c.ctx, c.signer.cert, c.proof.certs[min(1, len(c.proof.certs)):], c.proof.ocsp, r, want)
+}
+
+// believe verifies a chain under a round's constraints.
+func (t *trust) believe(ctx context.Context, leaf *pki.Certificate, more []*pki.Certificate, ocsp [][]byte, r *ike.AuthRound, want sig.Constraints) error {
+	var trace []string
+	req := pki.VerifyRequest{
+		Leaf: leaf, Intermediates: more, OCSP: ocsp, At: time.Now(),
+		Pinned: t.parseAll(r.Certs), Anchors: t.parseAll(r.CACerts), Policies: r.CertPolicies,
+		Revocation: map[ike.RevocationPolicy]pki.Policy{ike.RevocationRelaxed: pki.Relaxed, ike.RevocationIfURI: pki.IfURI, ike.RevocationStrict: pki.Strict}[r.Revocation],
+		CheckKey: func(k crypto.PublicKey, ca bool) error {
+			if ca {
+				return want.CheckChainKey(k)
+			}
+			return want.CheckKey(k)
+		},
+		CheckSignature: want.CheckChain,
+		Trace: func(s string) {
+			if len(trace) < limitTrace {
+				trace = append(trace, s)
+			}
+		},
+	}
+	if _, err := t.store.Verify(ctx, req); err != nil {
+		return fmt.Errorf("%w (%s)", err, strings.Join(trace, "; "))
+	}
+	return nil
+}
+
+// chain verifies certificates that came inside of EAP-TLS under a round's
+// constraints, for an identity; the zero identity takes any.
+func (t *trust) chain(ctx context.Context, raw [][]byte, id ike.Identity, r *ike.AuthRound) error {
+	if len(raw) == 0 {
+		return errors.New("the peer sent no certificate")
+	}
+	var certs []*pki.Certificate
+	for _, der := range raw[:min(len(raw), limitProvers)] {
+		c, err := pki.NewCertificate(der)
+		if err != nil {
+			return err
+		}
+		certs = append(certs, c)
+	}
+	if ids := identities(certs[0]); !id.IsAny() && !id.ConfirmedBy(ids) {
+		return fmt.Errorf("certificate %q is not one of %s but of %s", certs[0].Subject(), id, joined(ids))
+	}
+	want, err := sig.ParseConstraints(strings.Join(r.Constraints, "-"))
+	if err != nil && len(r.Constraints) > 0 {
+		return err
+	}
+	return t.believe(ctx, certs[0], certs[1:], nil, r, want)
+}
+
+// identities are all that a certificate speaks for.
+func identities(c *pki.Certificate) []ike.Identity {
+	x := c.X509
+	ips := make([]netip.Addr, 0, len(x.IPAddresses))
+	for _, ip := range x.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			ips = append(ips, a.Unmap())
+		}
+	}
+	sum := sha1Sum(x.Raw)
+	return ike.CertificateIdentities(x.RawSubject, x.DNSNames, x.EmailAddresses, ips, x.SubjectKeyId, c.KeyID[:], c.KeyHash[:], sum[:])
 }

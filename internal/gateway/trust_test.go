@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"adit/ike"
+	"adit/ike/wire"
+	"adit/internal/config"
+	"adit/pki/pkitest"
+)
+
+// believer is a trust with a CA and what it issued.
+func believer(t *testing.T, ca *pkitest.Entity, own ...*pkitest.Entity) *trust {
+	t.Helper()
+	tr := &trust{}
+	tr.init(nil)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ca != nil {
+		must(tr.load(config.Cert{Kind: config.CertX509, Flag: "CA", DER: ca.Cert.DER()}, FromVICI))
+	}
+	for _, e := range own {
+		must(tr.load(config.Cert{Kind: config.CertX509, Flag: "NONE", DER: e.Cert.DER()}, FromVICI))
+		must(tr.loadKey(config.Key{Signer: e.Key}, FromVICI))
+	}
+	return tr
+}
+
+func fqdn(s string) ike.Identity { return ike.Identity{Type: ike.IDFQDN, Data: s} }
+
+func pubkeyPeer(f func(local, remote *ike.AuthRound)) *ike.Peer {
+	p := &ike.Peer{Name: "gw", Local: []ike.AuthRound{{Name: "local", Method: ike.AuthPubkey}}, Remote: []ike.AuthRound{{Name: "remote", Method: ike.AuthPubkey}}, SendCert: ike.SendAlways}
+	if f != nil {
+		f(&p.Local[0], &p.Remote[0])
+	}
+	return p
+}
+
+var octets = []byte("what RFC 7296 section 2.15 has signed")
+
+// prove has one side sign and the other verify.
+func prove(t *testing.T, signer, verifier *trust, id ike.Identity, hashes []uint16, peers ...*ike.Peer) (*ike.Verdict, *ike.Signature, error) {
+	t.Helper()
+	s, err := signer.sign(ike.SignAuth{Peer: peers[0], ID: id, Octets: octets, Hashes: hashes, Requested: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := verifier.verify(context.Background(), readProof(ike.VerifyAuth{Peers: peers, ID: id, Certs: s.Certs, Method: s.Method, Data: s.Data, Octets: octets}))
+	return v, s, err
+}
+
+var allHashes = []uint16{2, 3, 4, 5}
+
+func TestRFC7427_SignaturesOfEveryKey(t *testing.T) {
+	for _, kind := range []pkitest.KeyKind{pkitest.RSA2048, pkitest.P256, pkitest.P384, pkitest.P521, pkitest.Ed25519, pkitest.Ed448, pkitest.RSAPSS2048} {
+		t.Run(string(kind), func(t *testing.T) {
+			ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+			gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}, Key: kind})
+			v, s, err := prove(t, believer(t, ca, gw), believer(t, ca), fqdn("gw.example"), allHashes, pubkeyPeer(nil))
+			if err != nil || v.Why[0] != "" || s.Method != wire.AuthMethod(14) {
+				t.Fatalf("%+v %+v %v", v, s, err)
+			}
+			if _, _, err := prove(t, believer(t, ca, gw), believer(t, ca), fqdn("other.example"), allHashes, pubkeyPeer(nil)); err == nil {
+				t.Fatal("signed as somebody else")
+			}
+		})
+	}
+}
+
+func TestRFC7296_3_8_MethodsFromBeforeRFC7427(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+	for kind, method := range map[pkitest.KeyKind]uint8{pkitest.RSA2048: 1, pkitest.P256: 9, pkitest.P384: 10, pkitest.P521: 11} {
+		gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}, Key: kind})
+		v, s, err := prove(t, believer(t, ca, gw), believer(t, ca), fqdn("gw.example"), nil, pubkeyPeer(nil))
+		if err != nil || v.Why[0] != "" || uint8(s.Method) != method {
+			t.Fatalf("%s: %+v %+v %v", kind, v, s, err)
+		}
+	}
+}
+
+// Which of the candidates fit is told one by one; equal constraints cost once.
+func TestConstraintsOfCandidates(t *testing.T) {
+	ca, other := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"}), pkitest.NewCA(t, pkitest.Spec{Name: "Other CA"})
+	gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}, Key: pkitest.P256})
+	psk := pubkeyPeer(func(_, r *ike.AuthRound) { r.Method = ike.AuthPSK })
+	v, _, err := prove(t, believer(t, ca, gw), believer(t, ca), fqdn("gw.example"), allHashes,
+		pubkeyPeer(nil),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.CACerts = [][]byte{other.Cert.DER()} }),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.Constraints = []string{"rsa-2048"} }),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.Certs = [][]byte{other.Cert.DER()} }),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.CertPolicies = []string{"1.2.3.4"} }),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.Revocation = ike.RevocationStrict }),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.Certs = [][]byte{gw.Cert.DER()} }),
+		pubkeyPeer(func(_, r *ike.AuthRound) { r.Pubkeys = [][]byte{gw.Cert.X509.RawSubjectPublicKeyInfo} }),
+		psk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, fits := range []bool{true, false, false, false, false, false, true, true, false} {
+		if (v.Why[i] == "") != fits {
+			t.Errorf("candidate %d: %q", i, v.Why[i])
+		}
+	}
+}
+
+func TestRFC7296_3_6_IntermediatesAreSent(t *testing.T) {
+	root := pkitest.NewCA(t, pkitest.Spec{Name: "Root"})
+	sub := root.IssueCA(pkitest.Spec{Name: "Sub"})
+	gw := sub.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}})
+	signer := believer(t, root, gw)
+	full := pubkeyPeer(func(l, _ *ike.AuthRound) { l.Certs = [][]byte{gw.Cert.DER(), sub.Cert.DER()} }) // fullchain.pem
+	v, s, err := prove(t, signer, believer(t, root), fqdn("gw.example"), allHashes, full, pubkeyPeer(nil))
+	if err != nil || v.Why[1] != "" || len(s.Certs) != 2 {
+		t.Fatalf("%+v %d certificates %v", v, len(s.Certs), err)
+	}
+	if v, _, _ := prove(t, signer, believer(t, root), fqdn("gw.example"), allHashes, pubkeyPeer(nil)); v.Why[0] == "" || !strings.Contains(v.Why[0], "Sub") {
+		t.Fatalf("without the intermediate: %q", v.Why)
+	}
+}
+
+// A certificate that is loaded is trusted without a CA; one that only was sent is not.
+func TestPeerWithoutCertificatePayload(t *testing.T) {
+	gw := pkitest.NewSelfSigned(t, pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}})
+	never := pubkeyPeer(func(_, r *ike.AuthRound) {})
+	never.SendCert = ike.SendNever
+	if v, s, err := prove(t, believer(t, nil, gw), believer(t, nil, gw), fqdn("gw.example"), allHashes, never); err != nil || v.Why[0] != "" || len(s.Certs) != 0 {
+		t.Fatalf("%+v %v", v, err)
+	}
+	if v, _, err := prove(t, believer(t, nil, gw), believer(t, nil), fqdn("gw.example"), allHashes, pubkeyPeer(nil)); err == nil && v.Why[0] == "" {
+		t.Fatal("a self-signed certificate from nowhere was believed")
+	}
+}
+
+func TestRFC7670_RawPublicKey(t *testing.T) {
+	gw := pkitest.NewSelfSigned(t, pkitest.Spec{Name: "gw", Key: pkitest.Ed25519})
+	spki := gw.Cert.X509.RawSubjectPublicKeyInfo
+	p := pubkeyPeer(func(l, r *ike.AuthRound) { l.Pubkeys, r.Pubkeys = [][]byte{spki}, [][]byte{spki} })
+	signer := &trust{}
+	signer.init(nil)
+	if err := signer.loadKey(config.Key{Signer: gw.Key}, FromVICI); err != nil {
+		t.Fatal(err)
+	}
+	v, s, err := prove(t, signer, believer(t, nil), fqdn("gw.example"), allHashes, p, pubkeyPeer(nil))
+	if err != nil || v.Why[0] != "" || v.Why[1] == "" || len(s.Certs) != 1 || s.Certs[0].Encoding != wire.CertRawPublicKey {
+		t.Fatalf("%+v %+v %v", v, s, err)
+	}
+	p.SendCert = ike.SendNever
+	if v, _, err := prove(t, signer, believer(t, nil), fqdn("gw.example"), allHashes, p); err != nil || v.Why[0] != "" {
+		t.Fatalf("without a CERT payload: %+v %v", v, err)
+	}
+}
+
+// The identity of AUTH must be in the certificate, whoever signed.
+func TestIdentityBinding(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+	gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}, IPs: []string{"192.0.2.1"}})
+	verifier := believer(t, ca)
+	s, err := believer(t, ca, gw).sign(ike.SignAuth{Peer: pubkeyPeer(nil), ID: fqdn("gw.example"), Octets: octets, Hashes: allHashes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, ok := range map[ike.Identity]bool{fqdn("gw.example"): true, fqdn("GW.example"): true, fqdn("*.example"): false, fqdn("gw"): false,
+		ike.IdentityFromAddr(netip.MustParseAddr("192.0.2.1")): true, ike.IdentityFromAddr(netip.MustParseAddr("192.0.2.2")): false} {
+		v, err := verifier.verify(context.Background(), readProof(ike.VerifyAuth{Peers: []*ike.Peer{pubkeyPeer(nil)}, ID: id, Certs: s.Certs, Method: s.Method, Data: s.Data, Octets: octets}))
+		if got := err == nil && v.Why[0] == ""; got != ok {
+			t.Errorf("%s: %v %v", id, v, err)
+		}
+	}
+	if v, err := verifier.verify(context.Background(), readProof(ike.VerifyAuth{Peers: []*ike.Peer{pubkeyPeer(nil)}, ID: fqdn("gw.example"), Certs: s.Certs, Method: s.Method, Data: s.Data, Octets: octets[1:]})); err == nil {
+		t.Errorf("other octets: %+v", v)
+	}
+	if v, err := verifier.verify(context.Background(), readProof(ike.VerifyAuth{ID: fqdn("gw.example"), Certs: s.Certs, Method: s.Method, Data: s.Data, Octets: octets})); err != nil || len(v.Why) != 0 {
+		t.Errorf("without candidates: %+v %v", v, err)
+	}
+}
