@@ -30,7 +30,6 @@ func name(t testing.TB, list ...attribute) ike.Identity {
 		Type  asn1.ObjectIdentifier
 		Value asn1.RawValue
 	}
-	type set []pair
 	var sets []asn1.RawValue
 	for _, a := range list {
 		der, err := asn1.MarshalWithParams([]pair{{a.oid, asn1.RawValue{Tag: a.tag, Bytes: []byte(a.value)}}}, "set")

@@ -115,6 +115,12 @@ func TestRFC7427_3_SignVerify(t *testing.T) {
 	}
 }
 
+// point is what no parser of keys returns.
+func point(x, y *big.Int) *ecdsa.PublicKey {
+	//lint:ignore SA1019 the fields are the only way to an invalid point
+	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}
+}
+
 func TestVerify_Refusals(t *testing.T) {
 	rsaKey, p256 := keys()["rsa-2048"], keys()["p256"]
 	pkcs := sig.Choice{Method: sig.MethodSignature, Scheme: sig.Scheme{Algorithm: sig.RSAPKCS1, Hash: sig.SHA256}}
@@ -135,6 +141,9 @@ func TestVerify_Refusals(t *testing.T) {
 		big.NewInt(s).FillBytes(b[32:])
 		return b
 	}
+	other := new(ecdsa.PublicKey)
+	*other = *keys()["p384"].Public().(*ecdsa.PublicKey)
+	other.Curve = elliptic.P256()
 	order := elliptic.P256().Params().N
 	rIsN := append(order.FillBytes(make([]byte, 32)), raw(0, 1)[32:]...)
 	der := sig.Scheme{Algorithm: sig.ECDSA, Hash: sig.SHA256}
@@ -192,10 +201,11 @@ func TestVerify_Refusals(t *testing.T) {
 		{"RSA, exponent 2", &rsa.PublicKey{N: n, E: 2}, 14, good, sig.ErrKey},
 		{"RSA, exponent -3", &rsa.PublicKey{N: n, E: -3}, 14, good, sig.ErrKey},
 		{"RSA, exponent of 33 bits", &rsa.PublicKey{N: n, E: 1<<32 + 1}, 14, good, sig.ErrKey},
-		{"point off the curve", &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, 9, raw(1, 1), sig.ErrKey},
-		{"point at infinity", &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int), Y: new(big.Int)}, 9, raw(1, 1), sig.ErrKey},
-		{"point of another curve", &ecdsa.PublicKey{Curve: elliptic.P256(), X: keys()["p384"].Public().(*ecdsa.PublicKey).X, Y: keys()["p384"].Public().(*ecdsa.PublicKey).Y}, 9, raw(1, 1), sig.ErrKey},
-		{"no point", &ecdsa.PublicKey{Curve: elliptic.P256()}, 9, raw(1, 1), sig.ErrKey},
+		{"point off the curve", point(big.NewInt(1), big.NewInt(1)), 9, raw(1, 1), sig.ErrKey},
+		{"point at infinity", point(new(big.Int), new(big.Int)), 9, raw(1, 1), sig.ErrKey},
+		{"point of another curve", other, 9, raw(1, 1), sig.ErrKey},
+		{"coordinate beyond the field", point(order, new(big.Int).Lsh(order, 8)), 9, raw(1, 1), sig.ErrKey},
+		{"negative coordinate", point(big.NewInt(-1), order), 9, raw(1, 1), sig.ErrKey},
 		{"no curve", &ecdsa.PublicKey{}, 9, raw(1, 1), sig.ErrKey},
 		{"short Ed25519 key", ed25519.PublicKey(zeros[:31]), 14, auth(sig.Scheme{Algorithm: sig.Ed25519, Hash: sig.Identity}, zeros[:64]), sig.ErrKey},
 		{"short Ed448 key", ed448.PublicKey(zeros[:56]), 14, auth(sig.Scheme{Algorithm: sig.Ed448, Hash: sig.Identity}, zeros[:114]), sig.ErrKey},

@@ -67,18 +67,21 @@ type Constraints struct {
 }
 
 // ParseConstraints reads an `auth` value for public keys in strongSwan's grammar:
-// elements joined by "-", where pubkey, rsa, rsa/pss, ecdsa, ed25519 or ed448 begins
+// elements joined by "-" (several values of one round are joined likewise), where pubkey, rsa, rsa/pss, ecdsa, ed25519 or ed448 begins
 // a group, a number after rsa or ecdsa is the least strength in bits, and sha256,
 // sha384, sha512 (sha1 for rsa, identity for Edwards curves) are hashes that
 // signatures by such keys may have. A group that begins with "ike:" speaks of the
 // AUTH payload only; where none does, the others hold for it as well as for
-// certificates.
+// certificates. The empty text demands nothing.
 //
 // Deviates: what strongSwan ignores with a line in its log is an error; a group
 // without number or hash still demands that type of key; ed25519 and ed448 need no
 // "-identity" beside other groups with hashes; rsa/pss without a hash is "any".
 func ParseConstraints(text string) (Constraints, error) {
 	c := Constraints{text: text}
+	if text == "" {
+		return c, nil
+	}
 	tokens := strings.Split(text, "-")
 	if len(tokens) > limitConstraintTokens {
 		return Constraints{}, fmt.Errorf("auth: more than %d elements", limitConstraintTokens)

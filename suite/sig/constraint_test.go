@@ -25,6 +25,7 @@ func TestParseConstraints(t *testing.T) {
 	const rsa256, ec256, pss256 = "RSA_EMSA_PKCS1_SHA2_256", "ECDSA_WITH_SHA256_DER ECDSA-256", "RSA_EMSA_PSS_SHA2_256_SALT_32 RSA_EMSA_PSS_SHA2_256_SALT_20"
 	const keyNames = "rsa-1024 rsa-2048 p256 p384 p521 ed25519 ed448"
 	for _, tt := range []struct{ text, ike, chain, keys, caKeys string }{
+		{"", all, all, keyNames, keyNames},
 		{"pubkey", all, all, keyNames, keyNames},
 		{"rsa", all, all, "rsa-1024 rsa-2048", keyNames},
 		{"rsa-2048", all, all, "rsa-2048", "rsa-2048 ed25519 ed448"},
@@ -99,7 +100,7 @@ func TestParseConstraints(t *testing.T) {
 		}
 	}
 	for text, why := range map[string]string{
-		"bliss": "side channels", "bliss-128": "bliss", "pubkey-bliss": "bliss", "": "must begin", "sha256": "must begin", "2048": "must begin", "psk": "must begin", "rsa-": "empty",
+		"bliss": "side channels", "bliss-128": "bliss", "pubkey-bliss": "bliss", "sha256": "must begin", "2048": "must begin", "psk": "must begin", "rsa-": "empty",
 		"rsa-2048-4096": "once", "rsa-sha256-2048": "first", "rsa-0": "0 bits", "rsa-99999": "unknown element", "rsa-20000": "20000 bits", "ecdsa-2048": "2048 bits", "pubkey-2048": "no strength",
 		"ed25519-256": "no strength", "ed25519-sha256": "no hash but identity", "rsa-identity": "no hash of rsa", "rsa-md5": "too weak", "rsa-sha224": "too weak", "ecdsa-sha1": "too weak",
 		"rsa/pss-sha1": "too weak", "rsa-sha3": "unknown", "rsa-SHA256": "unknown", "rsa-ike:sha256": "unknown", "ike:": "must begin", "dsa": "must begin",
@@ -171,6 +172,9 @@ func FuzzParseConstraints(f *testing.F) {
 		c, err := sig.ParseConstraints(text)
 		if err != nil {
 			return
+		}
+		if c.CheckKey(keys()["p256"].Public()) == nil && c.CheckChainKey(keys()["p256"].Public()) != nil {
+			t.Fatalf("%q demands more of a CA than of its subject", text)
 		}
 		for _, p := range c.IKE() {
 			again, err := sig.ParseConstraints(p.String())

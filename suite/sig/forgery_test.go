@@ -85,7 +85,8 @@ func cubeForgery(t *testing.T, size int, prefix, suffix []byte) []byte {
 func TestRFC8017_8_2_2_PKCS1Forgeries(t *testing.T) {
 	k := smallExponentKey(t, 2048)
 	scheme := sig.Scheme{Algorithm: sig.RSAPKCS1, Hash: sig.SHA256}
-	message, digest := octets, [32]byte{}
+	var message []byte
+	var digest [32]byte
 	for i := 0; ; i++ { // an odd digest, for the cube root at the end
 		message = fmt.Appendf(nil, "octets %d", i)
 		if digest = sha256.Sum256(message); digest[31]&1 == 1 {

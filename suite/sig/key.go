@@ -92,7 +92,8 @@ func CheckKey(pub crypto.PublicKey) error {
 		if k == nil || k.Curve != elliptic.P256() && k.Curve != elliptic.P384() && k.Curve != elliptic.P521() {
 			return fmt.Errorf("%w: ECDSA on a curve other than P-256, P-384 and P-521", ErrKey)
 		}
-		if !onCurve(k) {
+		// Making a key for ECDH checks the point, and refuses infinity.
+		if _, err := k.ECDH(); err != nil {
 			return fmt.Errorf("%w: ECDSA point is not on the curve", ErrKey)
 		}
 		return nil
@@ -108,16 +109,4 @@ func CheckKey(pub crypto.PublicKey) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %T", ErrKey, pub)
-}
-
-// onCurve checks the point; package ecdh does so and refuses infinity, too.
-func onCurve(k *ecdsa.PublicKey) bool {
-	if k.X == nil || k.Y == nil || k.X.Sign() < 0 || k.Y.Sign() < 0 {
-		return false
-	}
-	if p := k.Curve.Params().P; k.X.Cmp(p) >= 0 || k.Y.Cmp(p) >= 0 {
-		return false
-	}
-	_, err := k.ECDH()
-	return err == nil
 }
