@@ -28,6 +28,7 @@ import (
 	"adit/internal/gateway"
 	"adit/internal/hostnet"
 	"adit/ipsec"
+	"adit/pki"
 	"adit/tun"
 	"adit/vici"
 )
@@ -199,8 +200,11 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	}
 	defer dp.Close()
 	plane.Store(dp)
+	fetcher := &pki.HTTPFetcher{}
+	defer fetcher.Close()
 	o := gateway.Options{
-		Daemon: g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
+		Fetcher: fetcher,
+		Daemon:  g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
 		Log: g.log, Versions: []ike.Version{ikev2.Version}, ForceEncap: true,
 	}
 	if tap != nil {

@@ -47,6 +47,7 @@ func newShard(g *Gateway) *shard {
 		Retransmit: d.Retransmit, HalfOpenTimeout: d.HalfOpenTimeout,
 		CookieThreshold: d.CookieThreshold, CookieThresholdIP: d.CookieThresholdIP,
 		BlockThreshold: d.BlockThreshold, InitLimit: d.InitLimit,
+		FragmentSize: d.FragmentSize, MaxPacket: d.MaxPacket, NoSignatureAuth: d.NoSignatureAuth,
 		KeepAlive: d.KeepAlive, DeleteRekeyedDelay: d.DeleteRekeyedDelay, RetryInitiate: d.RetryInitiate,
 		ForceEncap: g.opt.ForceEncap, BreakBeforeMake: d.BreakBeforeMake,
 		UnsafeExportKeys: g.opt.KeyLog != nil, Port: d.Port, NATPort: d.NATPort,
