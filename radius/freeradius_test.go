@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/md5"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -46,31 +47,47 @@ func namespace(t *testing.T) string {
 	return ns
 }
 
-// serverCertificate writes a self-signed certificate for a TLS server.
-func serverCertificate(t *testing.T) (cert, key string) {
+// certificate writes a CA and an end entity of both purposes as PEM files, and
+// returns the entity's for crypto/tls, too.
+func certificate(t *testing.T) (ca, cert, key string, pair tls.Certificate) {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	issue := func(tmpl, parent *x509.Certificate, pub any, by *ecdsa.PrivateKey) []byte {
+		tmpl.NotBefore, tmpl.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "aaa"}, DNSNames: []string{"aaa"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	c, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
+	newKey := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
 	}
-	pk, err := x509.MarshalPKCS8PrivateKey(k)
+	rootKey, leafKey := newKey(), newKey()
+	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	rootDER := issue(root, root, rootKey.Public(), rootKey)
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "carol"}, DNSNames: []string{"aaa"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	leafDER := issue(leaf, root, leafKey.Public(), rootKey)
+	pk, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, b := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: c}, key: {Type: "PRIVATE KEY", Bytes: pk}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(b), 0o600); err != nil {
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		return path
 	}
-	return cert, key
+	return write("ca.pem", "CERTIFICATE", rootDER), write("cert.pem", "CERTIFICATE", leafDER), write("key.pem", "PRIVATE KEY", pk),
+		tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: leafKey}
 }
 
 // md5Peer answers EAP-MD5 (RFC 3748 §5.4) with a password.
@@ -107,7 +124,7 @@ func authenticate(c *radius.Client, name string, peer func(in []byte) []byte) (r
 
 func TestFreeRADIUS(t *testing.T) {
 	ns := namespace(t)
-	cert, key := serverCertificate(t)
+	ca, cert, key, _ := certificate(t)
 	addr := netip.MustParseAddrPort("127.0.0.1:1812")
 	aaa := radiustest.Start(t, radiustest.Config{
 		Namespace: ns, Listen: addr, Secret: secret,
@@ -116,7 +133,7 @@ func TestFreeRADIUS(t *testing.T) {
 				"Framed-IPv6-Address = fd00::7"}},
 			{Name: "dave", Password: "W7R0g3do"},
 		},
-		CAFile: cert, CertFile: cert, KeyFile: key, TLSMax: "1.3",
+		CAFile: ca, CertFile: cert, KeyFile: key, TLSMax: "1.3",
 	})
 	config := radius.ServerConfig{Name: "aaa", Address: addr.Addr().String(), Secret: []byte(secret), NASIdentifier: "gw", Timeout: time.Second, Tries: 2}
 	c := newClient(t, config)
