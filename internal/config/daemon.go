@@ -48,6 +48,13 @@ func LoadDaemon(path string) (Daemon, error) {
 	}
 	d, err := DecodeDaemon(root)
 	d.Warnings = append(warnings, d.Warnings...)
+	told := map[string]bool{}
+	for _, r := range d.RADIUS {
+		if w, open := readable(r.Pos.File); open && !told[r.Pos.File] {
+			told[r.Pos.File] = true
+			d.Warnings = append(d.Warnings, w)
+		}
+	}
 	return d, err
 }
 
@@ -58,7 +65,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		Retransmit: ike.Retransmit{Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
 		KeepAlive:  20 * time.Second, HalfOpenTimeout: 30 * time.Second,
 		CookieThreshold: 30, CookieThresholdIP: 3, BlockThreshold: 5, DeleteRekeyedDelay: 5 * time.Second,
-		ReplayWindow: defaultReplayWindow,
+		ReplayWindow: defaultReplayWindow, FragmentSize: 1280, MaxPacket: 10000,
 	}
 	d := &decoder{}
 	for _, name := range []string{"charon", "adit"} {
@@ -71,6 +78,10 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		}
 		if v, ok := s.Sub("plugins").Sub("vici").Get("socket"); ok {
 			dm.VICISocket = v.Text
+		}
+		d.decodeAttributes(&dm, s)
+		if r := s.Sub("plugins").Sub("eap-radius"); r != nil {
+			d.decodeRADIUS(&dm, r)
 		}
 	}
 	dm.Warnings = d.warnings
@@ -109,13 +120,7 @@ var daemonOptions = []option[Daemon]{
 	}},
 	{name: "retransmit_timeout", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Timeout }, decimalSeconds)},
 	{name: "retransmit_limit", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Limit }, decimalSeconds)},
-	{name: "retransmit_base", set: into(func(d *Daemon) *float64 { return &d.Retransmit.Base }, func(v conf.Value) (float64, error) {
-		f, err := strconv.ParseFloat(v.Text, 64)
-		if err != nil || !(f >= 1 && f <= 100) { // NaN is neither
-			return 0, v.Errorf("expected a number from 1 to 100, not %q", v.Text)
-		}
-		return f, nil
-	})},
+	{name: "retransmit_base", set: into(func(d *Daemon) *float64 { return &d.Retransmit.Base }, baseOf)},
 	{name: "retransmit_tries", set: into(func(d *Daemon) *int { return &d.Retransmit.Tries }, func(v conf.Value) (int, error) {
 		n, err := intOf(v)
 		if n == 0 {
@@ -153,8 +158,35 @@ var daemonOptions = []option[Daemon]{
 		d.PreferPeer = !yes
 		return err
 	}},
+	{name: "fragment_size", set: into(func(d *Daemon) *int { return &d.FragmentSize }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(65535)
+		if err == nil && n != 0 && n < minFragment {
+			err = v.Errorf("fragments of %d bytes are too small; %d is the least", n, minFragment)
+		}
+		return int(n), err
+	})},
+	{name: "max_packet", set: into(func(d *Daemon) *int { return &d.MaxPacket }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(65535)
+		if err == nil && n < 1280 {
+			err = v.Errorf("messages of %d bytes are too small; 1280 is the least", n)
+		}
+		return int(n), err
+	})},
+	{name: "signature_authentication", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoSignatureAuth = !yes
+		return err
+	}},
+	{name: "rsa_pss", set: into(func(d *Daemon) *bool { return &d.RSAPSS }, boolOf)},
+	{name: "dns1", set: readLater}, {name: "dns2", set: readLater}, {name: "nbns1", set: readLater}, {name: "nbns2", set: readLater},
 	{name: "replay_window", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
 }
+
+// readLater is for options that decodeAttributes reads.
+func readLater(*decoder, *Daemon, conf.Value) error { return nil }
+
+// minFragment is the least IP packet that every host takes (RFC 791).
+const minFragment = 576
 
 // thresholdOf reads a number where 0 switches the defence off.
 func thresholdOf(v conf.Value) (int, error) {

@@ -42,12 +42,20 @@ func Load(path string, daemon Daemon) (*Model, error) {
 		}
 	}
 	for _, name := range files.opened {
-		if fi, err := os.Stat(name); err == nil && holders[name] && fi.Mode().Perm()&0o077 != 0 {
-			m.Warnings = append(m.Warnings, Warning{Pos: conf.Pos{File: name, Line: 1},
-				Text: "this file has secrets and others may read it (mode " + fi.Mode().Perm().String() + "): chmod 600 it"})
+		if w, open := readable(name); open && holders[name] {
+			m.Warnings = append(m.Warnings, w)
 		}
 	}
 	return m, nil
+}
+
+// readable reports whether others may read a file with secrets, with the warning to give.
+func readable(name string) (Warning, bool) {
+	fi, err := os.Stat(name)
+	if err != nil || fi.Mode().Perm()&0o077 == 0 {
+		return Warning{}, false
+	}
+	return Warning{Pos: conf.Pos{File: name, Line: 1}, Text: "this file has secrets and others may read it (mode " + fi.Mode().Perm().String() + "): chmod 600 it"}, true
 }
 
 // recorder notes which files were read.

@@ -88,13 +88,21 @@ type Authority struct {
 	Pos               conf.Pos
 }
 
-// RADIUSServer is a section of `charon.plugins.eap-radius.servers`.
+// RADIUSServer is a section of `charon.plugins.eap-radius.servers`, with what holds
+// for all of them.
 type RADIUSServer struct {
-	Name       string
-	Address    string // address or host name
-	Secret     suite.Key
-	AuthPort   uint16 // 1812
-	Preference int
+	Name          string
+	Address       string // address or host name
+	Secret        suite.Key
+	AuthPort      uint16     // 1812
+	Source        netip.Addr // invalid: the system's choice
+	NASIdentifier string     // adit
+	Preference    int        // higher ones are asked first
+	Sockets       int
+	Timeout       time.Duration // of the first transmission (2 s)
+	Base          float64       // of the back-off (1.4)
+	Tries         int           // transmissions (4)
+	Pos           conf.Pos
 }
 
 // Warning is a remark about a configuration that is valid: a weak algorithm, a
@@ -117,17 +125,14 @@ type Daemon struct {
 	HalfOpenTimeout                                               time.Duration
 	CookieThreshold, CookieThresholdIP, BlockThreshold, InitLimit int
 	DeleteRekeyedDelay                                            time.Duration
-	RetryInitiate                                                 time.Duration // charon.retry_initiate_interval
-	BreakBeforeMake                                               bool          // charon.make_before_break = no
-	PreferPeer                                                    bool          // charon.prefer_configured_proposals = no
-	ReplayWindow                                                  uint32        // charon.replay_window; adit's default is 4096
-	FragmentSize, MaxPacket                                       int           // charon.fragment_size (1280), charon.max_packet (10000)
-	NoSignatureAuth                                               bool          // charon.signature_authentication = no
-	RSAPSS                                                        bool          // charon.rsa_pss
-	RADIUS                                                        []RADIUSServer
-	NASIdentifier                                                 string        // charon.plugins.eap-radius.nas_identifier (adit)
-	RADIUSTimeout                                                 time.Duration // retransmit_timeout (2 s)
-	RADIUSBase                                                    float64       // retransmit_base (1.4)
-	RADIUSTries                                                   int           // retransmit_tries (4)
+	RetryInitiate                                                 time.Duration    // charon.retry_initiate_interval
+	BreakBeforeMake                                               bool             // charon.make_before_break = no
+	PreferPeer                                                    bool             // charon.prefer_configured_proposals = no
+	ReplayWindow                                                  uint32           // charon.replay_window; adit's default is 4096
+	FragmentSize, MaxPacket                                       int              // charon.fragment_size (1280), charon.max_packet (10000)
+	NoSignatureAuth                                               bool             // charon.signature_authentication = no
+	RSAPSS                                                        bool             // charon.rsa_pss
+	RADIUS                                                        []RADIUSServer   // charon.plugins.eap-radius
+	Attributes                                                    []wire.Attribute // charon.plugins.attr, dns1 …: for every peer with an address
 	Warnings                                                      []Warning
 }

@@ -1,0 +1,145 @@
+package config
+
+import (
+	"cmp"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"adit/conf"
+	"adit/suite"
+)
+
+// limitRADIUS bounds the servers, limitNAS the length of a NAS-Identifier (RFC 2865 §5.32).
+const (
+	limitRADIUS = 32
+	limitNAS    = 253
+)
+
+// radiusOptions are the values of plugins.eap-radius and of a section of its
+// servers: what a server does not say holds for all.
+var radiusOptions = []option[RADIUSServer]{
+	{name: "address", set: into(func(r *RADIUSServer) *string { return &r.Address }, serverOf)},
+	{name: "server", set: into(func(r *RADIUSServer) *string { return &r.Address }, serverOf)},
+	{name: "secret", set: into(func(r *RADIUSServer) *suite.Key { return &r.Secret }, func(v conf.Value) (suite.Key, error) {
+		text, err := v.One()
+		if err == nil && len(text) > limitSecretBytes {
+			err = v.Errorf("a secret of more than %d bytes", limitSecretBytes)
+		}
+		return suite.Key(text), err
+	})},
+	{name: "port", set: into(func(r *RADIUSServer) *uint16 { return &r.AuthPort }, fixedPort)},
+	{name: "auth_port", set: into(func(r *RADIUSServer) *uint16 { return &r.AuthPort }, fixedPort)},
+	{name: "source", set: into(func(r *RADIUSServer) *netip.Addr { return &r.Source }, func(v conf.Value) (netip.Addr, error) {
+		a, err := netip.ParseAddr(v.Text)
+		if err != nil || v.IsList {
+			return a, v.Errorf("%q is no address", v.Text)
+		}
+		return a, nil
+	})},
+	{name: "nas_identifier", set: into(func(r *RADIUSServer) *string { return &r.NASIdentifier }, func(v conf.Value) (string, error) {
+		text, err := v.One()
+		if err == nil && len(text) > limitNAS {
+			err = v.Errorf("longer than %d bytes", limitNAS)
+		}
+		return text, err
+	})},
+	{name: "preference", set: into(func(r *RADIUSServer) *int { return &r.Preference }, func(v conf.Value) (int, error) {
+		n, err := v.Int(-1000000, 1000000)
+		return int(n), err
+	})},
+	{name: "sockets", set: into(func(r *RADIUSServer) *int { return &r.Sockets }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(1024)
+		return int(n), err
+	})},
+	{name: "retransmit_timeout", set: into(func(r *RADIUSServer) *time.Duration { return &r.Timeout }, decimalSeconds)},
+	{name: "retransmit_base", set: into(func(r *RADIUSServer) *float64 { return &r.Base }, baseOf)},
+	{name: "retransmit_tries", set: into(func(r *RADIUSServer) *int { return &r.Tries }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(100)
+		return int(n), err
+	})},
+	// The Class of an Access-Accept is always the groups: nothing else asks for it.
+	{name: "class_group", off: []string{"yes", "no"}},
+	{name: "accounting", off: []string{"no"}, why: "adit does not send RADIUS accounting yet"},
+	{name: "acct_port", off: []string{"1813"}, why: "adit does not send RADIUS accounting yet"},
+	{name: "eap_start", off: []string{"no"}}, {name: "filter_id", off: []string{"no"}},
+	{name: "station_id_with_port", off: []string{"yes", "no"}}, {name: "close_all_on_timeout", off: []string{"no"}},
+	{name: "load", off: []string{"yes"}, why: "RADIUS is asked where a connection has auth = eap-radius"},
+}
+
+// baseOf reads the base of an exponential back-off.
+func baseOf(v conf.Value) (float64, error) {
+	f, err := strconv.ParseFloat(v.Text, 64)
+	if err != nil || !(f >= 1 && f <= 100) { // NaN is neither
+		return 0, v.Errorf("expected a number from 1 to 100, not %q", v.Text)
+	}
+	return f, nil
+}
+
+func serverOf(v conf.Value) (string, error) {
+	if _, err := netip.ParseAddr(v.Text); v.IsList || err != nil && !hostName(v.Text) {
+		return "", v.Errorf("%q is no address and no host name", v.Text)
+	}
+	return v.Text, nil
+}
+
+// decodeRADIUS decodes plugins.eap-radius: one server in it, or several in
+// sections of `servers`.
+func (d *decoder) decodeRADIUS(dm *Daemon, s *conf.Section) {
+	all := RADIUSServer{Name: "primary", AuthPort: 1812, NASIdentifier: "adit", Timeout: 2 * time.Second, Base: 1.4, Tries: 4, Pos: s.Pos}
+	values(d, s, &all, radiusOptions)
+	var servers []RADIUSServer
+	for sub := range s.Sub("servers").Sections() {
+		if len(servers) == limitRADIUS {
+			d.failf(sub.Pos, "%s: more than %d servers", sub.Path(), limitRADIUS)
+			break
+		}
+		r := all
+		r.Name, r.Pos, r.Address = sub.Name, sub.Pos, ""
+		values(d, sub, &r, radiusOptions)
+		servers = append(servers, d.checkRADIUS(sub, r)...)
+	}
+	if all.Address != "" {
+		servers = append(servers, d.checkRADIUS(s, all)...)
+	}
+	if len(servers) > 0 {
+		dm.RADIUS = servers
+	}
+	for sub := range s.Sections() {
+		if sub.Name != "servers" {
+			d.warn(sub.Pos, sub.Path()+" has no effect: adit does not read it")
+		}
+	}
+}
+
+func (d *decoder) checkRADIUS(s *conf.Section, r RADIUSServer) []RADIUSServer {
+	switch {
+	case r.Address == "":
+		d.failf(s.Pos, "%s: the server's address is missing", s.Path())
+	case len(r.Secret) == 0:
+		d.failf(s.Pos, "%s: the server's secret is missing", s.Path())
+	default:
+		if len(r.Secret) < weakSecret {
+			d.warn(s.Pos, s.Path()+": a secret of "+strconv.Itoa(len(r.Secret))+" bytes: who sees the packets can try all (RFC 2865 §3: 16 bytes or more)")
+		}
+		r.Sockets = cmp.Or(r.Sockets, 1)
+		return []RADIUSServer{r}
+	}
+	return nil
+}
+
+// decodeAttributes decodes what every peer is told with its address, besides its
+// pool's attributes: dns1, dns2, nbns1, nbns2 and plugins.attr.
+func (d *decoder) decodeAttributes(dm *Daemon, s *conf.Section) {
+	for _, name := range []string{"dns1", "dns2", "nbns1", "nbns2"} {
+		if v, ok := s.Get(name); ok {
+			v.Key = name[:len(name)-1]
+			d.fail(d.attributes(&dm.Attributes, v))
+		}
+	}
+	for v := range s.Sub("plugins").Sub("attr").Values() {
+		if v.Key != "load" {
+			d.fail(d.attributes(&dm.Attributes, v))
+		}
+	}
+}
