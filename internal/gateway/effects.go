@@ -37,8 +37,8 @@ func (s *shard) apply(e ike.Effect) {
 			}
 		}
 		if len(e.Policies) > 0 {
-			if s.g.inv.activate(e.Policies, s.tunnelMTU(e.Policies[0].Out)) {
-				s.g.host.changed(nil)
+			if ids := s.g.inv.activate(e.Policies, s.tunnelMTU(e.Policies[0].Out)); len(ids) > 0 {
+				s.g.host.moved(ids, nil)
 			}
 		}
 	case ike.RemoveChild:
@@ -125,7 +125,8 @@ func (s *shard) install(e ike.InstallChild) {
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: err}})
 		return
 	}
-	mtu, changed := s.tunnelMTU(e.Out.Ref), false
+	mtu := s.tunnelMTU(e.Out.Ref)
+	var changed []ipsec.PolicyID
 	if !e.Activate {
 		changed = s.g.inv.prepare(e.Policies, mtu)
 	} else {
@@ -143,12 +144,12 @@ func (s *shard) install(e ike.InstallChild) {
 		}
 		return err
 	}
-	if err != nil || !changed {
+	if err != nil || len(changed) == 0 {
 		s.ready = append(s.ready, outcome{ike.Result{Job: e.Job, Err: err}, undo})
 		return
 	}
 	s.startThen(e.Job, undo, func(finish finisher) bool {
-		s.g.host.changed(func(err error) { finish(nil, err) })
+		s.g.host.moved(changed, func(err error) { finish(nil, err) })
 		return true
 	})
 }
@@ -167,8 +168,8 @@ func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 	for _, d := range []ipsec.Direction{ipsec.Out, ipsec.In} {
 		_ = dp.DeleteSA(ipsec.SARef{Child: child, Dir: d})
 	}
-	if s.g.inv.deactivate(child, policies) {
-		s.g.host.changed(nil)
+	if ids := s.g.inv.deactivate(child, policies); len(ids) > 0 {
+		s.g.host.moved(ids, nil)
 	}
 }
 

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"reflect"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -15,17 +15,17 @@ import (
 	"adit/ipsec"
 )
 
-// activate records the policies of a Child SA with their effective MTU; it reports
-// whether the host's routes or guard have to change (at a rekey they don't).
-func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed bool) {
+// activate records the policies of a Child SA with their effective MTU; it returns
+// those for which the host's routes or guard have to change (at a rekey they don't).
+func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed []ipsec.PolicyID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		old, known := v.active[p.ID]
 		v.active[p.ID] = activePolicy{Policy: p, mtu: mtu}
 		delete(v.prepared, p.Out.Child)
-		if !known || old.mtu != mtu || !reflect.DeepEqual(old.Local, p.Local) || !reflect.DeepEqual(old.Remote, p.Remote) {
-			changed = true
+		if !known || old.mtu != mtu || !slices.Equal(old.Local, p.Local) || !slices.Equal(old.Remote, p.Remote) {
+			changed = append(changed, p.ID)
 		}
 	}
 	return changed
@@ -33,14 +33,14 @@ func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed bool) {
 
 // prepare records policies that a Child SA will have as soon as it is activated, so
 // that the host is ready for them; those that another Child SA serves stay as they are.
-func (v *inventory) prepare(policies []ipsec.Policy, mtu int) (changed bool) {
+func (v *inventory) prepare(policies []ipsec.Policy, mtu int) (changed []ipsec.PolicyID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		if _, known := v.active[p.ID]; !known {
 			v.active[p.ID] = activePolicy{Policy: p, mtu: mtu}
 			v.prepared[p.Out.Child] = append(v.prepared[p.Out.Child], p.ID)
-			changed = true
+			changed = append(changed, p.ID)
 		}
 	}
 	return changed
@@ -59,20 +59,20 @@ func (v *inventory) servedBy(child uint32, policies []ipsec.Policy) (ids []ipsec
 }
 
 // deactivate forgets the policies named, and what was only prepared for the Child SA.
-func (v *inventory) deactivate(child uint32, ids []ipsec.PolicyID) (changed bool) {
+func (v *inventory) deactivate(child uint32, ids []ipsec.PolicyID) (changed []ipsec.PolicyID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, id := range v.prepared[child] {
 		if v.active[id].Out.Child == child {
 			delete(v.active, id)
-			changed = true
+			changed = append(changed, id)
 		}
 	}
 	delete(v.prepared, child)
 	for _, id := range ids {
 		if _, known := v.active[id]; known {
 			delete(v.active, id)
-			changed = true
+			changed = append(changed, id)
 		}
 	}
 	return changed
@@ -101,22 +101,44 @@ func (v *inventory) hostState(device string, routes bool) hostnet.State {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	st := hostnet.State{Devices: []string{device}}
-	add := func(id string, p ipsec.Policy, routes bool, mtu int) {
-		st.Policies = append(st.Policies, hostnet.Policy{
-			ID: id, Action: hostAction(p.Action), Local: hostSelectors(p.Local), Remote: hostSelectors(p.Remote),
-			Priority: p.Priority, Device: device, MTU: mtu, InstallRoutes: routes, SrcHint: true,
-		})
-	}
 	for id, p := range v.active {
-		add("sa/"+strconv.FormatUint(uint64(id), 10), p.Policy, routes, p.mtu)
+		st.Policies = append(st.Policies, p.host(id, device, routes))
 	}
 	for key, s := range v.static {
-		add("conn/"+key.conn+"/"+key.child, s.policy, routes && s.inDP && s.policy.Action == ipsec.Protect, 0)
+		st.Policies = append(st.Policies, hostPolicy("conn/"+key.conn+"/"+key.child, s.policy, device, routes && s.inDP && s.policy.Action == ipsec.Protect))
 	}
 	slices.SortFunc(st.Policies, func(a, b hostnet.Policy) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.ID, b.ID))
 	})
 	return st
+}
+
+// hostDelta is what the host's policies should be for those of Child SAs.
+func (v *inventory) hostDelta(of map[ipsec.PolicyID]bool, device string, routes bool) (add []hostnet.Policy, remove []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(of)) {
+		if p, ok := v.active[id]; ok {
+			add = append(add, p.host(id, device, routes))
+		} else {
+			remove = append(remove, hostID(id))
+		}
+	}
+	return add, remove
+}
+
+func hostID(id ipsec.PolicyID) string { return "sa/" + strconv.FormatUint(uint64(id), 10) }
+
+// host is the policy as the host's. Those of one child share what they can.
+func (p activePolicy) host(id ipsec.PolicyID, device string, routes bool) hostnet.Policy {
+	q := hostPolicy(hostID(id), p.Policy, device, routes)
+	q.MTU, q.Group = p.mtu, p.Name
+	return q
+}
+
+func hostPolicy(id string, p ipsec.Policy, device string, routes bool) hostnet.Policy {
+	return hostnet.Policy{ID: id, Action: hostAction(p.Action), Local: hostSelectors(p.Local), Remote: hostSelectors(p.Remote),
+		Priority: p.Priority, Device: device, InstallRoutes: routes, SrcHint: true}
 }
 
 func hostAction(a ipsec.Action) hostnet.Action {
@@ -145,19 +167,31 @@ type hostWorker struct {
 	mu      sync.Mutex
 	wishes  []func(error)
 	dirty   bool
+	whole   bool                    // not only the policies in touched
+	touched map[ipsec.PolicyID]bool // of Child SAs
 	stopped bool
 	signal  chan struct{}
 }
 
-func (h *hostWorker) init(g *Gateway) { h.g, h.signal = g, make(chan struct{}, 1) }
+func (h *hostWorker) init(g *Gateway) {
+	h.g, h.signal, h.touched = g, make(chan struct{}, 1), map[ipsec.PolicyID]bool{}
+}
 
 // changed asks for the host to be brought in line; then, if given, hears how that
 // went, on the worker's thread.
-func (h *hostWorker) changed(then func(error)) {
+func (h *hostWorker) changed(then func(error)) { h.wish(true, nil, then) }
+
+// moved is changed where only policies of Child SAs came, went or changed: these.
+func (h *hostWorker) moved(ids []ipsec.PolicyID, then func(error)) { h.wish(false, ids, then) }
+
+func (h *hostWorker) wish(whole bool, ids []ipsec.PolicyID, then func(error)) {
 	h.mu.Lock()
 	stopped := h.stopped
 	if !stopped && h.g.opt.Host != nil {
-		h.dirty = true
+		h.dirty, h.whole = true, h.whole || whole
+		for _, id := range ids {
+			h.touched[id] = true
+		}
 		if then != nil {
 			h.wishes = append(h.wishes, then)
 		}
@@ -205,24 +239,36 @@ func (h *hostWorker) run(ctx context.Context) {
 			continue
 		}
 		h.mu.Lock()
-		h.dirty = true
+		h.dirty, h.whole = true, true
 		h.mu.Unlock()
 		retry.Reset(pause)
 		pause = min(2*pause, retryHostMost)
 	}
 }
 
+// changer is a Host that can change a few policies without looking at the rest. Any
+// error has the whole state applied.
+type changer interface {
+	Change(add []hostnet.Policy, remove []string) error
+}
+
 func (h *hostWorker) apply() error {
 	h.mu.Lock()
-	wishes, dirty := h.wishes, h.dirty
-	h.wishes, h.dirty = nil, false
+	wishes, dirty, whole, touched := h.wishes, h.dirty, h.whole, h.touched
+	h.wishes, h.dirty, h.whole, h.touched = nil, false, false, map[ipsec.PolicyID]bool{}
 	h.mu.Unlock()
 	if !dirty {
 		return nil
 	}
 	err := errBug
 	guarded(func() {
-		err = h.g.opt.Host.Apply(h.g.inv.hostState(h.g.opt.Device, h.g.opt.Daemon.InstallRoutes))
+		host, device, routes := h.g.opt.Host, h.g.opt.Device, h.g.opt.Daemon.InstallRoutes
+		if c, ok := host.(changer); ok && !whole {
+			if err = c.Change(h.g.inv.hostDelta(touched, device, routes)); err == nil {
+				return
+			}
+		}
+		err = host.Apply(h.g.inv.hostState(device, routes))
 	}, func(e error) { err = e })
 	if err != nil {
 		h.g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("changing the host's routes and guard failed: %v", err)})

@@ -36,6 +36,7 @@ type request struct {
 	Op      string
 	Options hostnet.Options
 	State   hostnet.State
+	Remove  []string
 	Device  string
 	MTU     int
 	Prefix  netip.Prefix
@@ -45,6 +46,7 @@ type request struct {
 type answer struct {
 	Err      string
 	Running  bool // ErrAlreadyRunning
+	Whole    bool // ErrWhole
 	Seen     []packet
 	Counters map[string]hostnet.PolicyCount
 	Lines    []string
@@ -93,7 +95,7 @@ func runAgent() {
 		start := cpuTime()
 		if err := a.handle(&q, &r); err != nil {
 			r.Err = err.Error()
-			r.Running = errors.Is(err, hostnet.ErrAlreadyRunning)
+			r.Running, r.Whole = errors.Is(err, hostnet.ErrAlreadyRunning), errors.Is(err, hostnet.ErrWhole)
 		}
 		r.Took = cpuTime() - start
 		enc.Encode(&r)
@@ -112,6 +114,8 @@ func (a *agentState) handle(q *request, r *answer) (err error) {
 		a.net, err = hostnet.New(q.Options)
 	case "apply":
 		err = a.net.Apply(q.State)
+	case "change":
+		err = a.net.Change(q.State.Policies, q.Remove)
 	case "refresh":
 		err = a.net.Refresh()
 	case "close":

@@ -50,9 +50,12 @@ type Net struct {
 	jr   journal
 	nft  *ruler
 	fib  *fib
-	last *State // the State last applied, for Refresh
-	addr map[addressKey]int
-	done bool
+	last *State    // the State last applied but for members of crowds, for Refresh
+	now  *standing // what Change starts from; nil: the whole State must be applied
+	// apart are the policies that the nftables program has outside of crowds.
+	apart map[string]bool
+	addr  map[addressKey]int
+	done  bool
 }
 
 // New takes the namespace (ErrAlreadyRunning if another instance has it),
@@ -137,7 +140,7 @@ func (n *Net) Refresh() error {
 	if n.last == nil {
 		return nil
 	}
-	return n.apply(n.last)
+	return n.apply(n.whole())
 }
 
 func (n *Net) apply(s *State) error {
@@ -145,17 +148,24 @@ func (n *Net) apply(s *State) error {
 	if err != nil {
 		return err
 	}
-	pl := makePlan(s, h, &n.opt)
+	pl := makePlan(s, h, &n.opt, n.apart)
+	n.unfold()
 	if err := n.fib.removeStale(pl.routes, pl.rules); err != nil {
 		return fmt.Errorf("hostnet: removing routes: %w", err)
 	}
 	if err := n.nft.install(pl); err != nil {
 		return fmt.Errorf("hostnet: nftables: %w", err)
 	}
-	n.last = s
+	n.last, n.apart = s, map[string]bool{}
+	for i, c := range pl.crowdOf {
+		if c == nil && s.Policies[i].Group != "" {
+			n.apart[s.Policies[i].ID] = true
+		}
+	}
 	if err := n.fib.addMissing(pl.routes, pl.rules); err != nil {
 		return fmt.Errorf("hostnet: adding routes: %w", err)
 	}
+	n.stand(pl)
 	return nil
 }
 

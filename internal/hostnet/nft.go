@@ -23,6 +23,8 @@ type ruler struct {
 	known bool   // have mirrors the kernel
 	have  inventory
 	ids   map[string]string // counter name → policy ID
+
+	lasting *nftables.Conn // of change, nil until it is needed
 }
 
 // inventory lists what our table has, so that a transaction can name it. What a
@@ -177,8 +179,9 @@ func (r *ruler) replace(p *plan) error {
 		}
 		next.chains[ch.name] = true
 	}
+	var later []func() error
 	for _, m := range prog.maps {
-		if err := r.setMap(c, m); err != nil {
+		if err := r.setMap(c, m, &later); err != nil {
 			return err
 		}
 		next.maps[m.name] = m.jumps
@@ -193,10 +196,19 @@ func (r *ruler) replace(p *plan) error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	// What left a crowd for the maps is in both for a moment, never in neither.
+	for _, remove := range later {
+		if err := remove(); err != nil {
+			return err
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return err
+	}
 	r.have, r.known = next, true
 	r.ids = map[string]string{}
 	for i := range p.state.Policies {
-		id := p.state.Policies[i].ID
+		id := p.counterID(i)
 		r.ids[counterName(counterOut, id)], r.ids[counterName(counterIn, id)] = id, id
 	}
 	return nil
@@ -268,26 +280,43 @@ func (r *ruler) clear(c *nftables.Conn, next inventory) {
 	}
 }
 
-// setMap makes a map or changes the intervals that are different.
-func (r *ruler) setMap(c *nftables.Conn, m verdictMap) error {
-	set := &nftables.Set{Table: r.table, Name: m.name, IsMap: true, Interval: true,
-		KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict, KeyByteOrder: binaryutil.BigEndian}
-	if m.v6 {
-		set.KeyType = nftables.TypeIP6Addr
-	}
+// setMap makes a map or set or changes the intervals that are different. What
+// leaves a set goes by a later transaction.
+func (r *ruler) setMap(c *nftables.Conn, m verdictMap, later *[]func() error) error {
+	set := r.set(m.name, m.v6, m.set)
 	old, exists := r.have.maps[m.name]
 	if !exists {
 		if err := c.AddSet(set, nil); err != nil {
 			return err
 		}
 	}
-	for part := range slices.Chunk(elements(difference(old, m.jumps)), maxElements) {
-		if err := c.SetDeleteElements(set, part); err != nil {
-			return err
-		}
+	remove := func() error {
+		return inParts(elements(difference(old, m.jumps), m.set), func(part []nftables.SetElement) error { return c.SetDeleteElements(set, part) })
 	}
-	for part := range slices.Chunk(elements(difference(m.jumps, old)), maxElements) {
-		if err := c.SetAddElements(set, part); err != nil {
+	if m.set {
+		*later = append(*later, remove)
+	} else if err := remove(); err != nil {
+		return err
+	}
+	return inParts(elements(difference(m.jumps, old), m.set), func(part []nftables.SetElement) error { return c.SetAddElements(set, part) })
+}
+
+// set describes a map of addresses to verdicts, or a plain set of addresses.
+func (r *ruler) set(name string, v6, plain bool) *nftables.Set {
+	set := &nftables.Set{Table: r.table, Name: name, IsMap: !plain, Interval: true,
+		KeyType: nftables.TypeIPAddr, KeyByteOrder: binaryutil.BigEndian}
+	if !plain {
+		set.DataType = nftables.TypeVerdict
+	}
+	if v6 {
+		set.KeyType = nftables.TypeIP6Addr
+	}
+	return set
+}
+
+func inParts(list []nftables.SetElement, f func([]nftables.SetElement) error) error {
+	for part := range slices.Chunk(list, maxElements) {
+		if err := f(part); err != nil {
 			return err
 		}
 	}
@@ -304,12 +333,15 @@ func difference(a, b []jump) []jump {
 }
 
 // elements are the starts and ends of intervals as the kernel keeps them.
-func elements(jumps []jump) []nftables.SetElement {
-	var elems []nftables.SetElement
+func elements(jumps []jump, plain bool) []nftables.SetElement {
+	elems := make([]nftables.SetElement, 0, 2*len(jumps))
 	for _, j := range jumps {
 		v := &expr.Verdict{Kind: expr.VerdictAccept}
 		if j.chain != "" {
 			v = &expr.Verdict{Kind: expr.VerdictJump, Chain: j.chain}
+		}
+		if plain {
+			v = nil
 		}
 		elems = append(elems, nftables.SetElement{Key: j.r.from.AsSlice(), VerdictData: v})
 		if end := j.r.to.Next(); end.IsValid() {
@@ -324,6 +356,9 @@ func (r *ruler) remove() error {
 	c, err := r.conn()
 	if err != nil {
 		return err
+	}
+	if r.lasting != nil {
+		_ = r.lasting.CloseLasting()
 	}
 	c.DelTable(r.table)
 	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {

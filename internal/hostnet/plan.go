@@ -79,10 +79,14 @@ var unroutable = func() []addrRange {
 // plan is what a State means on a host: rows for nftables, routes and rules.
 type plan struct {
 	state  *State
-	rows   [2][]row // IPv4, IPv6; in order of precedence
+	host   *host
+	rows   [2][]row // IPv4, IPv6; in order of precedence; members of crowds have none
 	device map[string]int
 	routes map[routeKey]route
 	rules  []rule
+	// crowds by key, and of which each policy is a member, if any.
+	crowds  map[string]*crowd
+	crowdOf []*crowd
 }
 
 // row is one alternative of one policy: a pair of selectors whose remote range
@@ -115,13 +119,22 @@ func (s Selector) ports() portRange {
 	return portRange{from: s.PortFrom, to: s.PortTo, any: s.anyPort(), fragments: !s.anyPort() && s.opaque()}
 }
 
-func makePlan(s *State, h *host, o *Options) *plan {
-	p := &plan{state: s, device: map[string]int{}, routes: map[routeKey]route{}}
+// makePlan plans a State. The policies in apart were of no crowd so far and stay so:
+// to move one into a crowd would for a moment leave it in neither.
+func makePlan(s *State, h *host, o *Options, apart map[string]bool) *plan {
+	p := &plan{state: s, host: h, device: map[string]int{}, routes: map[routeKey]route{}, crowds: map[string]*crowd{}}
 	for _, d := range s.Devices {
 		if _, ok := p.device[d]; !ok && len(p.device) < o.steerable() {
 			p.device[d] = len(p.device)
 		}
 	}
+	keys := make([]string, len(s.Policies))
+	for i := range keys {
+		if !apart[s.Policies[i].ID] {
+			keys[i] = s.Policies[i].crowdKey(h)
+		}
+	}
+	p.gather(keys)
 	order := make([]int, len(s.Policies))
 	for i := range order {
 		order[i] = i
@@ -130,7 +143,9 @@ func makePlan(s *State, h *host, o *Options) *plan {
 		return cmp.Compare(s.Policies[a].Priority, s.Policies[b].Priority)
 	})
 	for _, i := range order {
-		p.addRows(i, h)
+		if p.crowdOf[i] == nil {
+			p.addRows(i, h)
+		}
 	}
 	p.addRoutes(h, o)
 	p.rules = rulesFor(p, h, o)
@@ -222,29 +237,12 @@ func jointProto(l, r Selector) (uint8, bool) {
 func (p *plan) addRoutes(h *host, o *Options) {
 	for i := range p.state.Policies {
 		q := &p.state.Policies[i]
-		if q.Action != Protect || !q.InstallRoutes {
+		_, own := q.source(h)
+		if !p.routesOf(q, o, p.addRoute) {
 			continue
 		}
-		index, ok := p.device[q.Device]
-		link := h.links[q.Device]
-		if !ok || link.index == 0 || !link.up {
-			continue // the guard holds the traffic back; Refresh comes again
-		}
-		src, own := q.source(h)
 		for _, r := range q.Remote {
 			remote := addrRange{r.From, r.To}
-			base := route{link: link.index, mtu: q.MTU}
-			for _, dst := range remote.prefixes() {
-				base.dst, base.table, base.src = dst, o.SteerTable+index, netip.Addr{}
-				p.addRoute(base)
-				if hint := src[familyOf(dst.Addr())]; own[familyOf(dst.Addr())] && q.wide() {
-					base.table = o.Table
-					if q.SrcHint {
-						base.src = hint
-					}
-					p.addRoute(base)
-				}
-			}
 			if own[familyOf(r.From)] && q.wide() {
 				for _, hole := range q.outside(h) {
 					if hole.within(remote) {
@@ -261,6 +259,35 @@ func (p *plan) addRoutes(h *host, o *Options) {
 			}
 		}
 	}
+}
+
+// routesOf gives add the routes to the remote side of a policy; false if it has
+// none, or none now.
+func (p *plan) routesOf(q *Policy, o *Options, add func(route)) bool {
+	if q.Action != Protect || !q.InstallRoutes {
+		return false
+	}
+	index, ok := p.device[q.Device]
+	link := p.host.links[q.Device]
+	if !ok || link.index == 0 || !link.up {
+		return false // the guard holds the traffic back; Refresh comes again
+	}
+	src, own := q.source(p.host)
+	for _, r := range q.Remote {
+		base := route{link: link.index, mtu: q.MTU}
+		for _, dst := range (addrRange{r.From, r.To}).prefixes() {
+			base.dst, base.table, base.src = dst, o.SteerTable+index, netip.Addr{}
+			add(base)
+			if hint := src[familyOf(dst.Addr())]; own[familyOf(dst.Addr())] && q.wide() {
+				base.table = o.Table
+				if q.SrcHint {
+					base.src = hint
+				}
+				add(base)
+			}
+		}
+	}
+	return true
 }
 
 // addRoute adds a route unless there is one to its destination: the first

@@ -77,6 +77,10 @@ type Policy struct {
 	InstallRoutes bool
 	// SrcHint puts a host address out of Local on the routes as preferred source.
 	SrcHint bool
+	// Group, if it is not empty, lets policies that differ in their remote addresses
+	// alone share rules and counters, so that thousands may come and go (Change): the
+	// guard's drops count under the Group then.
+	Group string
 	// IncludeConnected protects also those subnets of the host's own links that
 	// lie inside a wider remote selector. Normally these stay outside, so that
 	// 0.0.0.0/0 does not cut a gateway off from its own networks.
@@ -218,9 +222,13 @@ func checkDeviceName(name string) error {
 func (s State) clone() State {
 	c := State{Devices: append([]string(nil), s.Devices...), Policies: append([]Policy(nil), s.Policies...)}
 	for i := range c.Policies {
-		p := &c.Policies[i]
-		p.Local = append([]Selector(nil), p.Local...)
-		p.Remote = append([]Selector(nil), p.Remote...)
+		c.Policies[i] = c.Policies[i].clone()
 	}
 	return c
+}
+
+func (p Policy) clone() Policy {
+	p.Local = append([]Selector(nil), p.Local...)
+	p.Remote = append([]Selector(nil), p.Remote...)
+	return p
 }

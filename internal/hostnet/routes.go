@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -115,8 +116,9 @@ func rulesFor(p *plan, h *host, o *Options) []rule {
 // fib is our part of the routing tables. The kernel's own dump is the record of
 // what is there: routes that vanished with a device come back by the next Apply.
 type fib struct {
-	opt *Options
-	h   *netlink.Handle
+	opt   *Options
+	h     *netlink.Handle
+	batch *mdlayher.Conn // of send, nil until it is needed
 }
 
 func newFIB(o *Options) (*fib, error) {
@@ -127,7 +129,12 @@ func newFIB(o *Options) (*fib, error) {
 	return &fib{opt: o, h: h}, nil
 }
 
-func (f *fib) close() { f.h.Close() }
+func (f *fib) close() {
+	f.h.Close()
+	if f.batch != nil {
+		_ = f.batch.Close()
+	}
+}
 
 // dump repeats a dump that the kernel says was interrupted by a change.
 func dump[T any](list func() ([]T, error)) ([]T, error) {

@@ -44,6 +44,7 @@ type ruleChain struct {
 type verdictMap struct {
 	name  string
 	v6    bool
+	set   bool // of addresses alone: the remote sides of a crowd
 	jumps []jump
 }
 
@@ -102,10 +103,11 @@ func buildProgram(p *plan, o *Options, epoch uint64) *program {
 	b := &builder{p: p, o: o, epoch: epoch, out: program{counters: map[string]bool{}}}
 	for i := range p.state.Policies {
 		if q := &p.state.Policies[i]; q.Action != Bypass && !o.GuardOff {
-			b.out.counters[counterName(counterOut, q.ID)] = true
-			b.out.counters[counterName(counterIn, q.ID)] = true
+			b.out.counters[counterName(counterOut, p.counterID(i))] = true
+			b.out.counters[counterName(counterIn, p.counterID(i))] = true
 		}
 	}
+	b.crowdSets()
 	steer := b.dispatch(purpose{name: "s", act: (*builder).steer})
 	pre := b.prerouting(steer)
 	out := b.output(steer)
@@ -126,7 +128,7 @@ func buildProgram(p *plan, o *Options, epoch uint64) *program {
 // dispatch adds the maps and chains of a purpose and returns the rules that look
 // an address up, a family at a time; a family without policies has none.
 func (b *builder) dispatch(u purpose) []exprs {
-	var lookups []exprs
+	lookups := b.crowdRules(u)
 	for f, rows := range b.p.rows {
 		if len(rows) == 0 {
 			continue
@@ -261,14 +263,18 @@ func (b *builder) steer(q *Policy, _ row) []expr.Any {
 	return exprs{verdict(expr.VerdictReturn)}
 }
 
-func (b *builder) refuseOut(q *Policy, _ row) []expr.Any { return b.refuse(counterOut, q) }
-func (b *builder) refuseIn(q *Policy, _ row) []expr.Any  { return b.refuse(counterIn, q) }
+func (b *builder) refuseOut(q *Policy, r row) []expr.Any { return b.refuse(counterOut, q, r) }
+func (b *builder) refuseIn(q *Policy, r row) []expr.Any  { return b.refuse(counterIn, q, r) }
 
-func (b *builder) refuse(prefix string, q *Policy) []expr.Any {
+func (b *builder) refuse(prefix string, q *Policy, r row) []expr.Any {
 	if q.Action == Bypass {
 		return exprs{verdict(expr.VerdictAccept)}
 	}
-	return exprs{&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: counterName(prefix, q.ID)}, verdict(expr.VerdictDrop)}
+	id := q.ID
+	if !r.remote.from.IsValid() { // of a crowd
+		id = q.Group
+	}
+	return exprs{&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: counterName(prefix, id)}, verdict(expr.VerdictDrop)}
 }
 
 // prerouting marks forwarded packets. Marks that came along are not believed.
