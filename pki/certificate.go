@@ -191,3 +191,9 @@ func printable(s string) string {
 	}
 	return fmt.Sprintf("%q", s)
 }
+
+// sha1Hex is the SHA-1 of the certificate, which hash-and-URL names it by.
+func (c *Certificate) sha1Hex() string {
+	h := sha1.Sum(c.X509.Raw)
+	return hex.EncodeToString(h[:])
+}

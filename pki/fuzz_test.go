@@ -1,6 +1,8 @@
 package pki_test
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"runtime"
 	"testing"
 	"time"
@@ -103,6 +105,54 @@ func FuzzParsePKCS12(f *testing.F) {
 			k, c, _, err := pki.ParsePKCS12(b, passphrase)
 			if err == nil && (k == nil || c == nil) {
 				t.Error("neither key nor error")
+			}
+		})
+	})
+}
+
+func FuzzParseCRL(f *testing.F) {
+	ca := pkitest.NewCA(f, pkitest.Spec{})
+	user := ca.Issue(pkitest.Spec{})
+	der := ca.CRL(pkitest.List{Revoked: []*pki.Certificate{user.Cert}, Reason: 1})
+	f.Add(der)
+	f.Add(pkitest.CRLPEM(der))
+	f.Add(ca.CRL(pkitest.List{Extra: []pkix.Extension{pkitest.DistributionPoint("http://a.example/crl", 1)}}))
+	f.Add(ca.CRL(pkitest.List{Number: 2, Extra: []pkix.Extension{pkitest.DeltaOf(1)}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		budget(t, func() {
+			l, err := pki.ParseCRL(b)
+			if err != nil {
+				return
+			}
+			s := pki.NewStore(nil)
+			if err := s.Add(pki.Anchor, ca.Cert); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.AddCRL(l); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = s.Verify(t.Context(), pki.VerifyRequest{Leaf: user.Cert, Revocation: pki.Strict})
+		})
+	})
+}
+
+func FuzzParseOCSPResponse(f *testing.F) {
+	ca := pkitest.NewCA(f, pkitest.Spec{})
+	user := ca.Issue(pkitest.Spec{})
+	s := pki.NewStore(nil)
+	if err := s.Add(pki.Anchor, ca.Cert); err != nil {
+		f.Fatal(err)
+	}
+	delegate := ca.Issue(pkitest.Spec{EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}})
+	f.Add((&pkitest.Responder{CA: ca}).Staple(user.Cert))
+	f.Add((&pkitest.Responder{CA: ca, Signer: delegate}).Staple(user.Cert))
+	f.Add((&pkitest.Responder{CA: ca, Error: 3}).Staple(user.Cert))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		budget(t, func() {
+			_, err := pki.ParseOCSPResponse(b)
+			_, verr := s.Verify(t.Context(), pki.VerifyRequest{Leaf: user.Cert, Revocation: pki.Strict, OCSP: [][]byte{b}})
+			if err != nil && verr == nil {
+				t.Error("a response that can't be read was believed")
 			}
 		})
 	})

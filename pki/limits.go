@@ -11,11 +11,6 @@ const (
 	maxFileCerts = 1024
 	// maxCertBytes is the largest certificate; an IKE message can't carry more.
 	maxCertBytes = 64 << 10
-	// minRSABits and maxRSABits bound every RSA key: below, it is broken; above,
-	// one verification costs a peer nothing and us a second.
-	minRSABits, maxRSABits = 1024, 16384
-	// maxRSAExponentBits bounds public exponents of RSA, for the same reason.
-	maxRSAExponentBits = 31
 	// maxPBKDF2Rounds bounds the iterations that an encrypted key may demand.
 	maxPBKDF2Rounds = 4 << 20
 	// maxScryptBytes and maxScryptParallel bound what scrypt may demand.
@@ -36,6 +31,12 @@ const (
 	// maxOwnSignatures bounds the signatures the own path checks a verification;
 	// crypto/x509 has its own bound of 100.
 	maxOwnSignatures = 32
+	// maxCandidates bounds the certificates that may be part of a chain, stored ones
+	// included.
+	maxCandidates = 64
+	// maxConstraintChecks bounds the comparisons of names with the name constraints
+	// of a certificate.
+	maxConstraintChecks = 50_000
 	// maxStapled is how many OCSP responses of the peer are looked at.
 	maxStapled = 8
 	// maxTraceLines bounds the trace of a verification.
@@ -56,14 +57,18 @@ const (
 	maxURIs = 4
 	// maxCachedCRLs and maxCachedCRLBytes bound the CRLs kept from fetches.
 	maxCachedCRLs     = 128
-	maxCachedCRLBytes = 64 << 20
+	maxCachedCRLBytes = 16 << 20
 	// maxCachedOCSP bounds the OCSP answers kept.
 	maxCachedOCSP = 16384
 	// maxFailures bounds the failed fetches remembered, failureHold for how long.
 	maxFailures = 1024
 	failureHold = 60 * time.Second
+	// revocationTimeout is the time that all fetches of a verification have.
+	revocationTimeout = 15 * time.Second
 	// maxSingles is how many single responses of an OCSP response are looked at.
 	maxSingles = 64
+	// maxResponders is how many certificates of an OCSP response are looked at.
+	maxResponders = 4
 	// clockSkew is how far in the future another clock's thisUpdate may lie.
 	clockSkew = 5 * time.Minute
 	// ocspMaxAge is how old a response without nextUpdate may be.
@@ -79,7 +84,7 @@ const (
 	// maxRedirects is how many redirects are followed.
 	maxRedirects = 3
 	// maxPerHost and maxFetches bound the fetches at once, to a host and in all.
-	maxPerHost, maxFetches = 4, 32
+	maxPerHost, maxFetches = 4, 16
 	// maxURLBytes is the longest URL.
 	maxURLBytes = 2048
 	// maxHeaderBytes bounds the header of a response.

@@ -54,7 +54,6 @@ func parseSPKI(der []byte) (publicKey, error) {
 			return publicKey{}, errors.New("subjectPublicKeyInfo: malformed Ed448 key")
 		}
 		p.key = ed448.PublicKey(p.bits)
-		return p, nil
 	case s.Algorithm.Algorithm.Equal(oidRSAPSS):
 		key, err := x509.ParsePKCS1PublicKey(p.bits)
 		if err != nil {
@@ -69,23 +68,6 @@ func parseSPKI(der []byte) (publicKey, error) {
 		p.key = key
 	}
 	return p, checkBounds(p.key)
-}
-
-// checkBounds refuses keys that are broken or cost too much.
-func checkBounds(key crypto.PublicKey) error {
-	r, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return nil
-	}
-	switch bits := r.N.BitLen(); {
-	case bits < minRSABits:
-		return fmt.Errorf("RSA key of %d bits, at least %d are needed", bits, minRSABits)
-	case bits > maxRSABits:
-		return fmt.Errorf("RSA key of %d bits, at most %d are allowed", bits, maxRSABits)
-	case r.E < 3 || r.E&1 == 0 || big.NewInt(int64(r.E)).BitLen() > maxRSAExponentBits:
-		return fmt.Errorf("RSA key with exponent %d", r.E)
-	}
-	return nil
 }
 
 // PublicKey is a raw public key (RFC 7670).
@@ -204,11 +186,11 @@ func publicDNS(text []byte) (*PublicKey, error) {
 	if n == 0 {
 		n, b = int(b[0])<<8|int(b[1]), b[2:]
 	}
-	if n == 0 || n > 4 || len(b) <= n || len(b)-n > maxRSABits/8 {
+	if n == 0 || n > 4 || len(b) <= n || len(b)-n > 2048 {
 		return nil, errShortDNS
 	}
 	e := new(big.Int).SetBytes(b[:n])
-	if e.BitLen() > maxRSAExponentBits {
+	if e.BitLen() > 31 {
 		return nil, errShortDNS
 	}
 	return publicRSA(&rsa.PublicKey{E: int(e.Int64()), N: new(big.Int).SetBytes(b[n:])})
