@@ -115,7 +115,7 @@ func TestHostileResponsesNeverEndTheWaiting(t *testing.T) {
 				t.Fatalf("%v %v", r, err)
 			}
 			st := cl.Stats()[0]
-			if c.counts(st) != 2 || st.Rejects != 1 || st.Retransmits != 1 || st.Accepts != 0 {
+			if c.counts(st) < 2 || st.Rejects != 1 || st.Retransmits < 1 || st.Accepts != 0 {
 				t.Errorf("%+v", st)
 			}
 		})
@@ -216,6 +216,8 @@ func TestManyRequestsInFlight(t *testing.T) {
 	if st.Requests != n || st.Retransmits != 0 || st.InFlight != 0 || st.Sockets != 3 {
 		t.Errorf("%+v", st)
 	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
 	if len(srv.ports) != 3 {
 		t.Errorf("ports %v", srv.ports)
 	}
@@ -261,7 +263,7 @@ func TestFailOverAndBack(t *testing.T) {
 	a, b := serve(t, script("a")), serve(t, script("b"))
 	ca, cb := a.config("a"), b.config("b")
 	ca.Preference, ca.Tries, ca.Timeout = 10, 2, 40*time.Millisecond
-	cl := newClientWith(t, radius.Config{Servers: []radius.ServerConfig{cb, ca}, DeadTime: 300 * time.Millisecond})
+	cl := newClientWith(t, radius.Config{Servers: []radius.ServerConfig{cb, ca}, DeadTime: 600 * time.Millisecond})
 	alive.Store("b", true)
 	from := func(want string) {
 		t.Helper()
@@ -283,14 +285,14 @@ func TestFailOverAndBack(t *testing.T) {
 	if n := a.seen.Load(); n != 2 || !cl.Stats()[1].Dead {
 		t.Errorf("a dead server was asked again: %d", n)
 	}
-	time.Sleep(350 * time.Millisecond)
+	time.Sleep(650 * time.Millisecond)
 	from("b") // tries the dead one with one transmission
 	from("b")
 	if n := a.seen.Load(); n != 3 {
 		t.Errorf("%d transmissions after the trial", n)
 	}
 	alive.Store("a", true)
-	time.Sleep(350 * time.Millisecond)
+	time.Sleep(650 * time.Millisecond)
 	from("a")
 	from("a")
 	if cl.Stats()[1].Dead {
@@ -340,21 +342,23 @@ func TestRefusedPortFailsOverAtOnce(t *testing.T) {
 // One request found out that a server is dead: those that wait for it needn't.
 func TestWaitingRequestsLeaveADeadServer(t *testing.T) {
 	srv := serve(t, func(a *ask) [][]byte { return [][]byte{a.reply(t, radius.AccessAccept)} })
-	dead := silence(t).config("dead")
-	dead.Preference, dead.Timeout, dead.Base, dead.Tries = 1, 100*time.Millisecond, 1, 4
+	quiet := silence(t)
+	dead := quiet.config("dead")
+	dead.Preference, dead.Timeout, dead.Base, dead.Tries = 1, 150*time.Millisecond, 1, 4
 	cl := newClient(t, dead, srv.config("there"))
 	first := make(chan error)
 	go func() {
 		_, err := cl.Exchange(context.Background(), accessRequest(), nil)
 		first <- err
 	}()
-	time.Sleep(230 * time.Millisecond) // it has one transmission and a half to go
-	start := time.Now()
+	for quiet.seen.Load() < 4 { // the last transmission
+		time.Sleep(time.Millisecond)
+	}
 	if r, err := cl.Exchange(context.Background(), accessRequest(), nil); err != nil || r.Server.Name() != "there" {
 		t.Error(r, err)
 	}
-	if d := time.Since(start); d > 380*time.Millisecond {
-		t.Errorf("the second request waited %v", d)
+	if n := quiet.seen.Load(); n > 7 {
+		t.Errorf("the second request sent all of its %d transmissions", n-4)
 	}
 	if err := <-first; err != nil {
 		t.Error(err)

@@ -56,7 +56,7 @@ func TestFreeRADIUSMethods(t *testing.T) {
 			radiustest.Start(t, radiustest.Config{Namespace: ns, Listen: listen, Secret: secret, DefaultEAP: "mschapv2",
 				Users:  []radiustest.User{{Name: "carol", Password: "Ar3etTnp", Reply: []string{`Class = "staff"`}}, {Name: "dave"}},
 				CAFile: ca, CertFile: cert, KeyFile: key, TLSMax: v.max})
-			c := newClient(t, radius.ServerConfig{Address: "::1", Port: v.port, Secret: []byte(secret), Timeout: time.Second, Tries: 2})
+			c := newClient(t, radius.ServerConfig{Address: "::1", Port: v.port, Secret: []byte(secret), Timeout: 5 * time.Second, Tries: 2})
 			tlsConfig := &eap.TLSConfig{Certificates: []tls.Certificate{pair}, MinVersion: v.tls, MaxVersion: v.tls,
 				VerifyPeer: func(_ string, chain [][]byte) error {
 					if !bytes.Equal(chain[0], pair.Certificate[0]) {

@@ -135,7 +135,7 @@ func TestFreeRADIUS(t *testing.T) {
 		},
 		CAFile: ca, CertFile: cert, KeyFile: key, TLSMax: "1.3",
 	})
-	config := radius.ServerConfig{Name: "aaa", Address: addr.Addr().String(), Secret: []byte(secret), NASIdentifier: "gw", Timeout: time.Second, Tries: 2}
+	config := radius.ServerConfig{Name: "aaa", Address: addr.Addr().String(), Secret: []byte(secret), NASIdentifier: "gw", Timeout: 5 * time.Second, Tries: 2}
 	c := newClient(t, config)
 	// The first request opens the socket, on this thread and so in the namespace; the
 	// others use it from anywhere.
