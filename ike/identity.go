@@ -80,7 +80,10 @@ func ParseIdentity(text string) (Identity, error) {
 	}
 	lower := strings.ToLower(text)
 	for _, p := range identityPrefixes {
-		if strings.HasPrefix(lower, p.prefix) {
+		if value, ok := strings.CutPrefix(lower, p.prefix); ok {
+			if p.typ != IDKeyID && strings.HasPrefix(value, "^") && strings.HasSuffix(value, "$") {
+				return Identity{}, fmt.Errorf("identity %q: regular expressions are not supported; a name may begin with *, a value of a distinguished name may be *", text)
+			}
 			return identityOf(p.typ, text[len(p.prefix):])
 		}
 	}

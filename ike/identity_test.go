@@ -41,7 +41,7 @@ func TestParseIdentity(t *testing.T) {
 			t.Errorf("%q: %d %q %q %v", tt.text, id.Type, id.Data, id, err)
 		}
 	}
-	for _, bad := range []string{"asn1gn:C=CH", "asn1dn:#3000", "ipv4:x", "keyid:#0", "{0}:x", "{x}:y", "ipv6:192.0.2.1", "keyid:", string(make([]byte, 2000))} {
+	for _, bad := range []string{"fqdn:^.*\\.example$", "asn1dn:^C=CH, CN=.*$", "asn1gn:C=CH", "asn1dn:#3000", "ipv4:x", "keyid:#0", "{0}:x", "{x}:y", "ipv6:192.0.2.1", "keyid:", string(make([]byte, 2000))} {
 		if id, err := ike.ParseIdentity(bad); err == nil {
 			t.Errorf("%q is taken as %v", bad, id)
 		}

@@ -11,11 +11,13 @@ import (
 	"github.com/cloudflare/circl/sign/ed448"
 )
 
-// Bounds of RSA keys: what is shorter can be factored, what is longer or has a
-// larger exponent only costs time. Go's crypto/rsa has the same lower bound.
+// Bounds of RSA keys: what is shorter can be factored; what is longer or has a
+// larger exponent only costs time, here up to 3 ms a signature, and that on chains
+// that nobody trusts yet. crypto/rsa has the same lower bound and crypto/tls the
+// same upper one.
 const (
 	minRSABits           = 1024
-	limitRSABits         = 16384
+	limitRSABits         = 8192
 	limitRSAExponentBits = 31
 )
 
@@ -72,7 +74,7 @@ func KeyKind(pub crypto.PublicKey) (name string, bits int) {
 }
 
 // CheckKey reports whether a key can verify signatures at all: a known type, an RSA
-// modulus of 1024 to 16384 bits and an odd exponent from 3 to 2³¹-1, a point that
+// modulus of 1024 to 8192 bits and an odd exponent from 3 to 2³¹-1, a point that
 // lies on P-256, P-384 or P-521, the right length. The error is ErrKey.
 func CheckKey(pub crypto.PublicKey) error {
 	switch k := pub.(type) {
