@@ -2,19 +2,361 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
+	"adit/eap"
 	"adit/ike"
+	"adit/internal/config"
+	"adit/radius"
 )
 
-// conversations are the EAP sessions under way, by the engine's number.
+// conversations are the EAP sessions under way, by the engine's number: with our own
+// EAP machines, or relayed to a RADIUS server. Safe for concurrent use; the rounds of
+// one conversation come one after the other.
 type conversations struct {
-	mu sync.Mutex
+	g      *Gateway
+	mu     sync.Mutex
+	open   map[uint64]*conversation
+	radius *radius.Client // nil: no server is configured
+	failed error          // why there is none
 }
 
-func (c *conversations) next(context.Context, ike.EAPRound) (*ike.EAPAnswer, error) {
-	return nil, errors.New("EAP is not there yet")
+// conversation is one of them.
+type conversation struct {
+	mu      sync.Mutex
+	session eap.Session   // ours, or
+	relay   *radius.Relay // a server's
+	method  eap.Type      // that the peer answered with last
+	ended   bool
 }
 
-func (c *conversations) end(uint64) {}
+func (c *conversations) init(g *Gateway) {
+	c.g, c.open = g, map[uint64]*conversation{}
+	d := &g.opt.Daemon
+	if len(d.RADIUS) == 0 {
+		c.failed = errors.New("no RADIUS server is configured (charon.plugins.eap-radius.servers)")
+		return
+	}
+	cfg := radius.Config{Control: g.opt.Control, Lookup: g.opt.Resolver}
+	for _, s := range d.RADIUS {
+		cfg.Servers = append(cfg.Servers, radius.ServerConfig{Name: s.Name, Address: s.Address, Port: s.AuthPort, Secret: s.Secret,
+			Source:        s.Source,
+			NASIdentifier: s.NASIdentifier, Preference: s.Preference, Sockets: s.Sockets, Timeout: s.Timeout, Base: s.Base, Tries: s.Tries})
+	}
+	c.radius, c.failed = radius.NewClient(cfg)
+}
+
+// close ends every conversation.
+func (c *conversations) close() {
+	c.mu.Lock()
+	open := c.open
+	c.open = map[uint64]*conversation{}
+	c.mu.Unlock()
+	for _, v := range open {
+		v.end()
+	}
+	if c.radius != nil {
+		_ = c.radius.Close()
+	}
+}
+
+// next carries one packet on.
+func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
+	v, err := c.find(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ended {
+		return nil, errors.New("the EAP conversation was ended")
+	}
+	if len(q.Message) > 4 {
+		if t := eap.Type(q.Message[4]); t != eap.TypeIdentity && t != eap.TypeNak && t != eap.TypeNotification {
+			v.method = t
+		}
+	}
+	if v.relay != nil {
+		return v.relayed(ctx, q)
+	}
+	return v.local(q)
+}
+
+// local asks our own machine.
+func (v *conversation) local(q ike.EAPRound) (*ike.EAPAnswer, error) {
+	step, err := v.session.Next(q.Message)
+	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done || err != nil, Success: step.Success && err == nil, Identity: step.Identity}
+	if err != nil {
+		a.Why = err.Error()
+	}
+	if a.Success {
+		a.MSK, a.Method, a.Mutual = step.MSK, methodName(step.Method), step.Method.Mutual()
+		step.EMSK.Zero()
+	}
+	return a, nil
+}
+
+// relayed asks the RADIUS server. The peer's first packet is its identity, so a
+// conversation begins with our own request for it.
+func (v *conversation) relayed(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
+	if q.Message == nil {
+		return &ike.EAPAnswer{Message: []byte{1, 0, 0, 5, byte(eap.TypeIdentity)}}, nil // RFC 3748 §5.1
+	}
+	step, err := v.relay.Next(ctx, q.Message)
+	if err != nil {
+		return &ike.EAPAnswer{Message: v.relay.Failure(), Done: true, Why: err.Error()}, nil
+	}
+	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done, Success: step.Success, Identity: step.UserName, Lifetime: step.SessionTimeout}
+	switch {
+	case step.Success:
+		a.MSK, a.Method, a.Mutual = step.MSK, methodName(v.method)+" by RADIUS server "+step.Server, v.method.Mutual()
+		for _, class := range step.Class {
+			a.Groups = append(a.Groups, string(class))
+		}
+		if step.Keyless && v.method.DerivesKey() {
+			a.Success, a.Why = false, fmt.Sprintf("the RADIUS server %s accepted %s and sent no key (MS-MPPE-Send-Key, MS-MPPE-Recv-Key)", step.Server, v.method)
+			a.Message = v.relay.Failure()
+		}
+	case step.Done:
+		a.Why = fmt.Sprintf("RADIUS server %s: %v", step.Server, step.Reason)
+		for _, text := range step.ReplyMessage[:min(len(step.ReplyMessage), 4)] {
+			a.Why += fmt.Sprintf(", %.200q", text)
+		}
+	}
+	return a, nil
+}
+
+func methodName(t eap.Type) string {
+	return "EAP_" + strings.ToUpper(t.String())
+}
+
+// find is the conversation of that number, begun if it is new.
+func (c *conversations) find(ctx context.Context, q ike.EAPRound) (*conversation, error) {
+	c.mu.Lock()
+	v := c.open[q.Session]
+	full := len(c.open) >= limitConversations
+	c.mu.Unlock()
+	switch {
+	case v != nil:
+		return v, nil
+	case full:
+		return nil, fmt.Errorf("more than %d EAP conversations at once", limitConversations)
+	}
+	v = &conversation{}
+	var err error
+	switch {
+	case !q.Server:
+		v.session, err = c.peer(ctx, q)
+	case q.Peer.Remote[q.Round].EAP == ike.EAPRadius:
+		if v.relay = c.relay(q); v.relay == nil {
+			err = c.failed
+		}
+	default:
+		v.session, err = c.server(ctx, q)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[q.Session] = v
+	return v, nil
+}
+
+// end forgets a conversation.
+func (c *conversations) end(session uint64) {
+	c.mu.Lock()
+	v := c.open[session]
+	delete(c.open, session)
+	c.mu.Unlock()
+	if v != nil {
+		go v.end() // a round may be under way, which waits for others
+	}
+}
+
+func (v *conversation) end() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ended = true; v.session != nil {
+		v.session.Close()
+	}
+}
+
+func (c *conversations) relay(q ike.EAPRound) *radius.Relay {
+	if c.radius == nil {
+		return nil
+	}
+	return radius.NewRelay(radius.RelayConfig{Client: c.radius, Identity: q.RemoteID.String(), CalledStationID: q.Local.String(), CallingStationID: q.Remote.String(),
+		NASAddress: q.Local.Addr(), NASPort: uint32(q.Session), NASPortID: q.Peer.Name})
+}
+
+// server makes our own authenticator.
+func (c *conversations) server(ctx context.Context, q ike.EAPRound) (eap.Session, error) {
+	r := &q.Peer.Remote[q.Round]
+	cfg := eap.ServerConfig{AskIdentity: r.EAPAsk, Identity: r.EAPID.String(), ServerName: q.LocalID.String(), Secret: c.g.inv.password}
+	if r.EAPID.IsPattern() || r.EAPID.IsAny() {
+		cfg.Identity = q.RemoteID.String()
+	}
+	var err error
+	if cfg.Methods, err = methods(r.EAP, true); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(cfg.Methods, tunnels) {
+		if cfg.TLS, err = c.serverTLS(ctx, q, r); err != nil {
+			// Without a certificate the other methods are left.
+			rest := slices.DeleteFunc(cfg.Methods, tunnels)
+			if cfg.Methods = rest; len(rest) == 0 {
+				return nil, err
+			}
+		}
+	}
+	return eap.NewServer(cfg)
+}
+
+func tunnels(t eap.Type) bool { return t == eap.TypeTLS || t == eap.TypeTTLS }
+
+func (c *conversations) serverTLS(ctx context.Context, q ike.EAPRound, r *ike.AuthRound) (*eap.TLSConfig, error) {
+	var local *ike.AuthRound
+	for i := range q.Peer.Local {
+		if l := &q.Peer.Local[i]; l.Method == ike.AuthPubkey || local == nil {
+			local = l
+		}
+	}
+	certs := c.g.trust.tlsCertificates(q.LocalID, local)
+	if len(certs) == 0 {
+		return nil, fmt.Errorf("no certificate with a private key for the EAP-TLS server %s", q.LocalID)
+	}
+	return &eap.TLSConfig{Certificates: certs, VerifyPeer: func(identity string, chain [][]byte) error {
+		id, err := ike.ParseIdentity(identity)
+		if err != nil {
+			return err
+		}
+		return c.g.trust.chain(ctx, chain, id, r)
+	}}, nil
+}
+
+// peer makes the client of somebody else's authenticator.
+func (c *conversations) peer(ctx context.Context, q ike.EAPRound) (eap.Session, error) {
+	r := &q.Peer.Local[q.Round]
+	cfg := eap.PeerConfig{Identity: q.LocalID.String()}
+	if !r.EAPID.IsAny() {
+		cfg.Identity = r.EAPID.String()
+	}
+	var err error
+	if cfg.Methods, err = methods(r.EAP, false); err != nil {
+		return nil, err
+	}
+	secret, found := c.g.inv.password(cfg.Identity)
+	cfg.Secret = secret
+	if slices.ContainsFunc(cfg.Methods, tunnels) {
+		server := r.AAAID
+		if server.IsAny() && !q.RemoteID.IsPattern() {
+			server = q.RemoteID
+		}
+		remote := &ike.AuthRound{Method: ike.AuthPubkey}
+		for i := range q.Peer.Remote {
+			if q.Peer.Remote[i].Method != ike.AuthPSK {
+				remote = &q.Peer.Remote[i]
+				break
+			}
+		}
+		cfg.TLS = &eap.TLSConfig{Certificates: c.g.trust.tlsCertificates(q.LocalID, r), VerifyPeer: func(_ string, chain [][]byte) error {
+			return c.g.trust.chain(ctx, chain, server, remote)
+		}}
+	}
+	cfg.Methods = slices.DeleteFunc(cfg.Methods, func(t eap.Type) bool {
+		return t == eap.TypeTLS && len(cfg.TLS.Certificates) == 0 || t != eap.TypeTLS && !found
+	})
+	if len(cfg.Methods) == 0 {
+		return nil, fmt.Errorf("no secret for the EAP identity %s (secrets.eap*), nor a certificate for EAP-TLS", cfg.Identity)
+	}
+	return eap.NewPeer(cfg)
+}
+
+// methods are those that an `auth = eap-…` allows, best first. GTC, which shows the
+// password to the server, and MD5, which makes no key, must be named where we are the
+// client; as server they close the list.
+func methods(m ike.EAPMethod, server bool) ([]eap.Type, error) {
+	switch m {
+	case ike.EAPAny, ike.EAPDynamic, ike.EAPIdentity:
+		list := []eap.Type{eap.TypeMSCHAPv2, eap.TypeTLS, eap.TypeTTLS}
+		if !server {
+			list = []eap.Type{eap.TypeTLS, eap.TypeTTLS, eap.TypeMSCHAPv2}
+		}
+		return append(list, eap.TypeMD5), nil
+	case ike.EAPMD5:
+		return []eap.Type{eap.TypeMD5}, nil
+	case ike.EAPGTC:
+		return []eap.Type{eap.TypeGTC}, nil
+	case ike.EAPTLS:
+		return []eap.Type{eap.TypeTLS}, nil
+	case ike.EAPTTLS:
+		return []eap.Type{eap.TypeTTLS}, nil
+	case ike.EAPMSCHAPv2:
+		return []eap.Type{eap.TypeMSCHAPv2}, nil
+	}
+	return nil, fmt.Errorf("EAP method %s cannot be done here", m)
+}
+
+// password finds the secret of an EAP identity: one whose owner it is, else one that
+// is everybody's. The keys are copies.
+func (v *inventory) password(identity string) (eap.Secret, bool) {
+	id, err := ike.ParseIdentity(identity)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var out eap.Secret
+	best := 0
+	for _, s := range v.secrets {
+		if s.Kind != config.SecretEAP && s.Kind != config.SecretNTLM {
+			continue
+		}
+		m := 0
+		if len(s.Owners) == 0 {
+			m = 1
+		}
+		for _, o := range s.Owners {
+			if o.String() == identity {
+				m = ike.MatchPerfect
+			} else if err == nil {
+				m = max(m, id.Match(o))
+			}
+		}
+		if m <= best {
+			continue
+		}
+		best = m
+		out.Password.Zero()
+		out.NTHash.Zero()
+		out = eap.Secret{}
+		if s.Kind == config.SecretNTLM {
+			out.NTHash = slices.Clone(s.Key)
+		} else {
+			out.Password = slices.Clone(s.Key)
+		}
+	}
+	return out, best > 0
+}
+
+// tlsCertificates are our certificates for an identity with their chains, as TLS
+// takes them (which knows no Ed448).
+func (t *trust) tlsCertificates(id ike.Identity, r *ike.AuthRound) (out []tls.Certificate) {
+	if r == nil {
+		return nil
+	}
+	for _, o := range t.owned(ike.SignAuth{ID: id}, r) {
+		if o.cert == nil || o.cert.X509.PublicKey == nil {
+			continue
+		}
+		c := tls.Certificate{Certificate: [][]byte{o.cert.DER()}, PrivateKey: o.signer, Leaf: o.cert.X509}
+		for _, i := range o.chain {
+			c.Certificate = append(c.Certificate, i.DER())
+		}
+		out = append(out, c)
+	}
+	return out
+}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"adit/ike"
@@ -51,6 +52,9 @@ type Options struct {
 	KeyLog func(ike.ExportKeys)
 	// Fetcher gets CRLs and OCSP answers; nil: nothing is fetched.
 	Fetcher pki.Fetcher
+	// Control is called for every socket towards a RADIUS server before it is connected;
+	// may be nil.
+	Control func(network, address string, c syscall.RawConn) error
 	// Resolver overrides the system's resolver, in tests.
 	Resolver func(ctx context.Context, host string) ([]netip.Addr, error)
 }
@@ -97,6 +101,8 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{}), closing: make(chan struct{})}
 	g.inv.init()
 	g.leases.init()
+	g.leases.global = o.Daemon.Attributes
+	g.conversations.init(g)
 	g.trust.init(o.Fetcher)
 	g.trust.pss, g.trust.notify = o.Daemon.RSAPSS, g.announceTo
 	g.virtual.held = map[uint64][]netip.Prefix{}
@@ -226,7 +232,8 @@ func (g *Gateway) removeAll() {
 			_ = dp.DeletePolicy(id)
 		}
 	})
-	g.ClearSecrets()
+	g.conversations.close()
+	g.ClearCredentials()
 }
 
 // complete hands the end of a command to whoever waits for it.

@@ -116,6 +116,8 @@ func ident(t *testing.T, s string) ike.Identity {
 func TestSecrets(t *testing.T) {
 	g := &Gateway{}
 	g.inv.init()
+	g.leases.init()
+	g.trust.init(nil)
 	load := func(id, key string, owners ...string) suite.Key {
 		s := config.Secret{ID: id, Key: suite.Key(key)}
 		for _, o := range owners {
@@ -163,6 +165,8 @@ func TestSecrets(t *testing.T) {
 func TestLimits(t *testing.T) {
 	g := &Gateway{}
 	g.inv.init()
+	g.leases.init()
+	g.trust.init(nil)
 	g.running.Store(true)
 	g.inv.secrets = make([]secret, limitSecrets)
 	if g.LoadSecret(config.Secret{ID: "one more", Key: suite.Key("x")}) == nil {

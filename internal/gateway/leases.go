@@ -32,6 +32,8 @@ type leases struct {
 	pools map[string]*addressPool
 	order []string
 	held  map[uint64][]hold // by the engine's number of the lease
+	// global are the attributes that everybody with an address is told.
+	global []wire.Attribute
 }
 
 // hold is one address that a lease has.
@@ -208,6 +210,9 @@ func (l *leases) give(q ike.LeaseAddresses, now time.Time) (*ike.Lease, error) {
 	}
 	if len(out.Addrs) == 0 && missing != nil {
 		return nil, missing
+	}
+	if len(out.Addrs) > 0 {
+		out.Attributes = append(out.Attributes, l.global...)
 	}
 	for _, name := range q.Peer.Pools {
 		if p := l.pools[name]; p != nil {
