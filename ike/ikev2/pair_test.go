@@ -51,6 +51,13 @@ type host struct {
 	stats  map[uint32]ike.ChildStats
 	resolv map[string][]netip.Addr
 	keys   []ike.ExportKeys
+	creds  *credentials
+
+	lease           func(ike.LeaseAddresses) (*ike.Lease, error)
+	leased, assumed map[uint64]int // what is held now
+	leaseQuestions  []ike.LeaseAddresses
+	assumeQuestions []ike.AssumeAddresses
+	assumeErr       error
 }
 
 // model is a data plane that keeps what it is told and refuses nonsense.
@@ -165,7 +172,7 @@ func newPair(t testing.TB, tweak func(a, b *side)) *pair {
 		peer := &ike.Peer{Name: name, LocalAddrs: []ike.AddrSpec{{From: ours, To: ours}}, RemoteAddrs: []ike.AddrSpec{{From: theirs, To: theirs}},
 			Proposals: mustProposals(t, suite.IKE, "aes128-sha256-x25519"), KeyingTries: 1,
 			Local: []ike.AuthRound{{ID: id(lid)}}, Remote: []ike.AuthRound{{ID: id(rid)}}, Children: []*ike.Child{c}}
-		h := &host{p: p, name: name, addr: ours, plane: newModel(t, name), psk: suite.Key("correct horse battery staple"), stats: map[uint32]ike.ChildStats{}}
+		h := &host{p: p, name: name, addr: ours, plane: newModel(t, name), psk: suite.Key("correct horse battery staple"), stats: map[uint32]ike.ChildStats{}, creds: newCredentials(), leased: map[uint64]int{}, assumed: map[uint64]int{}}
 		return h, &side{peer, c, &ike.Config{}}
 	}
 	var sa, sb *side
@@ -252,7 +259,31 @@ func (h *host) apply(f ike.Effect) {
 			h.done(f.Job, h.resolv[q.Hosts[0]], nil)
 		case ike.SourceAddress:
 			h.done(f.Job, h.addr, nil)
+		case ike.LeaseAddresses:
+			h.leaseQuestions = append(h.leaseQuestions, q)
+			h.leased[q.Lease]++
+			v, err := h.lease(q)
+			h.done(f.Job, v, err)
+		case ike.AssumeAddresses:
+			h.assumeQuestions = append(h.assumeQuestions, q)
+			h.assumed[q.Lease]++
+			h.done(f.Job, nil, h.assumeErr)
+		default:
+			v, err := h.creds.answer(q)
+			h.done(f.Job, v, err)
 		}
+	case ike.EndEAP:
+		h.creds.end(f.Session)
+	case ike.ReleaseLease:
+		if h.leased[f.Lease] != 1 {
+			h.p.t.Errorf("%s: lease %x released that was given %d times", h.name, f.Lease, h.leased[f.Lease])
+		}
+		delete(h.leased, f.Lease)
+	case ike.UndoAddresses:
+		if h.assumed[f.Lease] != 1 {
+			h.p.t.Errorf("%s: addresses %x undone that were taken %d times", h.name, f.Lease, h.assumed[f.Lease])
+		}
+		delete(h.assumed, f.Lease)
 	case ike.Emit:
 		h.events = append(h.events, f.Event)
 		if bug, ok := f.Event.(ike.Bug); ok {
@@ -409,7 +440,7 @@ func (p *pair) down() {
 	p.t.Helper()
 	for _, h := range []*host{p.a, p.b} {
 		st := h.e.Stats()
-		if st.SAs != 0 || st.Children != 0 || st.HalfOpen != 0 || st.Established != 0 || len(h.plane.sas) != 0 || len(h.plane.pol) != 0 || st.Jobs != 0 {
+		if st.SAs != 0 || st.Children != 0 || st.HalfOpen != 0 || st.Established != 0 || len(h.plane.sas) != 0 || len(h.plane.pol) != 0 || st.Jobs != 0 || st.FragmentBytes != 0 || len(h.leased)+len(h.assumed) != 0 {
 			p.t.Errorf("%s: something is left: %+v, %d SAs and %d policies in the data plane; %v", h.name, st, len(h.plane.sas), len(h.plane.pol), brief(h.e.SAs()))
 		}
 	}
