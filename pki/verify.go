@@ -91,9 +91,6 @@ func (s *Store) Verify(ctx context.Context, req VerifyRequest) (Chain, error) {
 	if v.now.IsZero() {
 		v.now = time.Now()
 	}
-	if req.Leaf == nil {
-		return nil, refusef(nil, Untrusted, "there is no certificate")
-	}
 	if len(req.Intermediates) > maxIntermediates {
 		v.trace("of %d certificates the first %d are looked at", len(req.Intermediates), maxIntermediates)
 		req.Intermediates = req.Intermediates[:maxIntermediates]
@@ -108,6 +105,9 @@ func (s *Store) Verify(ctx context.Context, req VerifyRequest) (Chain, error) {
 }
 
 func (v *verification) run(ctx context.Context) (Chain, error) {
+	if v.Leaf == nil {
+		return nil, refusef(nil, Untrusted, "there is no certificate")
+	}
 	if err := v.checkLeaf(); err != nil {
 		return nil, err
 	}

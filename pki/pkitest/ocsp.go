@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -68,27 +69,34 @@ type request struct {
 
 // ServeHTTP answers a POST with a request.
 func (r *Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	r.Requests.Add(1)
 	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<16))
-	var ask request
 	if err == nil {
-		_, err = asn1.Unmarshal(body, &ask)
+		body, err = r.Answer(body)
 	}
-	if err != nil || len(ask.TBS.Requests) == 0 {
-		http.Error(w, "malformed request", http.StatusBadRequest)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
+	}
+	w.Header().Set("Content-Type", "application/ocsp-response")
+	w.Write(body)
+}
+
+// Answer is the response to a request.
+func (r *Responder) Answer(body []byte) ([]byte, error) {
+	r.Requests.Add(1)
+	var ask request
+	if _, err := asn1.Unmarshal(body, &ask); err != nil || len(ask.TBS.Requests) == 0 {
+		return nil, fmt.Errorf("malformed request: %v", err)
 	}
 	var nonce []byte
 	for _, e := range ask.TBS.Extensions {
 		if e.Id.Equal(oidNonce) {
 			if _, err := asn1.Unmarshal(e.Value, &nonce); err != nil {
-				http.Error(w, "malformed nonce", http.StatusBadRequest)
-				return
+				return nil, fmt.Errorf("malformed nonce: %v", err)
 			}
 		}
 	}
-	w.Header().Set("Content-Type", "application/ocsp-response")
-	w.Write(r.respond(ask.TBS.Requests[0].ID, nonce))
+	return r.respond(ask.TBS.Requests[0].ID, nonce), nil
 }
 
 // Staple is a response for cert without a nonce, as a peer sends it (RFC 4806).
