@@ -239,7 +239,7 @@ func openKey(v []byte, request *[16]byte, secret []byte) ([]byte, error) {
 // (MS-MPPE-Recv-Key, as the authenticator receives with it), then the other, filled up
 // with zeros to 64 octets (RFC 5247 §1.2 asks for 64 at least; EAP-MSCHAPv2 gives 32).
 // It is nil, without an error, when one of them is missing.
-func openMSK(p *Packet, request *[16]byte, secret []byte) ([]byte, error) {
+func openMSK(p *Packet, request *[16]byte, secret []byte) (Key, error) {
 	send, recv := p.Vendor(VendorMicrosoft, MSMPPESendKey), p.Vendor(VendorMicrosoft, MSMPPERecvKey)
 	if len(send) == 0 || len(recv) == 0 {
 		return nil, nil
@@ -257,7 +257,7 @@ func openMSK(p *Packet, request *[16]byte, secret []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(s)
-	msk := make([]byte, max(mskLen, len(r)+len(s)))
+	msk := make(Key, max(mskLen, len(r)+len(s)))
 	copy(msk[copy(msk, r):], s)
 	return msk, nil
 }

@@ -31,7 +31,7 @@ type ServerConfig struct {
 	Name          string        // for messages and Stats; Address if empty
 	Address       string        // IP address or host name
 	Port          uint16        // authentication; DefaultAuthPort
-	Secret        []byte        // shared with the server; not empty
+	Secret        Key           // shared with the server; not empty
 	Source        netip.Addr    // local address; the system's choice if invalid
 	NASIdentifier string        // NAS-Identifier of requests that have none; none if empty
 	Preference    int           // servers with a higher one are asked first
@@ -114,7 +114,7 @@ type Response struct {
 
 // MSK decrypts the MS-MPPE keys (RFC 2548 §2.4): at least 64 octets, or nil if the
 // response has none. The caller owns and clears it. The error is ErrKeys.
-func (r *Response) MSK() ([]byte, error) {
+func (r *Response) MSK() (Key, error) {
 	return openMSK(r.Packet, &r.request, r.Server.cfg.Secret)
 }
 
@@ -281,5 +281,8 @@ func (s *Server) await(ctx context.Context, cl *call, b []byte, tries int, movab
 		}
 	}
 	s.count.timeouts.Add(1)
+	if drops, last := s.drops(cl); drops > 0 {
+		return nil, fmt.Errorf("%w after %d transmissions, but %d dropped, the last for: %w", ErrNoAnswer, tries, drops, last)
+	}
 	return nil, fmt.Errorf("%w after %d transmissions", ErrNoAnswer, tries)
 }

@@ -6,11 +6,14 @@ import (
 	"crypto/hmac"
 	"crypto/md5"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -441,7 +444,14 @@ func TestHostNames(t *testing.T) {
 	bad, good := srv.config("bad"), srv.config("good")
 	bad.Address, bad.Preference = "nowhere.example", 1
 	good.Address, good.Source = "aaa.example", netip.MustParseAddr("127.0.0.9")
+	marked := 0
 	cl := newClientWith(t, radius.Config{Servers: []radius.ServerConfig{bad, good},
+		Control: func(network, _ string, _ syscall.RawConn) error {
+			if marked++; network != "udp4" {
+				t.Error(network)
+			}
+			return nil
+		},
 		Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
 			if host == "aaa.example" {
 				return []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")}, nil
@@ -450,6 +460,37 @@ func TestHostNames(t *testing.T) {
 		}})
 	if r, err := cl.Exchange(context.Background(), accessRequest(), nil); err != nil || r.Server.Name() != "good" {
 		t.Fatal(r, err)
+	}
+	if marked != 1 {
+		t.Errorf("Control was called %d times", marked)
+	}
+}
+
+// An administrator has to see why: the server answers, in vain.
+func TestDroppedResponsesAreNamed(t *testing.T) {
+	for want, forge := range map[error]func(a *ask) []byte{
+		radius.ErrAuthenticator: func(a *ask) []byte { return response(t, radius.AccessAccept, a.Identifier, &a.Authenticator, "x") },
+		radius.ErrNoMessageAuth: func(a *ask) []byte { return a.seal(radius.AccessAccept, a.Identifier, nil) },
+	} {
+		cfg := serve(t, func(a *ask) [][]byte { return [][]byte{forge(a)} }).config("s")
+		cfg.Timeout, cfg.Tries = 50*time.Millisecond, 2
+		if _, err := newClient(t, cfg).Exchange(context.Background(), accessRequest(), nil); !errors.Is(err, want) || !errors.Is(err, radius.ErrNoAnswer) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	cfg := radius.ServerConfig{Secret: radius.Key("shibboleth")}
+	step := radius.Step{MSK: radius.Key("shibboleth")}
+	js, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{fmt.Sprintf("%v %+v %#v %s %x", cfg, step, cfg, step.MSK, cfg.Secret), string(js)} {
+		if strings.Contains(s, "shib") || strings.Contains(s, "73686962") || !strings.Contains(s, "[key]") {
+			t.Error(s)
+		}
 	}
 }
 

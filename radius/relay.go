@@ -93,7 +93,7 @@ type Step struct {
 	// MSK has at least 64 octets, or is nil: then Keyless is true, and whether a
 	// method without a key is good enough is the caller's decision. The caller owns
 	// and clears it.
-	MSK     []byte
+	MSK     Key
 	Keyless bool
 	// Identity is what the peer said; UserName what the server calls it (User-Name of
 	// the Access-Accept), else the same.

@@ -109,7 +109,7 @@ func newServer(c *Client, cfg ServerConfig) (*Server, error) {
 	if len(cfg.NASIdentifier) > MaxValue {
 		return nil, fmt.Errorf("radius: server %s: NAS-Identifier longer than %d octets", cfg.Name, MaxValue)
 	}
-	cfg.Secret = append([]byte(nil), cfg.Secret...)
+	cfg.Secret = append(Key(nil), cfg.Secret...)
 	return &Server{client: c, cfg: cfg, opening: make(chan struct{}, 1)}, nil
 }
 
@@ -187,6 +187,10 @@ type call struct {
 	request [16]byte
 	answer  chan *Packet  // room for the one that verified
 	refused chan struct{} // room for one hint
+
+	// What came in the answer's place; they belong to Server.mu.
+	drops    int
+	lastDrop error
 }
 
 func (cl *call) noteRefused() {
@@ -371,19 +375,8 @@ func (s *Server) receive(k *socket, b []byte) bool {
 		return false
 	}
 	p, err := OpenResponse(b, cl.id, &cl.request, s.cfg.Secret)
-	switch err {
-	case nil:
-	case ErrAuthenticator:
-		s.count.badAuthenticator.Add(1)
-		return false
-	case ErrNoMessageAuth:
-		s.count.noMessageAuth.Add(1)
-		return false
-	case ErrMessageAuth:
-		s.count.badMessageAuth.Add(1)
-		return false
-	default:
-		s.count.malformed.Add(1)
+	if err != nil {
+		s.dropped(cl, err)
 		return false
 	}
 	select {
@@ -393,6 +386,30 @@ func (s *Server) receive(k *socket, b []byte) bool {
 		s.count.stray.Add(1)
 		return false
 	}
+}
+
+// dropped counts a response that doesn't verify.
+func (s *Server) dropped(cl *call, err error) {
+	switch err {
+	case ErrAuthenticator:
+		s.count.badAuthenticator.Add(1)
+	case ErrNoMessageAuth:
+		s.count.noMessageAuth.Add(1)
+	case ErrMessageAuth:
+		s.count.badMessageAuth.Add(1)
+	default:
+		s.count.malformed.Add(1)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cl.drops++
+	cl.lastDrop = err
+}
+
+func (s *Server) drops(cl *call) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cl.drops, cl.lastDrop
 }
 
 // hint tells the requests of a socket that somebody sent an ICMP error.

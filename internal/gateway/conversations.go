@@ -44,7 +44,7 @@ func (c *conversations) init(g *Gateway) {
 	}
 	cfg := radius.Config{Control: g.opt.Control, Lookup: g.opt.Resolver}
 	for _, s := range d.RADIUS {
-		cfg.Servers = append(cfg.Servers, radius.ServerConfig{Name: s.Name, Address: s.Address, Port: s.AuthPort, Secret: s.Secret,
+		cfg.Servers = append(cfg.Servers, radius.ServerConfig{Name: s.Name, Address: s.Address, Port: s.AuthPort, Secret: radius.Key(s.Secret),
 			Source:        s.Source,
 			NASIdentifier: s.NASIdentifier, Preference: s.Preference, Sockets: s.Sockets, Timeout: s.Timeout, Base: s.Base, Tries: s.Tries})
 	}
@@ -114,7 +114,7 @@ func (v *conversation) relayed(ctx context.Context, q ike.EAPRound) (*ike.EAPAns
 	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done, Success: step.Success, Identity: step.UserName, Lifetime: step.SessionTimeout}
 	switch {
 	case step.Success:
-		a.MSK, a.Method, a.Mutual = step.MSK, methodName(v.method)+" by RADIUS server "+step.Server, v.method.Mutual()
+		a.MSK, a.Method, a.Mutual = []byte(step.MSK), methodName(v.method)+" by RADIUS server "+step.Server, v.method.Mutual()
 		for _, class := range step.Class {
 			a.Groups = append(a.Groups, string(class))
 		}
