@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"unicode/utf16"
 
+	//lint:ignore SA1019 RFC 2759 §8.3 wants MD4, there is no choice.
 	"golang.org/x/crypto/md4"
 
 	"adit/suite"
