@@ -152,6 +152,9 @@ func TestIdentityMatch_DistinguishedNames(t *testing.T) {
 			t.Errorf("%s against %s: %d, want %d", tt.id, tt.pattern, got, tt.want)
 		}
 	}
+	if m := printed.Match(name(t, attribute{oidC, tagPrintable, "CH"}, attribute{oidO, tagUTF8, "STRONGSWAN"}, attribute{oidCN, tagUTF8, "*"})); m != ike.MatchNone {
+		t.Errorf("a UTF8String is compared without case: %d", m)
+	}
 	if openssl.IsPattern() || !star.IsPattern() {
 		t.Error("a wildcard makes the pattern")
 	}

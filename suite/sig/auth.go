@@ -220,7 +220,7 @@ func verify(pub crypto.PublicKey, s Scheme, signature, octets []byte) bool {
 	case ed25519.PublicKey:
 		return ed25519.Verify(k, octets, signature)
 	case ed448.PublicKey:
-		return len(signature) == ed448.SignatureSize && ed448.Verify(k, octets, signature, "")
+		return ed448.Verify(k, octets, signature, "")
 	}
 	return false
 }

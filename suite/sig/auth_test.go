@@ -199,6 +199,7 @@ func TestVerify_Refusals(t *testing.T) {
 		{"RSA, exponent 1", &rsa.PublicKey{N: n, E: 1}, 14, good, sig.ErrKey},
 		{"RSA, exponent 0", &rsa.PublicKey{N: n}, 14, good, sig.ErrKey},
 		{"RSA, exponent 2", &rsa.PublicKey{N: n, E: 2}, 14, good, sig.ErrKey},
+		{"RSA, exponent 65536", &rsa.PublicKey{N: n, E: 65536}, 14, good, sig.ErrKey},
 		{"RSA, exponent -3", &rsa.PublicKey{N: n, E: -3}, 14, good, sig.ErrKey},
 		{"RSA, exponent of 33 bits", &rsa.PublicKey{N: n, E: 1<<32 + 1}, 14, good, sig.ErrKey},
 		{"point off the curve", point(big.NewInt(1), big.NewInt(1)), 9, raw(1, 1), sig.ErrKey},
