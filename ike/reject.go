@@ -24,6 +24,7 @@ const (
 	ReasonLimit          Reason = "limit"          // a bound of ours
 	ReasonPeer           Reason = "peer"           // the peer refused, with this notify
 	ReasonInternal       Reason = "internal"
+	ReasonAddresses      Reason = "addresses" // no virtual address to give, or none given
 )
 
 // Rejection is the record of one refused negotiation, ours or the peer's: what a
@@ -52,11 +53,11 @@ func (r *Rejection) Error() string {
 	b.WriteString(string(r.Reason))
 	b.WriteString(" mismatch")
 	switch r.Reason {
-	case ReasonNoAnswer, ReasonSyntax, ReasonCritical, ReasonUnique, ReasonInstall, ReasonLimit, ReasonPeer, ReasonInternal, ReasonAuthentication:
+	case ReasonNoAnswer, ReasonSyntax, ReasonCritical, ReasonUnique, ReasonInstall, ReasonLimit, ReasonPeer, ReasonInternal, ReasonAuthentication, ReasonAddresses:
 		b.Reset()
 		b.WriteString(map[Reason]string{ReasonNoAnswer: "peer does not answer", ReasonSyntax: "malformed message",
 			ReasonCritical: "unknown critical payload", ReasonUnique: "refused by uniqueness policy", ReasonInstall: "installing the SA failed",
-			ReasonLimit: "limit reached", ReasonPeer: "refused by peer", ReasonInternal: "internal error", ReasonAuthentication: "authentication failed"}[r.Reason])
+			ReasonLimit: "limit reached", ReasonPeer: "refused by peer", ReasonInternal: "internal error", ReasonAuthentication: "authentication failed", ReasonAddresses: "no virtual address"}[r.Reason])
 	}
 	if r.ByPeer && r.Reason != ReasonPeer {
 		b.WriteString(" (said by the peer)")

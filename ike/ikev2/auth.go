@@ -101,15 +101,13 @@ func takes(r *ike.AuthRound, m ike.AuthMethod) bool {
 	return r.Method == m || r.Method == ike.AuthAny
 }
 
-// up makes the IKE SA established. Without a proof it never is.
-func (s *sa) up(now time.Time, p *proof, initialContact bool) {
-	if p == nil || len(p.rounds) == 0 || len(p.rounds) != len(p.peer.Remote) {
-		panic("ikev2: established without a proof of the peer")
-	}
+// identify takes over who has proved itself, and by which connection. It returns
+// who is unique: the user, where EAP tells it.
+func (s *sa) identify(p *proof) ike.Identity {
 	s.peer = p.peer
 	last := p.rounds[len(p.rounds)-1]
 	s.ids[1] = last.id
-	known := last.id // who is unique: the user, where EAP tells it
+	known := last.id
 	for _, v := range p.rounds {
 		if v.method == ike.AuthEAP {
 			s.byEAP = true
@@ -119,6 +117,15 @@ func (s *sa) up(now time.Time, p *proof, initialContact bool) {
 			known = eapIdentity(v.eapID)
 		}
 	}
+	return known
+}
+
+// up makes the IKE SA established. Without a proof it never is.
+func (s *sa) up(now time.Time, p *proof, initialContact bool) {
+	if p == nil || len(p.rounds) == 0 || len(p.rounds) != len(p.peer.Remote) {
+		panic("ikev2: established without a proof of the peer")
+	}
+	known := s.identify(p)
 	s.enter(established{})
 	s.life.setupEnd = time.Time{}
 	s.setTimers(now)

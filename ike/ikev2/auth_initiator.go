@@ -104,12 +104,16 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 }
 
 // firstChild is the Child SA that IKE_AUTH asks for. A peer that does not know
-// RFC 6023 needs one even if none is wanted.
+// RFC 6023 needs one even if none is wanted; with one that does, `childless` may
+// put it off until the IKE SA is up.
 func (s *sa) firstChild(st *authSent) (*ike.Child, *ike.ChildRequest) {
+	if s.peerCaps.childless && (s.peer.Childless == ike.ChildlessPrefer || s.peer.Childless == ike.ChildlessForce) {
+		return nil, nil
+	}
 	if st.child != nil {
 		return st.child.Child, st.child
 	}
-	if !s.peerCaps.childless {
+	if !s.peerCaps.childless || s.peer.Childless == ike.ChildlessNever {
 		for _, c := range s.peer.Children {
 			if c.Action == ipsec.Protect {
 				return c, &ike.ChildRequest{Child: c}
@@ -277,6 +281,9 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 	}
 	if offer == nil {
 		s.up(now, p, false)
+		if req != nil {
+			s.enqueue(&createChild{cfg: req.Child, req: req}) // RFC 6023
+		}
 		return
 	}
 	if saP, _ := wire.First[*wire.SA](in.payloads); saP == nil {

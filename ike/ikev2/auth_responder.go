@@ -237,6 +237,12 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 		}
 	}
 	first := st.first
+	s.identify(p)
+	if r := childlessRefused(p.peer, first); r != nil {
+		s.respondNotify(now, in, wire.InvalidSyntax, nil)
+		s.fail(now, r)
+		return
+	}
 	s.cpGrant(now, first, func(now time.Time, cp []wire.Payload) {
 		list = append(list, cp...)
 		if saP, _ := wire.First[*wire.SA](first); saP == nil {

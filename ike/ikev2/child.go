@@ -156,17 +156,9 @@ func childProposals(cfg *ike.Child, ke bool) []suite.Proposal {
 	return out
 }
 
-// resolved puts the endpoints' addresses into dynamic selectors.
-func resolved(list []ipsec.Selector, a netip.Addr) []ipsec.Selector {
-	out := make([]ipsec.Selector, 0, len(list))
-	for _, t := range list[:min(len(list), limitSelectors)] {
-		out = append(out, t.Resolve(a))
-	}
-	return out
-}
-
+// selectorsOf are a configuration's selectors, dynamic ones resolved.
 func (s *sa) selectorsOf(cfg *ike.Child) (local, remote []ipsec.Selector) {
-	return resolved(cfg.Local, s.local.Addr()), resolved(cfg.Remote, s.remote.Addr())
+	return resolved(cfg.Local, s.localSpans()), resolved(cfg.Remote, s.remoteSpans())
 }
 
 // childOffer is a Child SA that we ask for, until it is answered.
@@ -179,6 +171,8 @@ type childOffer struct {
 	group     suite.TransformID
 	nonce     []byte
 	single    bool // only one pair of addresses, after SINGLE_PAIR_REQUIRED
+	// unresolved: our dynamic selectors stand for whatever addresses the peer gives.
+	unresolved bool
 }
 
 // offer prepares what we ask for. acquired goes first into the selectors (RFC 7296 §2.9).
@@ -187,6 +181,7 @@ func (s *sa) offer(now time.Time, cfg *ike.Child, acquired *ipsec.Acquire, ke, s
 	o.c.requested = now
 	o.c.mode = cfg.Mode
 	o.local, o.remote = s.selectorsOf(cfg)
+	o.unresolved = s.wantsAddresses()
 	if acquired != nil {
 		if l, r, ok := packetSelectors(acquired, o.local, o.remote); ok {
 			if single {
@@ -275,47 +270,53 @@ func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ik
 	if len(spi) != 4 || binary.BigEndian.Uint32(spi) < uint32(ipsec.MinSPI) {
 		return refuse(ike.ReasonSyntax, "the answer's SPI is not valid")
 	}
-	l, r := selectors(wire.FindTS(payloads, wire.PayloadTSi)), selectors(wire.FindTS(payloads, wire.PayloadTSr))
-	if len(l) == 0 || len(r) == 0 || !ipsec.ContainsAll(o.local, l) || !ipsec.ContainsAll(o.remote, r) {
-		x := refuse(ike.ReasonSelectors, "the peer's selectors lie outside of what was offered")
-		x.Ours, x.Theirs = selectorText(o.local, o.remote), selectorText(l, r)
-		return x
+	if s.cp.refused != nil {
+		x := *s.cp.refused.record
+		x.Child = o.c.cfg.Name
+		return &x
 	}
-	transport := wire.FindNotify(payloads, wire.UseTransportMode) != nil
-	switch {
-	case o.c.mode == ipsec.ModeTransport && !transport:
-		x := refuse(ike.ReasonProposal, "mode: the peer insists on tunnel mode")
-		x.Ours, x.Theirs = "TRANSPORT", "TUNNEL"
-		return x
-	case o.c.mode == ipsec.ModeTransport && s.translated(l, r):
-		return refuse(ike.ReasonProposal, "mode: transport mode through a NAT is not supported yet")
+	if r := s.acceptedSelectors(o, payloads, refuse); r != nil {
+		return r
 	}
 	if wire.FindNotify(payloads, wire.ESPTFCPaddingNotSupported) != nil {
 		s.peerCaps.noTFC = true
 	}
 	o.c.suite, o.c.spiOut = sel, ipsec.SPI(binary.BigEndian.Uint32(spi))
-	o.c.localTS, o.c.remoteTS = ipsec.Narrow(l, l), ipsec.Narrow(r, r)
 	return nil
 }
 
-// translated reports whether a NAT really changes the addresses of transport mode:
-// selectors that are the very endpoints that we see need none of the substitutions
-// of RFC 7296 §2.23.1, so a NAT that either side only pretends is no hindrance.
-func (s *sa) translated(local, remote []ipsec.Selector) bool {
-	if !s.nat.encap() {
-		return false
+// acceptedSelectors checks mode and selectors of an answer and takes them over.
+func (s *sa) acceptedSelectors(o *childOffer, payloads []wire.Payload, refuse func(ike.Reason, string) *ike.Rejection) *ike.Rejection {
+	l, r := selectors(wire.FindTS(payloads, wire.PayloadTSi)), selectors(wire.FindTS(payloads, wire.PayloadTSr))
+	theirs := selectorText(l, r)
+	outside := func(why string) *ike.Rejection {
+		x := refuse(ike.ReasonSelectors, why)
+		x.Ours, x.Theirs = selectorText(o.local, o.remote), theirs
+		return x
 	}
-	for _, side := range []struct {
-		list []ipsec.Selector
-		addr netip.Addr
-	}{{local, s.local.Addr()}, {remote, s.remote.Addr()}} {
-		for _, t := range side.list {
-			if t.From != side.addr || t.To != side.addr {
-				return true
-			}
+	transport := o.c.mode == ipsec.ModeTransport
+	if transport && wire.FindNotify(payloads, wire.UseTransportMode) == nil {
+		x := refuse(ike.ReasonProposal, "mode: the peer insists on tunnel mode")
+		x.Ours, x.Theirs = "TRANSPORT", "TUNNEL"
+		return x
+	}
+	if transport {
+		l, r = s.translate(l, r)
+	}
+	if len(l) == 0 || len(r) == 0 || !ipsec.ContainsAll(o.local, l) || !ipsec.ContainsAll(o.remote, r) {
+		return outside("the peer's selectors lie outside of what was offered")
+	}
+	if o.unresolved {
+		// Now that the addresses are there our part is narrower than what was offered.
+		if l = ipsec.Narrow(resolved(o.c.cfg.Local, s.localSpans()), l); len(l) == 0 {
+			return outside("the peer's selectors do not hold the address that it gave")
 		}
 	}
-	return false
+	if transport && s.translated(l, r) {
+		return refuse(ike.ReasonProposal, "mode: transport mode through a NAT needs the endpoints' own addresses as selectors")
+	}
+	o.c.localTS, o.c.remoteTS = ipsec.Narrow(l, l), ipsec.Narrow(r, r)
+	return nil
 }
 
 // choice is what a responder grants.
@@ -324,6 +325,9 @@ type choice struct {
 	proposal int // index of the peer's proposal
 	number   uint8
 	group    suite.TransformID // of the key exchange, KENone: none
+	// answerLocal and answerRemote are the selectors as the peer is told them: with
+	// the addresses that it wrote (RFC 7296 §2.23.1).
+	answerLocal, answerRemote []ipsec.Selector
 }
 
 // refusal is a negotiation that fails with a notify.
@@ -344,6 +348,10 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 	theirs := fromWire(saP)
 	remote, local := selectors(tsi), selectors(tsr)
 	transport := wire.FindNotify(payloads, wire.UseTransportMode) != nil
+	if s.cp.refused != nil && s.cp.refused.notify != 0 {
+		x := *s.cp.refused.record
+		return nil, &refusal{s.cp.refused.notify, nil, &x}
+	}
 	list := s.peer.Children
 	if only != nil {
 		list = []*ike.Child{only}
@@ -383,6 +391,10 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 	c := ch.c
 	c.requested, c.suite, c.mode, c.localTS, c.remoteTS = now, sel, mode, l, r
 	c.spiOut = ipsec.SPI(binary.BigEndian.Uint32(spi))
+	ch.answerLocal, ch.answerRemote = l, r
+	if mode == ipsec.ModeTransport {
+		ch.answerLocal, ch.answerRemote = untranslate(l, local, s.nat.local), untranslate(r, remote, s.nat.remote)
+	}
 	return ch, nil
 }
 
@@ -397,27 +409,30 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 			continue
 		}
 		pl, pr := s.selectorsOf(c)
-		nl, nr := ipsec.Narrow(pl, local), ipsec.Narrow(pr, remote)
+		tl, tr := local, remote
+		if c.Mode == ipsec.ModeTransport && transport {
+			tl, tr = s.translate(local, remote)
+		}
+		nl, nr := ipsec.Narrow(pl, tl), ipsec.Narrow(pr, tr)
 		if ours == "" {
 			ours = selectorText(pl, pr)
 		}
 		why := ""
 		switch {
 		case len(nl) == 0:
-			why = "its local_ts " + selectorList(pl) + " share nothing with the peer's " + selectorList(local)
+			why = "its local_ts " + selectorList(pl) + " share nothing with the peer's " + selectorList(tl)
 		case len(nr) == 0:
-			why = "its remote_ts " + selectorList(pr) + " share nothing with the peer's " + selectorList(remote)
+			why = "its remote_ts " + selectorList(pr) + " share nothing with the peer's " + selectorList(tr)
 		case c.Mode == ipsec.ModeTransport && !transport:
 			why, modeOnly = "it wants transport mode", true
 		case c.Mode == ipsec.ModeTransport && s.translated(nl, nr):
-			why, modeOnly = "transport mode through a NAT is not supported yet", true
+			why, modeOnly = "transport mode through a NAT needs the endpoints' own addresses as selectors", true
 		}
 		if why != "" {
 			not = append(not, ike.Candidate{Name: c.Name, Why: why})
 			continue
 		}
-		if cfg == nil || ipsec.ContainsAll(pl, local) && ipsec.ContainsAll(pr, remote) {
-			whole := ipsec.ContainsAll(pl, local) && ipsec.ContainsAll(pr, remote)
+		if whole := ipsec.ContainsAll(pl, tl) && ipsec.ContainsAll(pr, tr); cfg == nil || whole {
 			cfg, l, r, mode = c, nl, nr, c.Mode
 			if whole {
 				return cfg, l, r, mode, nil
@@ -441,7 +456,7 @@ func (s *sa) grant(ch *choice, front ...wire.Payload) []wire.Payload {
 	saP := toWire([]suite.Proposal{c.suite.Proposal()}, spiBytes(c.spiIn))
 	saP.Proposals[0].Number = ch.number
 	list := append([]wire.Payload{saP}, front...)
-	list = append(list, tsPayload(wire.PayloadTSi, c.remoteTS), tsPayload(wire.PayloadTSr, c.localTS))
+	list = append(list, tsPayload(wire.PayloadTSi, ch.answerRemote), tsPayload(wire.PayloadTSr, ch.answerLocal))
 	if c.mode == ipsec.ModeTransport {
 		list = append(list, notify(wire.UseTransportMode, nil))
 	}

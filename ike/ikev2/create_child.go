@@ -174,6 +174,12 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		t.failed(s, now, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: t.cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}))
 		return
 	}
+	if no := s.cp.refused; no != nil {
+		r := *no.record
+		r.Child = t.cfg.Name
+		t.failed(s, now, s.reject(&r))
+		return
+	}
 	if slices.ContainsFunc(s.children, func(c *child) bool {
 		return c.cfg.Name == t.cfg.Name && (c.state == childInstalled || c.state == childRekeying) && t.req != nil && c.info(s).Covers(t.req.Acquired)
 	}) {

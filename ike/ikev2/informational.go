@@ -15,7 +15,7 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 	if fatal == nil {
 		fatal = wire.FindNotify(in.payloads, wire.InvalidSyntax)
 	}
-	s.respond(now, in, answer)
+	s.respond(now, in, append(answer, cpInformational(in.payloads)...))
 	switch {
 	case all:
 		s.endByPeer(now)

@@ -221,7 +221,10 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		if st.announced.hashes != nil {
 			list = append(list, hashNotify())
 		}
-		list = append(list, notify(wire.ChildlessIKEv2Supported, nil), notify(wire.MultipleAuthSupported, nil))
+		if announcesChildless(st.candidates) {
+			list = append(list, notify(wire.ChildlessIKEv2Supported, nil))
+		}
+		list = append(list, notify(wire.MultipleAuthSupported, nil))
 		list = append(list, certRequests(s.env, st.candidates)...)
 		h := s.header(wire.ExchangeIKESAInit, 0, true)
 		st.response = wire.AppendMessage(nil, h, list)
@@ -338,6 +341,10 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.vendor = vendor(payloads)
 		s.peerCaps.fragments = announcesFragments(s.peer) && wire.FindNotify(payloads, wire.FragmentationSupported) != nil
 		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
+		if s.peer.Childless == ike.ChildlessForce && !s.peerCaps.childless {
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Difference: "the peer does not know childless IKE SAs (RFC 6023)", Hint: "connections." + s.peer.Name + ".childless"})
+			return
+		}
 		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
 		s.nat.fake = s.nat.supported && st.fakeHash
 		s.floatPorts()

@@ -53,6 +53,12 @@ const (
 	limitSelectors = 128
 	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).
 	limitTemporary = 20
+	// limitVIPs bounds the virtual addresses of one IKE SA, asked for and given.
+	limitVIPs = 8
+	// limitAttributes and limitAttributeBytes bound the configuration attributes of a
+	// peer that are looked at, and those of ours that are sent.
+	limitAttributes     = 64
+	limitAttributeBytes = 8 << 10
 	// limitMessageID is the number of requests after which an IKE SA is rekeyed,
 	// long before message IDs end (RFC 7296 §2.2).
 	limitMessageID = 1 << 30

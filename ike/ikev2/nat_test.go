@@ -55,23 +55,6 @@ func (n *natted) remap(port uint16) {
 	n.inside[n.float] = netip.AddrPortFrom(addrA, 4500)
 }
 
-func TestTransportModeThroughNATIsRefused(t *testing.T) {
-	p := newNATted(t, func(a, b *side) {
-		for _, s := range []*side{a, b} {
-			s.child.Mode = ipsec.ModeTransport
-			s.child.Local, s.child.Remote = []ipsec.Selector{ipsec.Dynamic()}, []ipsec.Selector{ipsec.Dynamic()}
-		}
-	})
-	p.a.initiate("net")
-	p.run(5 * time.Second)
-	if len(p.a.plane.sas)+len(p.b.plane.sas) != 0 {
-		t.Error("transport mode through a NAT came up")
-	}
-	if d := eventsOf[ike.CommandDone](p.a); len(d) != 1 || d[0].Err == nil {
-		t.Errorf("%+v", d)
-	}
-}
-
 func TestRFC7296_2_23_NATBeforeTheInitiator(t *testing.T) {
 	p := newNATted(t, nil)
 	p.a.initiate("net")

@@ -218,6 +218,7 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 	old := s.Info()
 	s.replacedBy = n
 	n.local, n.remote, n.nat = s.local, s.remote, s.nat
+	n.cp, s.cp = s.cp, addresses{}
 	n.children, s.children = append(n.children, s.children...), nil
 	move := func(t task) bool {
 		switch t.(type) {

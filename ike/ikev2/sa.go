@@ -46,6 +46,7 @@ type sa struct {
 	// earlyDeletes are SPIs that the peer deleted while our request for a Child SA
 	// was not answered: the answer may name them.
 	earlyDeletes []ipsec.SPI
+	cp           addresses
 	sched        scheduler
 	life         life
 	// partial are the messages of the peer of which not all fragments have come: a
@@ -217,6 +218,7 @@ func (s *sa) Info() ike.SAInfo {
 		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
 		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
 		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor, RemoteEAPID: s.eapID}
+	i.LocalVIPs, i.RemoteVIPs = s.cp.got, s.cp.given
 	for _, c := range s.children {
 		if c.state != childPending {
 			i.Children = append(i.Children, c.info(s))
@@ -255,6 +257,7 @@ func (s *sa) TieBreak() []byte { return s.tieBreak }
 // Wipe zeroes all keys.
 func (s *sa) Wipe() {
 	s.keys.wipe()
+	s.releaseAddresses()
 	s.state.leave()
 	s.state = dead{}
 	for _, c := range s.children {
