@@ -94,6 +94,7 @@ func dotted(text string) (oid asn1.ObjectIdentifier, ok bool) {
 // decodeAuth decodes one round of one side.
 func (d *decoder) decodeAuth(s *conf.Section, local bool) authDraft {
 	a := authDraft{AuthRound: ike.AuthRound{Name: s.Name, Method: ike.AuthPubkey}, local: local, pos: s.Pos}
+	d.place(s)
 	values(d, s, &a, authOptions)
 	sections(d, s, []string{"cert", "cacert"}, func(sub *conf.Section) bool {
 		switch {

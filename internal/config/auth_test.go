@@ -51,6 +51,13 @@ func (a *authority) write(t *testing.T, name string, b []byte) string {
 	return name
 }
 
+func (a *authority) remove(t *testing.T, name string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(a.dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (a *authority) load(t *testing.T, text string) (*config.Model, error) {
 	t.Helper()
 	d, err := config.LoadDaemon("")

@@ -161,10 +161,11 @@ func (a *authDraft) subject() ike.Identity {
 		return ike.Identity{}
 	}
 	c, err := pki.NewCertificate(a.Certs[0])
-	if err != nil || len(c.X509.RawSubject) <= 2 { // an empty name names nobody
+	if err != nil {
 		return ike.Identity{}
 	}
-	return ike.Identity{Type: ike.IDDERASN1DN, Data: string(c.X509.RawSubject)}
+	id, _ := ike.DNIdentity(c.X509.RawSubject) // an empty name names nobody
+	return id
 }
 
 // decodeCertSection decodes a section cert* or cacert*: a file, by its absolute path.

@@ -20,7 +20,8 @@ type decoder struct {
 	files    conf.Files // opens certificates and keys; nil: conf.OS
 	dir      string     // of swanctl.conf, where relative names begin; empty: there is none
 	phrases  []passphrase
-	blobs    bool // certs, cacerts and pubkeys are the bytes themselves, as in VICI
+	places   map[string]conf.Pos // of connections and their rounds, by path
+	blobs    bool                // certs, cacerts and pubkeys are the bytes themselves, as in VICI
 	errs     []error
 	warnings []Warning
 }
@@ -39,6 +40,14 @@ func (d *decoder) warn(pos conf.Pos, text string) {
 	if len(d.warnings) < limitWarnings {
 		d.warnings = append(d.warnings, Warning{Pos: pos, Text: text})
 	}
+}
+
+// place notes where a section stands, for warnings about the whole.
+func (d *decoder) place(s *conf.Section) {
+	if d.places == nil {
+		d.places = map[string]conf.Pos{}
+	}
+	d.places[s.Path()] = s.Pos
 }
 
 func (d *decoder) err() error { return errors.Join(d.errs...) }

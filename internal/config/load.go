@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"adit/conf"
 	"adit/ike"
@@ -110,6 +111,7 @@ func (d *decoder) decode(root *conf.Section) (*Model, error) {
 	})
 	if d.dir != "" {
 		d.credentials(m)
+		d.advise(m, time.Now())
 	}
 	m.Warnings = d.warnings
 	if err := d.err(); err != nil {

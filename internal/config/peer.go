@@ -30,6 +30,7 @@ const (
 // complete only if there were none.
 func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	before := len(d.warnings)
+	d.place(s)
 	p := peerDraft{Peer: &ike.Peer{Name: name, LocalPort: 500, RemotePort: 500, KeyingTries: 1, PreferPeer: d.daemon.PreferPeer, SendCertReq: true}}
 	values(d, s, &p, peerOptions)
 	var local, remote []authDraft

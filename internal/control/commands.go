@@ -233,30 +233,3 @@ func (c *controller) unloadConn(_ context.Context, req *vici.Request) (*conf.Sec
 	}
 	return reply(err), nil
 }
-
-func (c *controller) loadShared(_ context.Context, req *vici.Request) (*conf.Section, error) {
-	s, err := c.opt.Decode.Secret(req.Msg)
-	if err == nil {
-		err = c.g.LoadSecret(s)
-	}
-	return reply(err), nil
-}
-
-func (c *controller) unloadShared(_ context.Context, req *vici.Request) (*conf.Section, error) {
-	id := req.Msg.Text("id")
-	if id == "" {
-		return reply(errors.New("unique identifier missing")), nil
-	}
-	return reply(c.g.UnloadSecret(id)), nil
-}
-
-func (c *controller) getShared(context.Context, *vici.Request) (*conf.Section, error) {
-	m := conf.New("")
-	m.SetList("keys", c.g.SecretIDs()...)
-	return m, nil
-}
-
-func (c *controller) clearCreds(context.Context, *vici.Request) (*conf.Section, error) {
-	c.g.ClearSecrets()
-	return reply(nil), nil
-}

@@ -51,14 +51,14 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"list-sas": c.listSAs, "list-conns": c.listConns, "get-conns": c.getConns,
 		"load-conn": c.loadConn, "unload-conn": c.unloadConn,
 		"load-shared": c.loadShared, "unload-shared": c.unloadShared, "get-shared": c.getShared,
-		"clear-creds": c.clearCreds, "get-keys": c.empty("keys"),
-		"get-authorities": c.empty("authorities"), "get-pools": c.noPools,
-		"load-cert": refused("certificates"), "load-key": refused("private keys"), "load-token": refused("tokens"),
-		"load-authority": refused("authorities"), "load-pool": refused("pools"),
+		"load-cert": c.loadCert, "load-key": c.loadKey, "unload-key": c.unloadKey, "get-keys": c.getKeys, "load-token": refused("tokens"),
+		"clear-creds": c.clearCreds, "flush-certs": c.flushCerts, "list-certs": c.listCerts,
+		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
+		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
 	} {
 		srv.Handle(name, guarded(f))
 	}
-	for _, e := range []string{"log", "control-log", "list-sa", "list-conn"} {
+	for _, e := range []string{"log", "control-log", "list-sa", "list-conn", "list-cert", "list-authority"} {
 		srv.Event(e)
 	}
 	return g.Subscribe(c.logEvent)
@@ -117,18 +117,6 @@ func refused(what string) func(context.Context, *vici.Request) (*conf.Section, e
 	return func(context.Context, *vici.Request) (*conf.Section, error) {
 		return reply(fmt.Errorf("adit does not support %s yet", what)), nil
 	}
-}
-
-func (c *controller) empty(list string) func(context.Context, *vici.Request) (*conf.Section, error) {
-	return func(context.Context, *vici.Request) (*conf.Section, error) {
-		m := conf.New("")
-		m.SetList(list)
-		return m, nil
-	}
-}
-
-func (c *controller) noPools(context.Context, *vici.Request) (*conf.Section, error) {
-	return conf.New(""), nil
 }
 
 func (c *controller) version(context.Context, *vici.Request) (*conf.Section, error) {

@@ -278,8 +278,6 @@ func TestTexts(t *testing.T) {
 	s.refused("load-shared", "type = ike\n", "shared key data missing")
 	s.refused("load-shared", "type = ppk\ndata = x\n", "adit does not support ppk secrets yet")
 	s.refused("unload-shared", "", "unique identifier missing")
-	s.refused("load-key", "", "adit does not support private keys yet")
-	s.refused("load-pool", "p {\n addrs = 10.9.0.0/24\n}\n", "adit does not support pools yet")
 	// Errors of a connection name the option; nothing of it is loaded.
 	res, _ := s.call("load-conn", "bad {\n versoin = 2\n local {\n auth = psk\n }\n remote {\n auth = psk\n }\n}\n", "")
 	if got := res.Text("errmsg"); !strings.Contains(got, "bad.versoin: unknown option; did you mean version?") {

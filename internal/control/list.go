@@ -10,6 +10,7 @@ import (
 	"adit/conf"
 	"adit/ike"
 	"adit/ipsec"
+	"adit/pki"
 	"adit/suite"
 	"adit/vici"
 )
@@ -56,6 +57,9 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 	s.Set("remote-host", sa.Remote.Addr().String())
 	s.Setf("remote-port", "%d", sa.Remote.Port())
 	s.Set("remote-id", sa.RemoteID.String())
+	if sa.RemoteEAPID != "" && sa.RemoteEAPID != sa.RemoteID.String() {
+		s.Set("remote-eap-id", sa.RemoteEAPID)
+	}
 	setYes(s, "initiator", sa.Initiator)
 	s.Setf("initiator-spi", "%016x", sa.SPIi)
 	s.Setf("responder-spi", "%016x", sa.SPIr)
@@ -68,6 +72,12 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 		s.Setf("established", "%d", seconds(now.Sub(sa.Established)))
 		setIn(s, "rekey-time", sa.RekeyAt, now)
 		setIn(s, "reauth-time", sa.ReauthAt, now)
+	}
+	if len(sa.LocalVIPs) > 0 {
+		s.SetList("local-vips", texts(sa.LocalVIPs)...)
+	}
+	if len(sa.RemoteVIPs) > 0 {
+		s.SetList("remote-vips", texts(sa.RemoteVIPs)...)
 	}
 	if len(sa.Tasks) > 0 {
 		s.SetList("tasks-active", sa.Tasks...)
@@ -108,8 +118,8 @@ func (c *controller) describeChild(s *conf.Section, ch ike.ChildInfo, now time.T
 		setIn(s, "life-time", ch.ExpireAt, now)
 		s.Setf("install-time", "%d", seconds(now.Sub(ch.Installed)))
 	}
-	s.SetList("local-ts", selectorList(ch.LocalTS)...)
-	s.SetList("remote-ts", selectorList(ch.RemoteTS)...)
+	s.SetList("local-ts", texts(ch.LocalTS)...)
+	s.SetList("remote-ts", texts(ch.RemoteTS)...)
 }
 
 func setYes(s *conf.Section, key string, v bool) {
@@ -143,7 +153,7 @@ func describeSuite(s *conf.Section, sel suite.Selected) {
 	}
 }
 
-func selectorList(list []ipsec.Selector) []string {
+func texts[T fmt.Stringer](list []T) []string {
 	out := make([]string, len(list))
 	for i, t := range list {
 		out[i] = t.String()
@@ -203,22 +213,75 @@ func describeConn(s *conf.Section, p *ike.Peer) {
 		k.Setf("rekey_packets", "%d", ch.RekeyPackets)
 		k.Set("dpd_action", action(ch.DPDAction))
 		k.Set("close_action", action(ch.CloseAction))
-		k.SetList("local-ts", selectorList(ch.Local)...)
-		k.SetList("remote-ts", selectorList(ch.Remote)...)
+		k.SetList("local-ts", texts(ch.Local)...)
+		k.SetList("remote-ts", texts(ch.Remote)...)
 		if ch.Priority != 0 {
 			k.Setf("priority", "%d", ch.Priority)
 		}
 	}
 }
 
+// eapTypes are strongSwan's names of EAP methods.
+var eapTypes = map[ike.EAPMethod]string{
+	ike.EAPIdentity: "EAP_IDENTITY", ike.EAPMD5: "EAP_MD5", ike.EAPGTC: "EAP_GTC", ike.EAPTLS: "EAP_TLS", ike.EAPTTLS: "EAP_TTLS",
+	ike.EAPMSCHAPv2: "EAP_MSCHAPV2", ike.EAPDynamic: "EAP_DYNAMIC", ike.EAPRadius: "EAP_RADIUS",
+}
+
 func describeAuth(s *conf.Section, side string, rounds []ike.AuthRound) {
 	for i, r := range rounds {
 		a := s.Add(side + "-" + strconv.Itoa(i+1))
-		a.Set("class", map[ike.AuthMethod]string{ike.AuthPSK: "pre-shared key"}[r.Method])
-		if r.ID != (ike.Identity{}) {
+		a.Set("class", r.Method.String())
+		if t := eapTypes[r.EAP]; r.Method == ike.AuthEAP && t != "" {
+			a.Set("eap-type", t)
+		}
+		switch r.Revocation {
+		case ike.RevocationStrict:
+			a.Set("revocation", "GOOD")
+		case ike.RevocationIfURI:
+			a.Set("revocation", "SKIPPED")
+		}
+		if !r.ID.IsAny() {
 			a.Set("id", r.ID.String())
 		}
+		if !r.AAAID.IsAny() {
+			a.Set("aaa_id", r.AAAID.String())
+		}
+		if r.EAPAsk || !r.EAPID.IsAny() {
+			a.Set("eap_id", r.EAPID.String())
+		}
+		a.SetList("groups", r.Groups...)
+		a.SetList("cert_policy", r.CertPolicies...)
+		a.SetList("certs", append(subjects(r.Certs), keyNames(r)...)...)
+		a.SetList("cacerts", subjects(r.CACerts)...)
 	}
+}
+
+// subjects are the names in certificates.
+func subjects(list [][]byte) []string {
+	var out []string
+	for _, der := range list {
+		if c, err := pki.NewCertificate(der); err == nil {
+			out = append(out, subject(c))
+		}
+	}
+	return out
+}
+
+func subject(c *pki.Certificate) string {
+	return ike.Identity{Type: ike.IDDERASN1DN, Data: string(c.X509.RawSubject)}.String()
+}
+
+// keyNames stand for raw public keys: the identity of the round, or the key's own.
+func keyNames(r ike.AuthRound) []string {
+	var out []string
+	for _, der := range r.Pubkeys {
+		if k, err := pki.NewPublicKey(der); err == nil && r.ID.IsAny() {
+			out = append(out, ike.Identity{Type: ike.IDKeyID, Data: string(k.KeyID[:])}.String())
+		} else if err == nil {
+			out = append(out, r.ID.String())
+		}
+	}
+	return out
 }
 
 func childMode(c *ike.Child) string {
