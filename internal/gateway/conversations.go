@@ -206,6 +206,7 @@ func (c *conversations) server(ctx context.Context, q ike.EAPRound) (eap.Session
 	if cfg.Methods, err = methods(r.EAP, true); err != nil {
 		return nil, err
 	}
+	cfg.Methods = mutual(cfg.Methods, q)
 	if slices.ContainsFunc(cfg.Methods, tunnels) {
 		if cfg.TLS, err = c.serverTLS(ctx, q, r); err != nil {
 			// Without a certificate the other methods are left.
@@ -216,6 +217,15 @@ func (c *conversations) server(ctx context.Context, q ike.EAPRound) (eap.Session
 		}
 	}
 	return eap.NewServer(cfg)
+}
+
+// mutual leaves only the methods that prove both sides, where nothing but EAP does
+// (RFC 5998 §4). None may be left, which then is the reason of a refusal.
+func mutual(list []eap.Type, q ike.EAPRound) []eap.Type {
+	if q.MutualOnly {
+		list = slices.DeleteFunc(list, func(t eap.Type) bool { return !t.Mutual() })
+	}
+	return list
 }
 
 func tunnels(t eap.Type) bool { return t == eap.TypeTLS || t == eap.TypeTTLS }
@@ -251,6 +261,7 @@ func (c *conversations) peer(ctx context.Context, q ike.EAPRound) (eap.Session, 
 	if cfg.Methods, err = methods(r.EAP, false); err != nil {
 		return nil, err
 	}
+	cfg.Methods = mutual(cfg.Methods, q)
 	secret, found := c.g.inv.password(cfg.Identity)
 	cfg.Secret = secret
 	if slices.ContainsFunc(cfg.Methods, tunnels) {
