@@ -71,7 +71,9 @@ func addrSpecs(v string) (out []ike.AddrSpec) {
 
 // setPeer makes a connection, or changes one for the next reload: local, remote
 // (addresses, names, %any), lid, rid (identities), ike (proposals), rekey,
-// reauth, over, rand, dpd, tries, unique, encap, fragmentation.
+// reauth, over, rand, dpd, tries, unique, encap, fragmentation, vips, pools; of
+// authentication lauth, rauth, lauth2, rauth2 (psk, pubkey, eap, any), lid2, rid2,
+// eap (the method), eapid, eapask, certreq.
 func (h *Host) setPeer(name string, a []string) error {
 	p := &ike.Peer{Name: name, Version: 2, LocalPort: 500, RemotePort: 500, KeyingTries: 1,
 		Proposals: proposals(suite.IKE, defaultIKE), Local: []ike.AuthRound{{}}, Remote: []ike.AuthRound{{}}}
@@ -93,6 +95,22 @@ func (h *Host) setPeer(name string, a []string) error {
 			p.Local[0].ID = identity(v)
 		case "rid":
 			p.Remote[0].ID = identity(v)
+		case "lauth", "rauth", "lauth2", "rauth2", "lid2", "rid2":
+			setRound(p, k, v)
+		case "eapid":
+			p.Local[0].EAPID = identity(v)
+		case "eapask":
+			p.Remote[0].EAPAsk = v == "yes"
+		case "eap":
+			p.Local[0].EAP, p.Remote[0].EAP = ike.EAPMethod(v), ike.EAPMethod(v)
+		case "certreq":
+			p.SendCertReq = v == "yes"
+		case "vips":
+			for _, s := range strings.Split(v, ",") {
+				p.VIPs = append(p.VIPs, address(s))
+			}
+		case "pools":
+			p.Pools = strings.Split(v, ",")
 		case "ike":
 			p.Proposals = proposals(suite.IKE, v)
 		case "rekey":
@@ -118,6 +136,24 @@ func (h *Host) setPeer(name string, a []string) error {
 		}
 	}
 	return nil
+}
+
+// setRound changes a round of authentication; the second one comes into being by it.
+func setRound(p *ike.Peer, k, v string) {
+	list, at := &p.Local, 0
+	if k[0] == 'r' {
+		list = &p.Remote
+	}
+	if k[len(k)-1] == '2' {
+		if at = 1; len(*list) == 1 {
+			*list = append(*list, ike.AuthRound{})
+		}
+	}
+	if strings.HasPrefix(k[1:], "id") {
+		(*list)[at].ID = identity(v)
+		return
+	}
+	(*list)[at].Method = map[string]ike.AuthMethod{"psk": ike.AuthPSK, "pubkey": ike.AuthPubkey, "eap": ike.AuthEAP, "any": ike.AuthAny}[v]
 }
 
 func action(v string) ike.StartAction {

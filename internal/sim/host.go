@@ -28,6 +28,8 @@ type Host struct {
 	config ike.Config
 	peers  []*ike.Peer
 	psks   []psk
+	creds  *credentials
+	trust  [][20]byte
 	names  map[string][]netip.Addr
 
 	engine *ike.Engine // nil: the host is down
@@ -55,7 +57,7 @@ type psk struct {
 
 // AddHost makes a host with its addresses; Boot starts it.
 func (w *World) AddHost(name string, addrs ...netip.Addr) *Host {
-	h := &Host{Name: name, w: w, index: len(w.hosts), addrs: addrs, names: map[string][]netip.Addr{},
+	h := &Host{Name: name, w: w, index: len(w.hosts), addrs: addrs, names: map[string][]netip.Addr{}, creds: newCredentials(),
 		delays: map[string]time.Duration{}, fails: map[string]int{}, noise: map[string]float64{}, waiting: map[ike.CommandID]string{}}
 	h.config = ike.Config{Node: uint8(len(w.hosts) + 1), UnsafeExportKeys: true}
 	w.hosts = append(w.hosts, h)
@@ -70,6 +72,7 @@ func (h *Host) Boot() {
 	h.wakeAt = time.Time{}
 	h.ups = newBalance()
 	h.plane = newPlane(h)
+	h.creds.reborn()
 	h.config.Peers = nil
 	h.engine = ike.New(h.config, ikev2.Version)
 	h.w.disturb()
@@ -89,6 +92,9 @@ func (h *Host) Kill() {
 // Load gives the engine the configuration and does what it says on loading.
 func (h *Host) Load() {
 	h.input("load", func(now time.Time) { h.engine.Do(now, ike.Reload{Peers: slices.Clone(h.peers)}) })
+	if h.trust != nil {
+		h.engine.Do(h.w.now, ike.Trust{Authorities: h.trust})
+	}
 	h.plane.setTraps(h.peers)
 	for _, p := range h.peers {
 		for _, c := range p.Children {
@@ -114,6 +120,7 @@ func (h *Host) input(what string, f func(now time.Time)) {
 	h.drain()
 	h.arm()
 	h.checkTables()
+	h.checkCredentials()
 }
 
 func (h *Host) drain() {
@@ -206,6 +213,8 @@ func (h *Host) apply(f ike.Effect) {
 		h.later("ask", f.Job, func() (any, error) { return h.answer(f.Question) })
 	case ike.Emit:
 		h.event(f.Event)
+	case ike.EndEAP, ike.ReleaseLease, ike.UndoAddresses:
+		h.release(f)
 	case ike.ExportKeys:
 		if f.IKE != nil {
 			h.w.tap.learn(f.IKE)
@@ -264,6 +273,9 @@ func (h *Host) answer(q ike.Question) (any, error) {
 			}
 		}
 		return netip.Addr{}, nil
+	}
+	if v, err, known := h.prove(q); known {
+		return v, err
 	}
 	h.w.violate("contract", "%s: unknown question %T", h.Name, q)
 	return nil, errScripted

@@ -60,6 +60,7 @@ func (h *Host) event(ev ike.Event) {
 		if w.forbid {
 			w.violate("authentication", "%s: an IKE SA of %s came up", h.Name, ev.SA.Name)
 		}
+		h.checkProved(ev.SA)
 		up(h.ups.ikes, ev.SA.ID, ev.SA.Name)
 		w.tracef("%s: up   %s[%d] %s, %s", h.Name, ev.SA.Name, ev.SA.ID, role(ev.SA), ev.SA.Suite)
 	case ike.IKEDown:

@@ -22,6 +22,10 @@ import (
 //	conn HOST NAME key=value...  a connection (setPeer lists the keys)
 //	child HOST CONN NAME key=value...
 //	psk HOST LOCAL REMOTE KEY    a shared key for two identities
+//	key HOST ID KIND [TRUSTER...]   a private key (ed25519, ecdsa), and who trusts it
+//	trust HOST NUMBER            an authority that CERTREQ names by that number
+//	password HOST EAPID SECRET   a password for EAP
+//	pool HOST NAME PREFIX        addresses for peers
 //	name HOST NAME ADDR...       what a name resolves to there
 //	boot HOST...                 starts hosts; start actions follow
 //	reload HOST                  gives the engine the configuration again
@@ -160,6 +164,24 @@ func (w *World) topology() map[string]func([]string) error {
 			h := w.host(a, 0)
 			h.psks = append(h.psks, psk{identity(arg(a, 1)), identity(arg(a, 2)), arg(a, 3)})
 			return nil
+		},
+		"key": func(a []string) error {
+			var trusters []*Host
+			for i := 3; i < len(a); i++ {
+				trusters = append(trusters, w.host(a, i))
+			}
+			return w.host(a, 0).addKey(identity(arg(a, 1)), arg(a, 2), trusters)
+		},
+		"trust": func(a []string) error {
+			h := w.host(a, 0)
+			h.trust = append(h.trust, [20]byte{byte(number(arg(a, 1)))})
+			return nil
+		},
+		"password": func(a []string) error { w.host(a, 0).creds.passwords[arg(a, 1)] = arg(a, 2); return nil },
+		"pool": func(a []string) error {
+			p, err := netip.ParsePrefix(arg(a, 2))
+			w.host(a, 0).creds.pools[arg(a, 1)] = p
+			return err
 		},
 		"name": func(a []string) error {
 			h := w.host(a, 0)
