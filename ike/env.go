@@ -456,7 +456,9 @@ func (v *Env) remove() {
 	if e.firsts[v.first] == v {
 		delete(e.firsts, v.first)
 	}
-	delete(e.byID, v.id)
+	if e.byID[v.id] == v {
+		delete(e.byID, v.id)
+	}
 	e.policies.dropIdentity(v)
 	e.timers.set(v, time.Time{})
 	for _, w := range v.waiters {
