@@ -319,7 +319,9 @@ func TestRFC5281_Phase2(t *testing.T) {
 	}
 }
 
-func TestTLSCertificatesRefused(t *testing.T) {
+// CVE-2023-26463: a certificate that isn't trusted, or is somebody else's, ends the
+// exchange, though its key signed the handshake.
+func TestCVE_2023_26463_CertificatesRefused(t *testing.T) {
 	for _, m := range []eap.Type{eap.TypeTLS, eap.TypeTTLS} {
 		for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(fmt.Sprintf("%v %s", m, tls.VersionName(v)), func(t *testing.T) {

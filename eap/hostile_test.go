@@ -136,10 +136,9 @@ func TestRFC3748_4_1_Identifier(t *testing.T) {
 	}
 }
 
-// The classes of CVE-2023-26463, CVE-2026-35330 and CVE-2026-35333: every packet of
-// an exchange is cut off at every length, with the old length field and with a fitting
+// The class of CVE-2026-35330, lengths inside a method: every packet of an exchange is cut off at every length, with the old length field and with a fitting
 // one, and its length fields are set to extremes.
-func TestCVE_2023_26463_CVE_2026_35330_Lengths(t *testing.T) {
+func TestCVE_2026_35330_Lengths(t *testing.T) {
 	eachConfig(t, func(t *testing.T, m eap.Type, s eap.ServerConfig, p eap.PeerConfig) {
 		sample := run(t, s, p).packets
 		try := func(at int, change func([]byte) []byte) outcome {
@@ -304,8 +303,66 @@ func TestDataInsteadOfAcknowledgement(t *testing.T) {
 	}
 }
 
-// CVE-2026-35328: records that lead nowhere.
-func TestCVE_2026_35328_RecordsWithoutEnd(t *testing.T) {
+// CVE-2026-35328 and CVE-2026-35332: a supported_versions extension that is too short,
+// a public value that is empty or of small order.
+func TestCVE_2026_35328_CVE_2026_35332_HandshakeValues(t *testing.T) {
+	versions := func(length byte) func([]byte) []byte {
+		return func(b []byte) []byte {
+			at := bytes.Index(b, []byte{0, 43, 0, 5, 4, 3, 4, 3, 3})
+			if at < 0 {
+				t.Fatalf("no supported_versions in %x", b)
+			}
+			b[at+4] = length
+			return b
+		}
+	}
+	keyExchange := func(point []byte) func([]byte) []byte {
+		return func(b []byte) []byte {
+			const at = 10 // behind the EAP header, flags and length
+			if !bytes.Equal(b[at:at+10], []byte{22, 3, 3, 0, 37, 16, 0, 0, 33, 32}) {
+				t.Fatalf("no ClientKeyExchange in %x", b)
+			}
+			record := append([]byte{22, 3, 3, 0, byte(5 + len(point)), 16, 0, 0, byte(1 + len(point)), byte(len(point))}, point...)
+			data := append(append([]byte{0}, record...), b[at+42:]...)
+			return response(b[1], eap.TypeTTLS, data...)
+		}
+	}
+	for name, c := range map[string]struct {
+		at     int
+		change func([]byte) []byte
+	}{
+		"versions of length 1":   {3, versions(1)},
+		"versions of length 3":   {3, versions(3)},
+		"versions of length 0":   {3, versions(0)},
+		"versions beyond":        {3, versions(255)},
+		"empty public value":     {5, keyExchange(nil)},
+		"short public value":     {5, keyExchange(make([]byte, 31))},
+		"long public value":      {5, keyExchange(make([]byte, 33))},
+		"zero public value":      {5, keyExchange(make([]byte, 32))},
+		"value of small order":   {5, keyExchange(append([]byte{1}, make([]byte, 31)...))},
+		"another's public value": {5, keyExchange(bytes.Repeat([]byte{9}, 32))},
+	} {
+		s, p := serverConfig(eap.TypeTTLS), peerConfig(eap.TypeTTLS)
+		if c.at == 5 {
+			s.TLS.MaxVersion = tls.VersionTLS12
+		}
+		done := false
+		o := converse(t, mustServer(t, s), mustPeer(t, p), func(n int, pkt []byte) []byte {
+			if n == c.at {
+				done = true
+				return c.change(pkt)
+			}
+			return pkt
+		})
+		if !done {
+			t.Fatal(name, "never came")
+		}
+		o.wantFailure(t, eap.ErrTLS, nil)
+	}
+}
+
+// Records that lead nowhere.
+func TestTLSRecordsWithoutEnd(t *testing.T) {
 	for name, records := range map[string][]byte{
 		"empty handshake records":   bytes.Repeat([]byte{22, 3, 3, 0, 0}, 1000),
 		"empty application records": bytes.Repeat([]byte{23, 3, 3, 0, 0}, 1000),

@@ -101,9 +101,9 @@ func rawPeer(t testing.TB, version uint16, scfg ServerConfig, say func(round int
 
 func avpEAP(p Packet) []byte { return appendAVPs(AVP{Code: avpEAPMessage, Data: p.Append(nil)}) }
 
-// CVE-2026-35330: AVPs with lengths of zero and other nonsense, at a server that has
+// CVE-2026-25075: AVPs with lengths of zero and other nonsense, at a server that has
 // a tunnel with a stranger.
-func TestCVE_2026_35330_AVPs(t *testing.T) {
+func TestCVE_2026_25075_AVPs(t *testing.T) {
 	identity := Packet{Code: CodeResponse, Type: TypeIdentity, Data: []byte("carol")}
 	name := AVP{Code: avpUserName, Data: []byte("carol")}
 	for what, words := range map[string][]byte{
