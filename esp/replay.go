@@ -14,27 +14,30 @@ import (
 // interleaving takes a packet twice. Block numbers are compared modulo 2^32: a
 // slot passed over for 2^36 packets would refuse, never repeat.
 type window struct {
-	size  uint64 // packets; 0: no protection, top alone is kept
-	top   atomic.Uint64
-	mask  uint64
-	slots []atomic.Uint64
+	size uint64 // packets; 0: no protection, top alone is kept
+	top  atomic.Uint64
+	// slots are made by the first packet: most SAs of a large gateway are idle.
+	slots atomic.Pointer[[]atomic.Uint64]
 }
 
 const blockBits = 32
 
 func newWindow(size uint32) *window {
-	w := &window{size: uint64(size)}
-	if size == 0 {
-		return w
+	return &window{size: uint64(size)}
+}
+
+// ring returns the slots, and makes them once.
+func (w *window) ring() []atomic.Uint64 {
+	if p := w.slots.Load(); p != nil {
+		return *p
 	}
-	// One block more than the window covers: its lower edge lies inside a block.
-	blocks := uint64(1)
-	for blocks < uint64(size)/blockBits+2 {
-		blocks *= 2
+	// One block more than the window covers, as its lower edge lies inside a block,
+	// and one for a size that is no whole number of blocks.
+	slots := make([]atomic.Uint64, w.size/blockBits+2)
+	if !w.slots.CompareAndSwap(nil, &slots) {
+		return *w.slots.Load()
 	}
-	w.mask = blocks - 1
-	w.slots = make([]atomic.Uint64, blocks)
-	return w
+	return slots
 }
 
 // stale reports whether seq lies behind the window.
@@ -54,7 +57,11 @@ func (w *window) check(seq uint64) bool {
 	if w.stale(seq) {
 		return false
 	}
-	v := w.slots[seq/blockBits&w.mask].Load()
+	p := w.slots.Load()
+	if p == nil {
+		return true
+	}
+	v := (*p)[seq/blockBits%uint64(len(*p))].Load()
 	age := int32(uint32(seq/blockBits) - uint32(v>>32))
 	return age > 0 || age == 0 && v&(1<<(seq%blockBits)) == 0
 }
@@ -67,7 +74,8 @@ func (w *window) commit(seq uint64) bool {
 			return false
 		}
 		block, bit := uint32(seq/blockBits), uint64(1)<<(seq%blockBits)
-		slot := &w.slots[seq/blockBits&w.mask]
+		slots := w.ring()
+		slot := &slots[seq/blockBits%uint64(len(slots))]
 		for {
 			v := slot.Load()
 			next := v | bit

@@ -138,6 +138,13 @@ func validEndpoints(l, r netip.AddrPort) bool {
 	return l.IsValid() && r.IsValid() && l.Addr().Is4() == r.Addr().Is4() && !l.Addr().Is4In6() && !r.Addr().Is4In6()
 }
 
+// Close zeroes a key that no packet has expanded yet. Nothing is called after it.
+func (s *SA) Close() {
+	if z, ok := s.cipher.(interface{ Zero() }); ok {
+		z.Zero()
+	}
+}
+
 // Params are the parameters that the SA was made of, without keys and with the
 // endpoints of that time.
 func (s *SA) Params() *ipsec.SAParams { return &s.params }

@@ -217,7 +217,9 @@ func (e *Engine) Done(now time.Time, r Result) {
 	delete(e.jobs, r.Job)
 	switch {
 	case owner.env != nil:
-		delete(owner.env.jobs, r.Job)
+		if delete(owner.env.jobs, r.Job); len(owner.env.jobs) == 0 {
+			owner.env.jobs = nil // most IKE SAs have none most of the time
+		}
 		e.guard(owner.env, func() { owner.env.sa.Done(now, r) })
 	case owner.conn != nil:
 		owner.conn.done(e, now, r)

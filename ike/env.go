@@ -125,7 +125,7 @@ type Env struct {
 
 func (e *Engine) newEnv(now time.Time, version uint8, initiator bool) *Env {
 	e.lastID++
-	return &Env{e: e, id: e.lastID, version: version, initiator: initiator, created: now, heapAt: -1, jobs: map[JobID]struct{}{}}
+	return &Env{e: e, id: e.lastID, version: version, initiator: initiator, created: now, heapAt: -1}
 }
 
 // ID is the unique number of the IKE SA, as listed.
@@ -189,6 +189,9 @@ func (v *Env) Drop(now time.Time, r DropReason, from netip.AddrPort) { v.e.drop(
 func (v *Env) NewJob() JobID {
 	v.e.lastJob++
 	v.e.jobs[v.e.lastJob] = jobOwner{env: v}
+	if v.jobs == nil {
+		v.jobs = map[JobID]struct{}{}
+	}
 	v.jobs[v.e.lastJob] = struct{}{}
 	return v.e.lastJob
 }

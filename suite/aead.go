@@ -11,82 +11,113 @@ import (
 
 // saltedAEAD is AES-GCM (RFC 4106), AES-GMAC (RFC 4543) or ChaCha20-Poly1305
 // (RFC 7634): the nonce is 4 bytes of salt and the 8-byte explicit IV.
+//
+// The key is expanded, to ten times its size, by the first packet: an SA that
+// carries nothing stays small. A sparse one expands it for every packet anew.
 type saltedAEAD struct {
-	aead    cipher.AEAD
-	nonce   [12]byte // salt | IV of the packet at hand
-	icvLen  int
-	gmac    bool   // text is authenticated, not encrypted
-	scratch []byte // for parts that are not adjacent, and short tags
+	aead    cipher.AEAD // nil before the first packet
+	scratch []byte      // for parts that are not adjacent, and short tags
+	key     [32]byte    // until it is expanded
+	nonce   [12]byte    // salt | IV of the packet at hand
+	keyLen  uint8
+	icvLen  uint8
+	chacha  bool
+	gmac    bool // text is authenticated, not encrypted
+	sparse  bool
 }
 
 const explicitIVLen = 8
 
-func newAEAD(kind cipherKind, icv int, key, salt Key) (Cipher, error) {
-	c := &saltedAEAD{icvLen: icv, gmac: kind == kindGMAC}
+func newAEAD(kind cipherKind, icv int, key, salt Key, sparse bool) (Cipher, error) {
+	c := &saltedAEAD{icvLen: uint8(icv), keyLen: uint8(len(key)), gmac: kind == kindGMAC, chacha: kind == kindChaCha, sparse: sparse}
 	copy(c.nonce[:], salt)
-	var err error
-	if kind == kindChaCha {
-		c.aead, err = chacha20poly1305.New(key)
-		return c, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	tag := icv
+	copy(c.key[:], key)
 	if icv == 8 {
-		tag = 16 // Go has no tags under 12 bytes; they are cut from full ones here
-	}
-	c.aead, err = cipher.NewGCMWithTagSize(block, tag)
-	if icv == 8 && err == nil {
 		return &shortGCM{saltedAEAD: *c}, nil
 	}
-	return c, err
+	return c, nil
+}
+
+// expanded is the cipher with its key schedule. Lengths were checked when it was made.
+func (c *saltedAEAD) expanded() cipher.AEAD {
+	if c.aead != nil {
+		return c.aead
+	}
+	key := c.key[:c.keyLen]
+	var a cipher.AEAD
+	var err error
+	if c.chacha {
+		a, err = chacha20poly1305.New(key)
+	} else {
+		var block cipher.Block
+		if block, err = aes.NewCipher(key); err == nil {
+			tag := int(c.icvLen)
+			if tag == 8 {
+				tag = fullTag // Go has no tags under 12 bytes; they are cut from full ones here
+			}
+			a, err = cipher.NewGCMWithTagSize(block, tag)
+		}
+	}
+	if err != nil {
+		panic("suite: " + err.Error())
+	}
+	if !c.sparse {
+		c.aead = a
+		clear(key)
+	}
+	return a
+}
+
+// Zero forgets a key that is still ours.
+func (c *saltedAEAD) Zero() {
+	if c.sparse || c.aead == nil {
+		clear(c.key[:])
+	}
 }
 
 func (c *saltedAEAD) IVLen() int  { return explicitIVLen }
-func (c *saltedAEAD) ICVLen() int { return c.icvLen }
+func (c *saltedAEAD) ICVLen() int { return int(c.icvLen) }
 func (c *saltedAEAD) Align() int  { return 1 }
 func (c *saltedAEAD) AEAD() bool  { return true }
 
 func (c *saltedAEAD) PutIV(iv []byte, counter uint64) { binary.BigEndian.PutUint64(iv, counter) }
 
 func (c *saltedAEAD) Seal(aad, iv, text, icv, _ []byte) {
-	if len(iv) != explicitIVLen || len(icv) != c.icvLen {
+	if len(iv) != explicitIVLen || len(icv) != int(c.icvLen) {
 		panic(badLengths)
 	}
 	copy(c.nonce[4:], iv)
 	if c.gmac {
-		c.aead.Seal(icv[:0], c.nonce[:], nil, c.gmacInput(aad, iv, text))
+		c.expanded().Seal(icv[:0], c.nonce[:], nil, c.gmacInput(aad, iv, text))
 		return
 	}
 	if adjacent(text, icv) {
-		c.aead.Seal(text[:0], c.nonce[:], text, aad)
+		c.expanded().Seal(text[:0], c.nonce[:], text, aad)
 		return
 	}
 	c.scratch = grow(c.scratch, len(text)+len(icv))
-	c.aead.Seal(c.scratch[:0], c.nonce[:], text, aad)
+	c.expanded().Seal(c.scratch[:0], c.nonce[:], text, aad)
 	copy(text, c.scratch)
 	copy(icv, c.scratch[len(text):])
 }
 
 func (c *saltedAEAD) Open(aad, iv, text, icv, _ []byte) bool {
-	if len(iv) != explicitIVLen || len(icv) != c.icvLen {
+	if len(iv) != explicitIVLen || len(icv) != int(c.icvLen) {
 		return false
 	}
 	copy(c.nonce[4:], iv)
 	if c.gmac {
-		_, err := c.aead.Open(nil, c.nonce[:], icv, c.gmacInput(aad, iv, text))
+		_, err := c.expanded().Open(nil, c.nonce[:], icv, c.gmacInput(aad, iv, text))
 		return err == nil
 	}
 	if adjacent(text, icv) {
-		_, err := c.aead.Open(text[:0], c.nonce[:], text[:len(text)+len(icv)], aad)
+		_, err := c.expanded().Open(text[:0], c.nonce[:], text[:len(text)+len(icv)], aad)
 		return err == nil
 	}
 	c.scratch = grow(c.scratch, len(text)+len(icv))
 	copy(c.scratch, text)
 	copy(c.scratch[len(text):], icv)
-	plain, err := c.aead.Open(c.scratch[:0], c.nonce[:], c.scratch, aad)
+	plain, err := c.expanded().Open(c.scratch[:0], c.nonce[:], c.scratch, aad)
 	if err != nil {
 		return false
 	}
@@ -112,12 +143,12 @@ type shortGCM struct{ saltedAEAD }
 const fullTag = 16
 
 func (c *shortGCM) Seal(aad, iv, text, icv, _ []byte) {
-	if len(iv) != explicitIVLen || len(icv) != c.icvLen {
+	if len(iv) != explicitIVLen || len(icv) != int(c.icvLen) {
 		panic(badLengths)
 	}
 	copy(c.nonce[4:], iv)
 	c.scratch = grow(c.scratch, len(text)+fullTag)
-	c.aead.Seal(c.scratch[:0], c.nonce[:], text, aad)
+	c.expanded().Seal(c.scratch[:0], c.nonce[:], text, aad)
 	copy(text, c.scratch)
 	copy(icv, c.scratch[len(text):])
 }
@@ -126,16 +157,17 @@ func (c *shortGCM) Seal(aad, iv, text, icv, _ []byte) {
 // ciphertext by sealing it, which gives the plaintext, and seals that to learn
 // the right tag. The plaintext stays in the scratch space until the tag is right.
 func (c *shortGCM) Open(aad, iv, text, icv, _ []byte) bool {
-	if len(iv) != explicitIVLen || len(icv) != c.icvLen {
+	if len(iv) != explicitIVLen || len(icv) != int(c.icvLen) {
 		return false
 	}
 	copy(c.nonce[4:], iv)
 	n := len(text) + fullTag
 	c.scratch = grow(c.scratch, 2*n)
 	plain, again := c.scratch[:n:n], c.scratch[n:]
-	c.aead.Seal(plain[:0], c.nonce[:], text, nil)
-	c.aead.Seal(again[:0], c.nonce[:], plain[:len(text)], aad)
-	ok := subtle.ConstantTimeCompare(again[len(text):len(text)+c.icvLen], icv) == 1
+	a := c.expanded()
+	a.Seal(plain[:0], c.nonce[:], text, nil)
+	a.Seal(again[:0], c.nonce[:], plain[:len(text)], aad)
+	ok := subtle.ConstantTimeCompare(again[len(text):len(text)+int(c.icvLen)], icv) == 1
 	if ok {
 		copy(text, plain[:len(text)])
 	}

@@ -21,6 +21,7 @@ func profile(log *slog.Logger) {
 	if dir == "" {
 		return
 	}
+	runtime.MemProfileRate = 4096
 	f, err := os.Create(filepath.Join(dir, "cpu.pprof"))
 	if err == nil {
 		err = pprof.StartCPUProfile(f)

@@ -70,6 +70,7 @@ func run(ctx context.Context, o adit.Options) error {
 		o.Log.Warn("core dumps could not be switched off: " + err.Error())
 	}
 	profile(o.Log)
+	go returnMemory(ctx)
 	// Workers are locked threads of their own beside the engine and its pool.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	o.Ready = func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }

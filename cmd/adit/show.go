@@ -38,8 +38,10 @@ func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) 
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check [FILE]", Short: "Check a swanctl.conf without loading it",
-		Long: `Check a swanctl.conf: grammar, options, values and what belongs together. Every
-error names file and line, what is wrong and the nearest known option. Without
+		Long: `Check a swanctl.conf: grammar, options, values and what belongs together, with the
+certificates and keys in the directories beside it. Every error names file and
+line, what is wrong and the nearest known option. Warnings tell of certificates
+without their keys, expired ones, and names that no certificate confirms. Without
 FILE it checks swanctl.conf in $SWANCTL_DIR or /etc/swanctl. The exit code is 1
 if anything is wrong.`,
 		Example: "  adit check /etc/swanctl/swanctl.conf",
@@ -65,7 +67,16 @@ if anything is wrong.`,
 			for _, p := range m.Peers {
 				children += len(p.Children)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is fine: %d connections, %d children, %d secrets\n", file, len(m.Peers), children, len(m.Secrets))
+			out := fmt.Sprintf("%s is fine: %d connections, %d children, %d secrets", file, len(m.Peers), children, len(m.Secrets))
+			for _, more := range []struct {
+				n    int
+				what string
+			}{{len(m.Certs), "certificates"}, {len(m.Keys), "private keys"}, {len(m.Authorities), "authorities"}, {len(m.Pools), "pools"}} {
+				if more.n > 0 {
+					out += fmt.Sprintf(", %d %s", more.n, more.what)
+				}
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), out)
 			return nil
 		},
 	}

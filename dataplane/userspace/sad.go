@@ -66,6 +66,7 @@ func (s *sa) open(ps []esp.Packet) {
 func (s *sa) kill() {
 	s.mu.Lock()
 	s.dead.Store(true)
+	s.Close()
 	s.mu.Unlock()
 }
 

@@ -56,11 +56,11 @@ func deriveIKE(sel suite.Selected, skeyseed suite.Key, ni, nr []byte, spiI, spiR
 
 // arm makes the ciphers and zeroes the keys that went into them.
 func (k *ikeKeys) arm(sel suite.Selected, initiator bool) error {
-	ci, err := suite.NewCipher(sel.Encr, sel.Integ, k.ei, k.ai)
+	ci, err := suite.NewSparseCipher(sel.Encr, sel.Integ, k.ei, k.ai)
 	if err != nil {
 		return err
 	}
-	cr, err := suite.NewCipher(sel.Encr, sel.Integ, k.er, k.ar)
+	cr, err := suite.NewSparseCipher(sel.Encr, sel.Integ, k.er, k.ar)
 	if err != nil {
 		return err
 	}
@@ -81,6 +81,11 @@ func (k *ikeKeys) wipe() {
 	}
 	for _, key := range []suite.Key{k.d, k.pi, k.pr, k.ai, k.ar, k.ei, k.er} {
 		key.Zero()
+	}
+	for _, c := range []suite.Cipher{k.in, k.out} {
+		if z, ok := c.(interface{ Zero() }); ok {
+			z.Zero()
+		}
 	}
 	*k = ikeKeys{prf: k.prf}
 }

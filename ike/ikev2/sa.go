@@ -109,7 +109,9 @@ func (s *sa) Datagram(now time.Time, d ike.Datagram, h wire.Header) {
 // Done takes the result of a job.
 func (s *sa) Done(now time.Time, r ike.Result) {
 	then := s.sched.jobs[r.Job]
-	delete(s.sched.jobs, r.Job)
+	if delete(s.sched.jobs, r.Job); len(s.sched.jobs) == 0 {
+		s.sched.jobs = nil // a map in every idle IKE SA is much
+	}
 	if then == nil {
 		return
 	}

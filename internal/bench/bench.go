@@ -198,14 +198,14 @@ func measure(ctx context.Context, l *lab.Lab, r responder, st *storm, o Options,
 	if err := quiet(ctx, pid); err != nil {
 		return err
 	}
+	if s.Resident, err = settled(ctx, pid, o.Settle); err != nil {
+		return err
+	}
 	after, err := cpuTime(pid)
 	if err != nil {
 		return err
 	}
 	s.CPU = after - before
-	if s.Resident, err = settled(ctx, pid, o.Settle); err != nil {
-		return err
-	}
 	if s.Routes, err = routes(l); err != nil {
 		return err
 	}

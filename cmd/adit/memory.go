@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// The collector lets the heap grow to twice what lives before it runs (GOGC 100),
+// which is cheap while thousands of peers connect, and then nothing happens for a
+// long time: a gateway whose tunnels stand allocates next to nothing, so that the
+// garbage of the storm and the room for it would stay. returnMemory collects once
+// when it is over and gives the pages back.
+const (
+	memoryTick  = time.Second
+	memoryQuiet = 512 << 10 // bytes allocated in a tick: less is no storm
+	memoryCalm  = 2         // ticks in a row
+	memoryWorth = 4 << 20   // bytes allocated since the last time, at least
+)
+
+func returnMemory(ctx context.Context) {
+	tick := time.NewTicker(memoryTick)
+	defer tick.Stop()
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	var last, done uint64
+	for calm := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		metrics.Read(sample)
+		now, live := sample[0].Value.Uint64(), sample[1].Value.Uint64()
+		if calm++; now-last > memoryQuiet {
+			calm = 0
+		}
+		last = now
+		if calm >= memoryCalm && now-done > max(memoryWorth, live/8) {
+			debug.FreeOSMemory()
+			metrics.Read(sample[:1])
+			last = sample[0].Value.Uint64()
+			done, calm = last, 0
+		}
+	}
+}
