@@ -165,6 +165,32 @@ func (s *scenario) configure() {
 		}
 		s.add("psk %s %s.example %s.example a-shared-key", h, h, string("ab"[o]))
 	}
+	s.authenticate()
+}
+
+// authenticate chooses how the two prove themselves, if not by the shared key. Only
+// one that initiates can be a client of EAP.
+func (s *scenario) authenticate() {
+	how := s.rng.IntN(9)
+	if how > 4 || how > 0 && s.both {
+		return
+	}
+	kinds := []string{"ed25519", "ecdsa"}
+	s.add("key a a.example %s b", s.pick(kinds...))
+	s.add("key b b.example %s a", s.pick(kinds...))
+	for _, h := range []string{"a", "b"} {
+		s.add("password %s a.example a-password", h)
+		s.add("password %s alice another-password", h)
+	}
+	sides := [][2]string{
+		{"lauth=pubkey rauth=pubkey certreq=yes", "lauth=pubkey rauth=pubkey certreq=yes"},
+		{"lauth=eap rauth=pubkey", "lauth=pubkey rauth=eap"},
+		{"lauth=eap rauth=psk eapid=alice eap=md5", "lauth=psk rauth=eap eapask=yes eap=md5"},
+		{"lauth=pubkey rauth=any lauth2=eap lid2=alice", "lauth=pubkey rauth=pubkey rauth2=eap rid2=%any"},
+		{"lauth=eap rauth=eap", "lauth=eap rauth=eap"},
+	}[how]
+	s.add("conn a site %s", sides[0])
+	s.add("conn b site %s", sides[1])
 }
 
 // lives is the ordinary scenario: it ends with everything up.
