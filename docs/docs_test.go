@@ -119,7 +119,7 @@ var (
 // The page has every option of the program with its state, and no others.
 func TestConfigurationPage(t *testing.T) {
 	all := tables(t, "options.go")
-	for _, file := range []string{"auth.go", "daemon.go"} {
+	for _, file := range []string{"auth.go", "daemon.go", "radius.go"} {
 		maps.Copy(all, tables(t, file))
 	}
 	headings := map[string]string{
@@ -127,6 +127,7 @@ func TestConfigurationPage(t *testing.T) {
 		"authOptions":   "`connections.<name>.local*` and `remote*`",
 		"childOptions":  "`connections.<name>.children.<name>`",
 		"daemonOptions": "`strongswan.conf`",
+		"radiusOptions": "`plugins.eap-radius`",
 	}
 	if len(all) != len(headings) {
 		t.Errorf("internal/config has %d tables, the page %d", len(all), len(headings))

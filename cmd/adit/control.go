@@ -320,7 +320,12 @@ func (st *status) print(out io.Writer) {
 	up := map[string]bool{}
 	for _, sa := range st.SAs {
 		fmt.Fprintf(w, "%v[%v]\t%v\t%v[%v] … %v[%v]\t%v/%v\t%vs\n", sa["name"], sa["uniqueid"], sa["state"], sa["local-host"], sa["local-id"],
-			sa["remote-host"], sa["remote-id"], sa["encr-alg"], sa["dh-group"], or(sa["established"], "0"))
+			sa["remote-host"], or(sa["remote-eap-id"], sa["remote-id"]), sa["encr-alg"], sa["dh-group"], or(sa["established"], "0"))
+		for _, v := range []struct{ key, whose string }{{"local-vips", "our"}, {"remote-vips", "the peer's"}} {
+			if list := words(sa[v.key]); list != "" {
+				fmt.Fprintf(w, "  %s virtual addresses\t\t%s\t\t\n", v.whose, list)
+			}
+		}
 		children, _ := sa["child-sas"].(map[string]any)
 		for _, k := range sortedKeys(children) {
 			c := children[k].(map[string]any)

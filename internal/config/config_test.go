@@ -351,6 +351,7 @@ func FuzzDecodeConn(f *testing.F) {
 	f.Add(siteToSite)
 	f.Add("local { auth = psk\n }\nremote { auth = psk\n }\nchildren { c { local_ts = 10.0.0.0/8\n rekey_time = 1h\n } }")
 	f.Add("type = ike\ndata = secret\nowners = a, b")
+	f.Add("pools = a, b\nvips = 0.0.0.0\nlocal1 { auth = eap-tls:rsa-2048-sha256\n id = \"C=CH, CN=moon\"\n }\nremote { auth = ike:rsa/pss-sha384\n cert_policy = 1.2.3\n revocation = strict\n groups = a\n }")
 	f.Fuzz(func(t *testing.T, text string) {
 		root, err := conf.ParseBytes("fuzz", []byte(text))
 		if err != nil {
@@ -358,7 +359,7 @@ func FuzzDecodeConn(f *testing.F) {
 		}
 		d, _ := config.LoadDaemon("")
 		p, err := config.DecodeConn("c", root, d)
-		if err == nil && (p == nil || len(p.Local) == 0 || len(p.Remote) == 0 || len(p.Proposals) == 0) {
+		if err == nil && (p == nil || !p.OnlyShunts() && (len(p.Local) == 0 || len(p.Remote) == 0) || len(p.Proposals) == 0) {
 			t.Fatalf("no error and yet incomplete: %+v", p)
 		}
 		if s, err := config.DecodeSecret(root); err == nil && len(s.Key) == 0 {
@@ -369,6 +370,8 @@ func FuzzDecodeConn(f *testing.F) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(siteToSite)
+	f.Add("pools { p { addrs = fd00::/64\n dns = 1.2.3.4\n 25 = example } }\nauthorities { a { crl_uris = http://x/y } }\nsecrets { eap-a { id = b\n secret = 0x00 }\n ntlm { secret = 0s }\n rsa { file = x\n secret = y } }")
+	f.Add("charon { fragment_size = 576\n dns1 = ::1\n plugins { attr { 25 = x\n subnet = 10.0.0.0/8 }\n eap-radius { servers { a { address = ::1\n secret = x\n port = 1 } } } } }")
 	f.Add("connections { a { children { b { local_ts = dynamic[tcp/ssh-http] } } } }")
 	f.Fuzz(func(t *testing.T, text string) {
 		root, err := conf.ParseBytes("fuzz", []byte(text))

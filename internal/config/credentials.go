@@ -3,9 +3,7 @@ package config
 import (
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -197,17 +195,11 @@ func decodeCerts(kind CertKind, flag string, b []byte) ([]Cert, error) {
 		}
 		return out, nil
 	case CertCRL:
-		der := b
-		if block, _ := pem.Decode(b); block != nil {
-			if block.Type != "X509 CRL" {
-				return nil, fmt.Errorf("no CRL in it, but %.64q", block.Type)
-			}
-			der = block.Bytes
+		crl, err := pki.ParseCRL(b)
+		if err != nil {
+			return nil, err
 		}
-		if _, err := x509.ParseRevocationList(der); err != nil {
-			return nil, fmt.Errorf("no CRL: %w", err)
-		}
-		return []Cert{{Kind: kind, Flag: "NONE", DER: der}}, nil
+		return []Cert{{Kind: kind, Flag: "NONE", DER: crl.DER()}}, nil
 	case CertPubkey:
 		key, err := pki.ParsePublicKey(b)
 		if err != nil {
