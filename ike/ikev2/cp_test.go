@@ -254,6 +254,21 @@ func TestRFC7296_3_15_HostileReplies(t *testing.T) {
 	}
 }
 
+// A gateway that gives no address does not get our endpoint into a Child SA of its own either.
+func TestRFC7296_2_19_NoAddressNoChildOfTheGateway(t *testing.T) {
+	m := roadPair(t, list(any4), list(vip4), func(a, b *side) { b.child.Remote = []ipsec.Selector{sel("0.0.0.0/0")} })
+	m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+		return slices.DeleteFunc(slices.Clone(p), func(x wire.Payload) bool { return x.Type() == wire.PayloadCP && h.Response() })
+	}
+	m.a.initiate("net")
+	m.run(5 * time.Second)
+	m.b.do(ike.Initiate{ID: 2, Peer: m.b.peer, Child: "net"})
+	m.run(5 * time.Second)
+	if len(m.a.plane.sas) != 0 || len(m.a.e.SAs()) != 1 {
+		t.Errorf("%v", brief(m.a.e.SAs()))
+	}
+}
+
 // The same for what a client may ask.
 func TestRFC7296_3_15_HostileRequests(t *testing.T) {
 	for _, c := range []struct {
