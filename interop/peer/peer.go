@@ -47,6 +47,9 @@ type Gateway interface {
 	PID() int
 	// Name says what this is and its version: "strongSwan 5.9.8", "adit …".
 	Name() string
+	// Dir is where the daemon's files are: its swanctl/x509, swanctl/private and so
+	// on may be filled before Load.
+	Dir() string
 }
 
 const (
@@ -91,7 +94,6 @@ func (d *daemon) path(name string) string { return filepath.Join(d.dir, name) }
 // the 108 octets of a Unix socket.
 func (d *daemon) uri() string { return "unix://" + d.path("vici") }
 
-// Dir is where the daemon's files are: swanctl/x509 and so on may be filled.
 func (d *daemon) Dir() string { return d.dir }
 
 func (d *daemon) Start() error {

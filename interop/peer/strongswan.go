@@ -15,7 +15,7 @@ const charon = "/usr/sbin/charon-systemd"
 
 // defaultPlugins are what a strongSwan here loads: kernel-libipsec before
 // kernel-netlink, so that ESP is done in user space.
-const defaultPlugins = "random nonce openssl pem pkcs1 pkcs8 pubkey x509 constraints revocation " +
+const defaultPlugins = "random nonce openssl pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 md5 pubkey sshkey x509 constraints revocation curl " +
 	"aes sha1 sha2 hmac gcm ccm ctr cmac xcbc chapoly kdf curve25519 drbg counters " +
 	"vici kernel-libipsec kernel-netlink socket-default updown"
 
@@ -66,7 +66,7 @@ func StrongSwan(l *lab.Lab, node string, o StrongSwanOptions) (Gateway, error) {
 }
 swanctl {
 	socket = %s
-	load = pem pkcs1 x509 revocation constraints pubkey openssl random
+	load = pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 x509 revocation constraints pubkey sshkey openssl random
 }
 `, o.Plugins, d.path("charon.log"), o.Verbose, d.uri(), o.Extra, d.uri())
 	if err := os.WriteFile(d.path("strongswan.conf"), []byte(conf), 0o600); err != nil {

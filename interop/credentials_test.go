@@ -1,0 +1,215 @@
+package interop_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"adit/interop/lab"
+	"adit/interop/peer"
+	"adit/pki/pkitest"
+)
+
+// site is one connection of an end whose authentication is spelled out. Its child
+// has its name.
+type site struct {
+	name          string
+	local, remote string // lines of the sections
+	rounds        string // further sections local-… and remote-…
+	extra, child  string // further lines of the connection and of the child
+	localTS       string // instead of the end's own
+	remoteTS      string
+}
+
+// with is the text of an end's configuration with these connections; top are the
+// sections beside them (secrets, authorities, pools). Addresses, proposals and
+// selectors are c's.
+func (c conn) with(top string, sites ...site) string {
+	var b strings.Builder
+	b.WriteString("connections {\n")
+	for _, s := range sites {
+		localTS, remoteTS := c.localTS, c.remoteTS
+		if s.localTS != "" {
+			localTS = s.localTS
+		}
+		if s.remoteTS != "" {
+			remoteTS = s.remoteTS
+		}
+		fmt.Fprintf(&b, "%s {\nversion = 2\nlocal_addrs = %s\nremote_addrs = %s\nproposals = aes128gcm16-prfsha256-x25519\n%s\n", s.name, c.local, c.remote, c.extra+s.extra)
+		fmt.Fprintf(&b, "local {\n%s\n}\nremote {\n%s\n}\n%s\n", s.local, s.remote, s.rounds)
+		fmt.Fprintf(&b, "children {\n%s {\nlocal_ts = %s\nremote_ts = %s\nesp_proposals = aes128gcm16\n%s\n}\n}\n}\n", s.name, localTS, remoteTS, s.child)
+	}
+	return b.String() + "}\n" + top + "\n"
+}
+
+// files are credentials by their names under the swanctl directory: "x509/gw.pem".
+type files map[string][]byte
+
+// and are the files of both.
+func (f files) and(o files) files {
+	all := maps.Clone(f)
+	maps.Copy(all, o)
+	return all
+}
+
+// owned are an entity's own files: its certificate alone and its private key.
+func owned(name string, e *pkitest.Entity) files {
+	return files{"x509/" + name + ".pem": e.PEM(), "private/" + name + ".pem": e.KeyPEM()}
+}
+
+// trusted are certificates of authorities.
+func trusted(cas ...*pkitest.Entity) files {
+	f := files{}
+	for i, ca := range cas {
+		f[fmt.Sprintf("x509ca/ca%d.pem", i)] = ca.PEM()
+	}
+	return f
+}
+
+// store makes these the only credential files of a daemon; they count from its next
+// load on.
+func (p *path) store(g peer.Gateway, f files) {
+	p.t.Helper()
+	base := filepath.Join(g.Dir(), "swanctl")
+	old, err := filepath.Glob(filepath.Join(base, "*", "*"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, name := range old {
+		if err := os.Remove(name); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	for name, b := range f {
+		if err := os.WriteFile(filepath.Join(base, name), b, 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// setting is what a daemon is given: its files and its configuration.
+type setting struct {
+	files files
+	conf  string
+}
+
+// give stores and loads both ends' settings.
+func (p *path) give(left, right setting) {
+	p.t.Helper()
+	p.store(p.left, left.files)
+	p.store(p.right, right.files)
+	var wg sync.WaitGroup
+	var errs [2]error
+	wg.Go(func() { errs[0] = p.left.Load(left.conf) })
+	wg.Go(func() { errs[1] = p.right.Load(right.conf) })
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			p.t.Fatalf("loading %s: %v\n%s", []string{"left", "right"}[i], err, []string{left.conf, right.conf}[i])
+		}
+	}
+}
+
+// logs remembers how long both daemons' logs are, to look at what comes after.
+type logs struct {
+	p           *path
+	left, right int
+}
+
+func (p *path) mark() logs { return logs{p, len(p.left.Log()), len(p.right.Log())} }
+
+// since are both logs since the mark.
+func (m logs) since() (left, right string) {
+	return m.p.left.Log()[m.left:], m.p.right.Log()[m.right:]
+}
+
+// established initiates a child from the left and returns the IKE SA of that name at
+// the left, and the only one at the right, whatever connection that chose.
+func (p *path) established(t *testing.T, child string) (left, right peer.SA) {
+	t.Helper()
+	m := p.mark()
+	if err := p.left.Initiate(child); err != nil {
+		l, r := m.since()
+		t.Fatalf("initiating %s: %v\nleft:\n%s\nright:\n%s", child, err, l, r)
+	}
+	ls, rs := peer.Established(p.sas(p.left), child), p.sas(p.right)
+	if len(ls) != 1 || len(peer.Installed(ls, child)) != 1 {
+		t.Fatalf("left has %+v", p.sas(p.left))
+	}
+	if len(rs) != 1 || rs[0].State != "ESTABLISHED" {
+		t.Fatalf("right has %+v", rs)
+	}
+	return ls[0], rs[0]
+}
+
+// reach sets up a child, proves that it carries packets, and takes it down; it
+// returns the SAs as they were.
+func (p *path) reach(t *testing.T, child string) (left, right peer.SA) {
+	t.Helper()
+	left, right = p.established(t, child)
+	if err := p.WaitPing(lab.LeftHost, p.R.Host4, 5*time.Second); err != nil {
+		t.Fatalf("%s: %v", child, err)
+	}
+	p.down(t, child)
+	return left, right
+}
+
+// down ends an IKE SA from the left and waits until neither end has any.
+func (p *path) down(t *testing.T, name string) {
+	t.Helper()
+	if err := p.left.Terminate(name); err != nil {
+		t.Fatal(err)
+	}
+	p.gone(t)
+}
+
+func (p *path) gone(t *testing.T) {
+	t.Helper()
+	var l, r []peer.SA
+	err := lab.Poll(p.patience, func() (bool, error) {
+		l, r = p.sas(p.left), p.sas(p.right)
+		return len(l) == 0 && len(r) == 0, nil
+	})
+	if err != nil {
+		t.Fatalf("SAs remain: left %+v, right %+v", l, r)
+	}
+}
+
+// refused initiates what must fail with AUTHENTICATION_FAILED, or as notify says in
+// strongSwan's short form, and leave nothing. It returns both logs of the attempt.
+func (p *path) refused(t *testing.T, child string, notify ...string) (left, right string) {
+	t.Helper()
+	m := p.mark()
+	err := p.left.Initiate(child)
+	left, right = m.since()
+	if err == nil {
+		t.Fatalf("%s was set up\nleft:\n%s\nright:\n%s", child, left, right)
+	}
+	want := "AUTH_FAILED"
+	if len(notify) > 0 {
+		want = notify[0]
+	}
+	if all := left + right; !strings.Contains(all, want) && !strings.Contains(all, strings.Replace(want, "AUTH_FAILED", "AUTHENTICATION_FAILED", 1)) {
+		t.Errorf("%s: no %s in the logs\nleft:\n%s\nright:\n%s", child, want, left, right)
+	}
+	p.gone(t)
+	return m.since()
+}
+
+// says demands words in a log; only adit's words are ours to demand.
+func (p *path) says(t *testing.T, g peer.Gateway, log string, words ...string) {
+	t.Helper()
+	if !strings.HasPrefix(g.Name(), "adit") {
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(log, w) {
+			t.Errorf("no %q in adit's log:\n%s", w, log)
+		}
+	}
+}
