@@ -208,6 +208,85 @@ func TestListRounds(t *testing.T) {
 		"gw.remote-2.class = EAP\n", "gw.remote-2.eap-type = EAP_RADIUS\n", "gw.remote-2.eap_id = %any\n", "gw.remote-2.groups = [staff admins]\n", "gw.remote-3.certs = [")
 }
 
+// Two gateways that clients gave certificates, keys and connections build a tunnel.
+func TestTunnelWithCertificatesOverVICI(t *testing.T) {
+	root := pkitest.NewCA(t, pkitest.Spec{Name: "root"})
+	sub := root.IssueCA(pkitest.Spec{Name: "sub"})
+	wire := conn.NewNetwork()
+	left, right := newSide(t, wire, "192.0.2.1"), newSide(t, wire, "192.0.2.2")
+	for i, s := range []*side{left, right} {
+		own, peer := []string{"left", "right"}[i], []string{"right", "left"}[i]
+		addr, ts := []string{"192.0.2.1", "192.0.2.2"}, []string{"10.1.0.0/24", "10.2.0.0/24"}
+		e := sub.Issue(pkitest.Spec{Name: own, DNS: []string{own + ".example"}})
+		s.want("", "load-cert", "type", "X509", "flag", "CA", "data", string(root.PEM()))
+		s.want("", "load-key", "type", "any", "data", string(e.KeyPEM()))
+		msg := conf.New("")
+		gw := msg.Add("gw")
+		gw.SetList("local_addrs", addr[i])
+		gw.SetList("remote_addrs", addr[1-i])
+		local, remote := gw.Add("local"), gw.Add("remote")
+		local.SetList("certs", string(e.ChainPEM()))
+		remote.Set("id", peer+".example")
+		remote.Set("auth", "ecdsa-256-sha256")
+		local.Set("id", own+".example")
+		net := gw.Add("children").Add("net")
+		net.SetList("local_ts", ts[i])
+		net.SetList("remote_ts", ts[1-i])
+		res, err := s.client.Call(t.Context(), "load-conn", msg)
+		if err != nil || res.Text("success") != "yes" {
+			t.Fatal(err, text(res))
+		}
+	}
+	res, lines := left.call("initiate", "child = net\ntimeout = 10000\n", "control-log")
+	if res.Text("success") != "yes" {
+		for _, l := range lines {
+			t.Log(l.Text("msg"))
+		}
+		t.Fatal(res.Text("errmsg"))
+	}
+	_, sas := right.call("list-sas", "", "list-sa")
+	contains(t, text(sas[0]), "gw.state = ESTABLISHED\n", "gw.remote-id = left.example\n", "net-1.state = INSTALLED\n")
+}
+
+// A client with a name and a password gets an address, and both sides tell of it.
+func TestRemoteAccessOverVICI(t *testing.T) {
+	root := pkitest.NewCA(t, pkitest.Spec{Name: "root"})
+	gw := root.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}})
+	wire := conn.NewNetwork()
+	client, server := newSide(t, wire, "192.0.2.1"), newSide(t, wire, "192.0.2.2")
+	client.want("", "load-cert", "type", "X509", "flag", "CA", "data", string(root.PEM()))
+	client.ok("load-shared", "type = EAP\nid = eap\ndata = wonderland\nowners = alice\n")
+	client.ok("load-conn", "rw {\n remote_addrs = 192.0.2.2\n vips = 0.0.0.0\n local {\n auth = eap-mschapv2\n id = alice@phone\n eap_id = alice\n }\n remote {\n auth = pubkey\n id = gw.example\n }\n"+
+		" children {\n net {\n remote_ts = 10.2.0.0/24\n }\n }\n}\n")
+	server.want("", "load-cert", "type", "X509", "flag", "NONE", "data", string(gw.PEM()))
+	server.want("", "load-key", "type", "any", "data", string(gw.KeyPEM()))
+	server.ok("load-shared", "type = EAP\nid = eap\ndata = wonderland\nowners = alice\n")
+	server.ok("load-pool", "v4 {\n addrs = 10.3.0.0/24\n dns = 10.3.0.1\n}\n")
+	server.ok("load-conn", "rw {\n pools = v4\n local {\n id = gw.example\n }\n remote {\n auth = eap-mschapv2\n eap_id = %any\n }\n children {\n net {\n local_ts = 10.2.0.0/24\n }\n }\n}\n")
+	res, lines := client.call("initiate", "child = net\ntimeout = 10000\n", "control-log")
+	if res.Text("success") != "yes" {
+		for _, l := range lines {
+			t.Log(l.Text("msg"))
+		}
+		t.Fatal(res.Text("errmsg"))
+	}
+	for _, l := range lines {
+		if strings.Contains(l.Text("msg"), "wonderland") {
+			t.Errorf("the password is in the log: %s", l.Text("msg"))
+		}
+	}
+	_, sas := client.call("list-sas", "", "list-sa")
+	contains(t, text(sas[0]), "rw.local-id = alice@phone\n", "rw.local-vips = [10.3.0.1]\n", "net-1.local-ts = [10.3.0.1/32]\n")
+	_, sas = server.call("list-sas", "", "list-sa")
+	contains(t, text(sas[0]), "rw.remote-id = alice@phone\n", "rw.remote-eap-id = alice\n", "rw.remote-vips = [10.3.0.1]\n")
+	pools, _ := server.call("get-pools", "leases = yes\n", "")
+	contains(t, text(pools), "v4.online = 1\n", "v4.leases.0.address = 10.3.0.1\n", "v4.leases.0.identity = alice\n", "v4.leases.0.status = online\n")
+	server.want("has leases online, unable to unload", "unload-pool", "name", "v4")
+	client.ok("terminate", "ike = rw\n")
+	pools, _ = server.call("get-pools", "leases = yes\n", "")
+	contains(t, text(pools), "v4.online = 0\n", "v4.offline = 1\n", "v4.leases.0.status = offline\n")
+}
+
 // Debian's own swanctl, unmodified, loads everything and lists it.
 func TestSwanctl(t *testing.T) {
 	if _, err := exec.LookPath("swanctl"); err != nil {
