@@ -35,7 +35,7 @@ type Certificate struct {
 }
 
 // NewCertificate reads one DER certificate. It refuses keys outside of the limits
-// (RSA below 1024 or above 16384 bits) and kinds of keys it doesn't know.
+// (RSA below 1024 or above 8192 bits) and kinds of keys it doesn't know.
 func NewCertificate(der []byte) (*Certificate, error) {
 	if len(der) > maxCertBytes {
 		return nil, fmt.Errorf("pki: certificate of %d bytes, at most %d are read", len(der), maxCertBytes)
@@ -65,11 +65,11 @@ func wrap(x *x509.Certificate) (*Certificate, error) {
 // DER is the certificate's encoding; it must not be changed.
 func (c *Certificate) DER() []byte { return c.X509.Raw }
 
-// Subject is the subject's distinguished name, for people.
-func (c *Certificate) Subject() string { return c.X509.Subject.String() }
+// Subject is the subject's distinguished name, for people; an overlong one is cut.
+func (c *Certificate) Subject() string { return cut(c.X509.Subject.String(), maxNameText) }
 
-// Issuer is the issuer's distinguished name, for people.
-func (c *Certificate) Issuer() string { return c.X509.Issuer.String() }
+// Issuer is the issuer's distinguished name, for people; an overlong one is cut.
+func (c *Certificate) Issuer() string { return cut(c.X509.Issuer.String(), maxNameText) }
 
 // Serial is the serial number in hexadecimal, for people.
 func (c *Certificate) Serial() string { return hex.EncodeToString(c.X509.SerialNumber.Bytes()) }
@@ -184,12 +184,15 @@ func looksDER(b []byte) bool {
 	return len(b) > 2 && b[0] == 0x30 && (b[1] > 0x80 || int(b[1]) == len(b)-2)
 }
 
-// printable bounds text of a file that goes into an error.
-func printable(s string) string {
-	if len(s) > 64 {
-		s = s[:64] + "…"
+// printable bounds and quotes text of a file that goes into an error.
+func printable(s string) string { return fmt.Sprintf("%q", cut(s, 64)) }
+
+// cut bounds text that others wrote.
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
 	}
-	return fmt.Sprintf("%q", s)
+	return s
 }
 
 // sha1Hex is the SHA-1 of the certificate, which hash-and-URL names it by.

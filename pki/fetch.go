@@ -42,8 +42,8 @@ type online struct {
 	crls     map[string]*CRL // by URL
 	crlBytes int
 	statuses map[ocspKey]status
-	failures map[string]failure // by URL
-	epoch    uint64             // counts flushes: what was under way isn't kept
+	failures map[uri]failure
+	epoch    uint64 // counts flushes: what was under way isn't kept
 }
 
 // failure is a fetch that failed.
@@ -63,7 +63,7 @@ func (o *online) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.crls, o.crlBytes = map[string]*CRL{}, 0
-	o.statuses, o.failures = map[ocspKey]status{}, map[string]failure{}
+	o.statuses, o.failures = map[ocspKey]status{}, map[uri]failure{}
 	o.epoch++
 }
 
@@ -106,7 +106,7 @@ func (o *online) fetch(ctx context.Context, r FetchRequest, now time.Time) ([]by
 	if o.fetcher == nil {
 		return nil, errNoFetcher
 	}
-	if err := o.failed(r.URL, now); err != nil {
+	if err := o.failed(uri{r.URL, r.Configured}, now); err != nil {
 		return nil, err
 	}
 	b, err := o.fetcher.Fetch(ctx, r)
@@ -115,7 +115,7 @@ func (o *online) fetch(ctx context.Context, r FetchRequest, now time.Time) ([]by
 	}
 	if err != nil {
 		if ctx.Err() == nil { // else it's the caller who had no time
-			o.fail(r.URL, err, now)
+			o.fail(uri{r.URL, r.Configured}, err, now)
 		}
 		return nil, err
 	}
@@ -123,10 +123,10 @@ func (o *online) fetch(ctx context.Context, r FetchRequest, now time.Time) ([]by
 }
 
 // failed is the error of a fetch that failed a short while ago.
-func (o *online) failed(url string, now time.Time) error {
+func (o *online) failed(u uri, now time.Time) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f, ok := o.failures[url]
+	f, ok := o.failures[u]
 	if !ok {
 		return nil
 	}
@@ -137,22 +137,28 @@ func (o *online) failed(url string, now time.Time) error {
 	return fmt.Errorf("failed a short while ago: %w", f.err)
 }
 
-func (o *online) fail(url string, err error, now time.Time) {
+func (o *online) fail(u uri, err error, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.failures) >= maxFailures {
-		for u := range o.failures {
-			delete(o.failures, u)
+		for any := range o.failures {
+			delete(o.failures, any)
 			break
 		}
 	}
-	o.failures[url] = failure{now.Add(failureHold), err}
+	o.failures[u] = failure{now.Add(failureHold), err}
 }
 
 // share does f once for all who ask for the same key at the same time. The time of f
 // is its own, so that one impatient caller doesn't spoil it for others.
 func share[T any](ctx context.Context, o *online, key string, f func(context.Context) (T, error)) (T, error) {
-	done := o.flights.DoChan(key, func() (any, error) {
+	done := o.flights.DoChan(key, func() (_ any, err error) {
+		// It runs on a goroutine of its own, whose panic nobody else would catch.
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("bug: %v", r)
+			}
+		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revocationTimeout)
 		defer cancel()
 		return f(ctx)
@@ -201,7 +207,7 @@ func (o *online) fetchCRL(ctx context.Context, u uri, issuer *Certificate, now t
 		err = errors.New("CRL is a delta, a complete one is needed")
 	}
 	if err != nil {
-		o.fail(u.url, err, now)
+		o.fail(u, err, now)
 		return nil, err
 	}
 	l.forget()

@@ -11,6 +11,8 @@ const (
 	maxFileCerts = 1024
 	// maxCertBytes is the largest certificate; an IKE message can't carry more.
 	maxCertBytes = 64 << 10
+	// maxNameText bounds names in errors and traces, in bytes.
+	maxNameText = 512
 	// maxPBKDF2Rounds bounds the iterations that an encrypted key may demand.
 	maxPBKDF2Rounds = 4 << 20
 	// maxScryptBytes and maxScryptParallel bound what scrypt may demand.

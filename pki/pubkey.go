@@ -19,7 +19,6 @@ import (
 )
 
 var (
-	oidRSA    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
 	oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10} // RFC 4055 §3.1
 	oidEd448  = asn1.ObjectIdentifier{1, 3, 101, 113}              // RFC 8410 §3
 )
@@ -99,7 +98,8 @@ func NewPublicKey(der []byte) (*PublicKey, error) {
 // ParsePublicKey reads a raw public key in one of the forms that swanctl takes: PEM
 // PUBLIC KEY or DER subjectPublicKeyInfo, PEM RSA PUBLIC KEY or DER RSAPublicKey
 // (PKCS#1), the key of a certificate, ssh's one-line form ("ssh-ed25519 AAAA…"), or
-// the DNSKEY form of RFC 3110 in base64 with the prefix 0s.
+// base64 alone or behind the prefix 0s, of DER, of ssh's blob (RFC 4253 §6.6) or of an
+// RSA key for DNS (RFC 3110): what strongSwan's pki --pub writes.
 func ParsePublicKey(b []byte) (*PublicKey, error) {
 	if len(b) > maxCertBytes*2 {
 		return nil, fmt.Errorf("pki: public key file of %d bytes", len(b))
@@ -111,12 +111,15 @@ func ParsePublicKey(b []byte) (*PublicKey, error) {
 	switch {
 	case bytes.HasPrefix(text, []byte("ssh-")), bytes.HasPrefix(text, []byte("ecdsa-sha2-")):
 		return publicSSH(text)
-	case bytes.HasPrefix(text, []byte("0s")):
-		return publicDNS(text[2:])
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return nil, errors.New("pki: no public key: neither PEM, DER, ssh nor 0s… of DNS")
+		text = bytes.TrimPrefix(text, []byte("0s"))
+		blob, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(text), nil)))
+		if err != nil || len(blob) == 0 {
+			return nil, errors.New("pki: no public key: neither PEM, DER, ssh nor base64")
+		}
+		return publicBlob(blob)
 	}
 	switch block.Type {
 	case "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE":
@@ -151,12 +154,31 @@ func publicRSA(r *rsa.PublicKey) (*PublicKey, error) {
 	return NewPublicKey(der)
 }
 
+// publicBlob reads DER, ssh's blob (which begins with a length below 256) or DNS's.
+func publicBlob(b []byte) (*PublicKey, error) {
+	switch {
+	case looksDER(b):
+		return publicDER(b)
+	case bytes.HasPrefix(b, []byte{0, 0, 0}):
+		key, err := ssh.ParsePublicKey(b)
+		if err != nil {
+			return nil, fmt.Errorf("pki: ssh public key: %w", err)
+		}
+		return publicSSHKey(key)
+	}
+	return publicDNS(b)
+}
+
 // publicSSH reads a line of an authorized_keys file.
 func publicSSH(line []byte) (*PublicKey, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey(line)
 	if err != nil {
 		return nil, fmt.Errorf("pki: ssh public key: %w", err)
 	}
+	return publicSSHKey(key)
+}
+
+func publicSSHKey(key ssh.PublicKey) (*PublicKey, error) {
 	ck, ok := key.(ssh.CryptoPublicKey)
 	if !ok {
 		return nil, fmt.Errorf("pki: ssh public key of type %s isn't for signatures", printable(key.Type()))
@@ -173,11 +195,7 @@ func publicSSH(line []byte) (*PublicKey, error) {
 
 // publicDNS reads the RSA key of RFC 3110 §2: length of the exponent in 1 octet, or 0
 // and 2 octets; exponent; modulus.
-func publicDNS(text []byte) (*PublicKey, error) {
-	b, err := base64.StdEncoding.DecodeString(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("pki: DNS public key: %w", err)
-	}
+func publicDNS(b []byte) (*PublicKey, error) {
 	if len(b) < 3 {
 		return nil, errShortDNS
 	}
@@ -186,7 +204,7 @@ func publicDNS(text []byte) (*PublicKey, error) {
 	if n == 0 {
 		n, b = int(b[0])<<8|int(b[1]), b[2:]
 	}
-	if n == 0 || n > 4 || len(b) <= n || len(b)-n > 2048 {
+	if n == 0 || n > 4 || len(b) <= n || len(b)-n > 1024 {
 		return nil, errShortDNS
 	}
 	e := new(big.Int).SetBytes(b[:n])

@@ -268,8 +268,8 @@ func (s *Store) Keys() []*PublicKey {
 func (s *Store) issuers(c *Certificate) []*Certificate {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	name := string(c.X509.RawIssuer)
-	return slices.Concat(s.certs[Anchor].bySubject[name], s.certs[Intermediate].bySubject[name])
+	return slices.Concat(s.certs[Anchor].bySubject[string(c.X509.RawIssuer)],
+		s.certs[Intermediate].bySubject[string(c.X509.RawIssuer)])
 }
 
 // has says whether c is stored for a use.

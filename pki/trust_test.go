@@ -2,11 +2,15 @@ package pki_test
 
 import (
 	"context"
+	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -300,4 +304,48 @@ func TestStoreConcurrent(t *testing.T) {
 // TestMalformedRequest answers requests without a certificate.
 func TestMalformedRequest(t *testing.T) {
 	refused(t, storeOf(t), pki.VerifyRequest{}, pki.Untrusted, "there is no certificate")
+}
+
+// TestAnchorAsLeaf judges an anchor that a peer authenticates with like any other.
+func TestAnchorAsLeaf(t *testing.T) {
+	for _, kind := range []pkitest.KeyKind{pkitest.P256, pkitest.Ed448} {
+		ca := pkitest.NewCA(t, pkitest.Spec{Name: "root", Key: kind})
+		refused(t, storeOf(t, ca), request(ca), pki.KeyUsage, "digitalSignature")
+		both := pkitest.NewCA(t, pkitest.Spec{Name: "both", Key: kind, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature})
+		accepted(t, storeOf(t, both), request(both), "both")
+	}
+}
+
+// giant is an RSA key whose verifications are as slow as they can be.
+type giant struct{ crypto.Signer }
+
+func (giant) Public() crypto.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), 16383)
+	return &rsa.PublicKey{N: n.Add(n, big.NewInt(12345)), E: 1<<31 - 1}
+}
+
+// fatal is a pkitest.TB that tells of what can't be made.
+type fatal struct{}
+
+func (fatal) Helper()                           {}
+func (fatal) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+// TestGiantKeys reads no certificate whose RSA key only costs time.
+func TestGiantKeys(t *testing.T) {
+	defer func() {
+		if r := recover(); r == nil || !strings.Contains(fmt.Sprint(r), "unacceptable public key") {
+			t.Fatalf("got %v", r)
+		}
+	}()
+	evil := pkitest.NewCA(fatal{}, pkitest.Spec{Name: "evil", Key: pkitest.RSA2048})
+	evil.IssueCA(pkitest.Spec{Name: "sub", Signer: giant{}})
+}
+
+// TestLongNames cuts what goes into errors and traces.
+func TestLongNames(t *testing.T) {
+	e := pkitest.NewCA(t, pkitest.Spec{Name: strings.Repeat("x\n", 5000)})
+	_, err := storeOf(t).Verify(t.Context(), request(e.Issue(pkitest.Spec{Name: "a\nb"})))
+	if err == nil || len(err.Error()) > 2000 || strings.Contains(err.Error(), "\n") {
+		t.Fatalf("%v", err)
+	}
 }

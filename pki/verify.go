@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -315,11 +314,13 @@ func (v *verification) alone(pathErr error) (Chain, error) {
 	if err := v.checkChain(chain); err != nil {
 		return nil, err
 	}
+	x := v.Leaf.X509
+	named := len(x.CRLDistributionPoints)+len(x.OCSPServer) > 0
 	// A certificate that is its own issuer is revoked by unloading it.
-	if v.Revocation == Strict && !v.Leaf.SelfSigned() {
+	if (v.Revocation == Strict || v.Revocation == IfURI && named) && !v.Leaf.SelfSigned() {
 		return nil, refusef(v.Leaf, RevocationUnknown, "its issuer isn't known, so that its CRL or OCSP responses can't be checked")
 	}
-	if !bytes.Equal(v.Leaf.X509.RawIssuer, v.Leaf.X509.RawSubject) {
+	if !v.Leaf.SelfIssued() {
 		v.trace("no chain to an anchor: %v", pathErr)
 	}
 	return chain, nil
