@@ -83,8 +83,12 @@ func New(o Options) (*Gateway, error) {
 		g.daemon.VICISocket = o.VICI
 	}
 	if o.ConfigFile != "" {
-		if _, err := config.Load(o.ConfigFile, g.daemon); err != nil {
+		m, err := config.Load(o.ConfigFile, g.daemon)
+		if err != nil {
 			return nil, err
+		}
+		for _, s := range m.Secrets { // they are read again when it runs
+			s.Key.Zero()
 		}
 	}
 	return g, nil
@@ -116,7 +120,8 @@ func (g *Gateway) Reload() error {
 		g.log.Error("the configuration was not loaded, nothing changes: "+err.Error(), "file", g.opt.ConfigFile)
 		return err
 	}
-	g.log.Info("configuration loaded", "file", g.opt.ConfigFile, "connections", len(m.Peers), "secrets", len(m.Secrets))
+	g.log.Info("configuration loaded", "file", g.opt.ConfigFile, "connections", len(m.Peers), "secrets", len(m.Secrets),
+		"certificates", len(m.Certs), "keys", len(m.Keys), "pools", len(m.Pools))
 	return nil
 }
 

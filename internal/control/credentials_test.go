@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"adit/conf"
+	"adit/internal/config"
 	"adit/internal/conn"
 	"adit/pki"
 	"adit/pki/pkitest"
@@ -393,6 +394,42 @@ authorities {
 	contains(t, swanctl("--list-conns"), "local public key authentication:", "id: CN=sun", "certs: CN=sun", "remote EAP_MSCHAPV2 authentication:", "eap_id: %any", "remote public key authentication:", "cacerts: CN=root")
 	contains(t, swanctl("--list-pools", "--leases"), "v4", "10.3.0.1", "0 / 0 / 254", "fd00:3::1")
 	contains(t, swanctl("--list-authorities"), "root:", "cacert: CN=root", "crl_uris:  http://crl.example/root.crl", "ocsp_uris: http://ocsp.example")
+	// The program itself loads the same from the same files.
+	daemon, err := config.LoadDaemon("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := config.Load(filepath.Join(dir, "swanctl.conf"), daemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := newSide(t, conn.NewNetwork(), "192.0.2.1")
+	if err := alone.gw.Load(m); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []struct{ command, event string }{{"list-certs", "list-cert"}, {"list-conns", "list-conn"}, {"list-authorities", "list-authority"},
+		{"get-keys", ""}, {"get-shared", ""}, {"get-pools", ""}} {
+		var both []string
+		for _, g := range []*side{s, alone} {
+			res, events := g.call(q.command, "", q.event)
+			lines := []string{text(res)}
+			for _, e := range events {
+				lines = append(lines, text(e))
+			}
+			for i, l := range lines {
+				if list, ok := strings.CutPrefix(strings.TrimSuffix(l, "]\n"), "keys = ["); ok {
+					words := strings.Fields(list)
+					slices.Sort(words)
+					lines[i] = strings.Join(words, " ")
+				}
+			}
+			slices.Sort(lines)
+			both = append(both, strings.Join(lines, "\n"))
+		}
+		if both[0] != both[1] {
+			t.Errorf("%s after swanctl --load-all:\n%q\nafter loading the file:\n%q", q.command, both[0], both[1])
+		}
+	}
 	swanctl("--flush-certs")
 	swanctl("--flush-certs", "--type", "x509_crl")
 	// What vanished from the file is unloaded.
