@@ -30,6 +30,7 @@ type hostile struct {
 	ci, cr     suite.Cipher
 	next       uint32 // message ID of the next request
 	sealed     uint64
+	fragments  bool // announces RFC 7383
 }
 
 var (
@@ -86,7 +87,11 @@ func (p *hostile) initPayloads() []wire.Payload {
 			p.w.t.Fatal(err)
 		}
 	}
-	return []wire.Payload{ikeProposal(p.group, nil), &wire.KE{Group: uint16(p.group), Data: p.kx.Public()}, &wire.Nonce{Data: p.ni}}
+	list := []wire.Payload{ikeProposal(p.group, nil), &wire.KE{Group: uint16(p.group), Data: p.kx.Public()}, &wire.Nonce{Data: p.ni}}
+	if p.fragments {
+		list = append(list, notify(wire.FragmentationSupported, nil))
+	}
+	return list
 }
 
 func (p *hostile) first(list ...wire.Payload) []byte {
@@ -192,6 +197,11 @@ func (p *hostile) seal(h wire.Header, list ...wire.Payload) []byte {
 }
 
 func (p *hostile) sealText(h wire.Header, first wire.PayloadType, text []byte) []byte {
+	return p.sealPayload(h, wire.Encrypted{Type: wire.PayloadSK, FirstInner: first}, text)
+}
+
+// sealPayload protects any bytes in an Encrypted or Encrypted Fragment payload.
+func (p *hostile) sealPayload(h wire.Header, e wire.Encrypted, text []byte) []byte {
 	c := p.cipher(true)
 	pad := 0
 	for ; (len(text)+1)%c.Align() != 0; pad++ {
@@ -199,7 +209,7 @@ func (p *hostile) sealText(h wire.Header, first wire.PayloadType, text []byte) [
 	}
 	text = append(text, byte(pad))
 	iv, icv := c.IVLen(), c.ICVLen()
-	b := wire.AppendEncrypted(nil, h, nil, wire.Encrypted{Type: wire.PayloadSK, FirstInner: first}, iv+len(text)+icv)
+	b := wire.AppendEncrypted(nil, h, nil, e, iv+len(text)+icv)
 	at := len(b)
 	b = append(append(append(b, make([]byte, iv)...), text...), make([]byte, icv)...)
 	p.sealed++
