@@ -187,8 +187,8 @@ type VerifyAuth struct {
 // where the constraints are fulfilled.
 type Verdict struct {
 	Why []string
-	// Subject is whose key it was, for logs.
-	Subject string
+	// Subject is whose key it was, Scheme how it signed, for logs.
+	Subject, Scheme string
 }
 
 // EAPRound carries one EAP packet to the local EAP machine of a session, or to a

@@ -368,6 +368,9 @@ func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.P
 			then(now, nil, x)
 			return
 		}
+		if v.Scheme != "" {
+			s.note(1, "the peer is "+id.String()+" by the key of "+v.Subject+", "+v.Scheme)
+		}
 		if auth.Method == wire.AuthRSASignature && !s.config().NoSignatureAuth {
 			s.note(1, "the peer signs with RSA and SHA-1: it does not know RFC 7427")
 		}

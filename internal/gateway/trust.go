@@ -155,7 +155,7 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	v := &ike.Verdict{Why: make([]string, len(p.Peers)), Subject: signer.String()}
+	v := &ike.Verdict{Why: make([]string, len(p.Peers)), Subject: signer.String(), Scheme: scheme.String()}
 	checks := checker{t: t, ctx: ctx, proof: p, signer: signer, scheme: scheme, known: map[string]string{}}
 	for i, peer := range p.Peers {
 		v.Why[i] = checks.fits(&peer.Remote[p.Round])
