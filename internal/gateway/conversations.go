@@ -32,7 +32,10 @@ type conversation struct {
 	session eap.Session   // ours, or
 	relay   *radius.Relay // a server's
 	method  eap.Type      // that the peer answered with last
-	ended   bool
+	// ctx is that of the round under way: what VerifyPeer looks up may take as long as
+	// the round, and no round's context outlives it.
+	ctx   context.Context
+	ended bool
 }
 
 func (c *conversations) init(g *Gateway) {
@@ -67,7 +70,7 @@ func (c *conversations) close() {
 
 // next carries one packet on.
 func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
-	v, err := c.find(ctx, q)
+	v, err := c.find(q)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +79,7 @@ func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswe
 	if v.ended {
 		return nil, errors.New("the EAP conversation was ended")
 	}
+	v.ctx = ctx
 	if len(q.Message) > 4 {
 		if t := eap.Type(q.Message[4]); t != eap.TypeIdentity && t != eap.TypeNak && t != eap.TypeNotification {
 			v.method = t
@@ -136,7 +140,7 @@ func methodName(t eap.Type) string {
 }
 
 // find is the conversation of that number, begun if it is new.
-func (c *conversations) find(ctx context.Context, q ike.EAPRound) (*conversation, error) {
+func (c *conversations) find(q ike.EAPRound) (*conversation, error) {
 	c.mu.Lock()
 	v := c.open[q.Session]
 	full := len(c.open) >= limitConversations
@@ -151,13 +155,13 @@ func (c *conversations) find(ctx context.Context, q ike.EAPRound) (*conversation
 	var err error
 	switch {
 	case !q.Server:
-		v.session, err = c.peer(ctx, q)
+		v.session, err = c.peer(v, q)
 	case q.Peer.Remote[q.Round].EAP == ike.EAPRadius:
 		if v.relay = c.relay(q); v.relay == nil {
 			err = c.failed
 		}
 	default:
-		v.session, err = c.server(ctx, q)
+		v.session, err = c.server(v, q)
 	}
 	if err != nil {
 		return nil, err
@@ -196,7 +200,7 @@ func (c *conversations) relay(q ike.EAPRound) *radius.Relay {
 }
 
 // server makes our own authenticator.
-func (c *conversations) server(ctx context.Context, q ike.EAPRound) (eap.Session, error) {
+func (c *conversations) server(v *conversation, q ike.EAPRound) (eap.Session, error) {
 	r := &q.Peer.Remote[q.Round]
 	cfg := eap.ServerConfig{AskIdentity: r.EAPAsk, Identity: r.EAPID.String(), ServerName: q.LocalID.String(), Secret: c.g.inv.password}
 	if r.EAPID.IsPattern() || r.EAPID.IsAny() {
@@ -208,7 +212,7 @@ func (c *conversations) server(ctx context.Context, q ike.EAPRound) (eap.Session
 	}
 	cfg.Methods = mutual(cfg.Methods, q)
 	if slices.ContainsFunc(cfg.Methods, tunnels) {
-		if cfg.TLS, err = c.serverTLS(ctx, q, r); err != nil {
+		if cfg.TLS, err = c.serverTLS(v, q, r); err != nil {
 			// Without a certificate the other methods are left.
 			rest := slices.DeleteFunc(cfg.Methods, tunnels)
 			if cfg.Methods = rest; len(rest) == 0 {
@@ -230,7 +234,7 @@ func mutual(list []eap.Type, q ike.EAPRound) []eap.Type {
 
 func tunnels(t eap.Type) bool { return t == eap.TypeTLS || t == eap.TypeTTLS }
 
-func (c *conversations) serverTLS(ctx context.Context, q ike.EAPRound, r *ike.AuthRound) (*eap.TLSConfig, error) {
+func (c *conversations) serverTLS(v *conversation, q ike.EAPRound, r *ike.AuthRound) (*eap.TLSConfig, error) {
 	var local *ike.AuthRound
 	for i := range q.Peer.Local {
 		if l := &q.Peer.Local[i]; l.Method == ike.AuthPubkey || local == nil {
@@ -246,12 +250,12 @@ func (c *conversations) serverTLS(ctx context.Context, q ike.EAPRound, r *ike.Au
 		if err != nil {
 			return err
 		}
-		return c.g.trust.chain(ctx, chain, id, r)
+		return c.g.trust.chain(v.ctx, chain, id, r)
 	}}, nil
 }
 
 // peer makes the client of somebody else's authenticator.
-func (c *conversations) peer(ctx context.Context, q ike.EAPRound) (eap.Session, error) {
+func (c *conversations) peer(v *conversation, q ike.EAPRound) (eap.Session, error) {
 	r := &q.Peer.Local[q.Round]
 	cfg := eap.PeerConfig{Identity: q.LocalID.String()}
 	if !r.EAPID.IsAny() {
@@ -277,7 +281,7 @@ func (c *conversations) peer(ctx context.Context, q ike.EAPRound) (eap.Session, 
 			}
 		}
 		cfg.TLS = &eap.TLSConfig{Certificates: c.g.trust.tlsCertificates(q.LocalID, r), VerifyPeer: func(_ string, chain [][]byte) error {
-			return c.g.trust.chain(ctx, chain, server, remote)
+			return c.g.trust.chain(v.ctx, chain, server, remote)
 		}}
 	}
 	cfg.Methods = slices.DeleteFunc(cfg.Methods, func(t eap.Type) bool {
