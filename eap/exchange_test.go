@@ -300,6 +300,9 @@ func TestRFC5281_Phase2(t *testing.T) {
 			s.Tunnelled, p.Tunnelled = []eap.Type{inner}, []eap.Type{inner}
 			run(t, s, p).wantSuccess(t, "carol@example", eap.TypeTTLS)
 		}
+		// By default MD5 is done, too, which is all that strongSwan's server offers.
+		s.Tunnelled, p.Tunnelled = []eap.Type{eap.TypeMD5}, nil
+		run(t, s, p).wantSuccess(t, "carol@example", eap.TypeTTLS)
 		// A Nak inside.
 		s.Tunnelled, p.Tunnelled = []eap.Type{eap.TypeMSCHAPv2, eap.TypeGTC}, []eap.Type{eap.TypeGTC}
 		run(t, s, p).wantSuccess(t, "carol@example", eap.TypeTTLS)

@@ -23,7 +23,9 @@ type PeerConfig struct {
 	ServerID string
 	// TLS is needed by TLS and TTLS.
 	TLS *TLSConfig
-	// Tunnelled are the methods accepted inside TTLS; MSCHAPv2 if empty.
+	// Tunnelled are the methods accepted inside TTLS; MSCHAPv2 and, with a password,
+	// MD5 if empty. The tunnel's server is authenticated, so MD5 is none the worse,
+	// and strongSwan's server offers nothing else unless it is told to.
 	Tunnelled []Type
 	// Phase2 says how the peer authenticates inside TTLS.
 	Phase2 Phase2
@@ -58,6 +60,9 @@ func (cfg *PeerConfig) check() error {
 	}
 	if len(cfg.Tunnelled) == 0 {
 		cfg.Tunnelled = []Type{TypeMSCHAPv2}
+		if cfg.Secret.Password != nil {
+			cfg.Tunnelled = append(cfg.Tunnelled, TypeMD5)
+		}
 	}
 	for _, t := range cfg.Methods {
 		if t.tunnel() {

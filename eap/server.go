@@ -26,8 +26,8 @@ type ServerConfig struct {
 	Retries int
 	// TLS is needed by TLS and TTLS.
 	TLS *TLSConfig
-	// Tunnelled are the methods inside TTLS, in order; MSCHAPv2 if empty. MSCHAPv2
-	// also admits MS-CHAP-V2 without EAP, GTC also PAP (RFC 5281 §11.2).
+	// Tunnelled are the methods inside TTLS, in order; MSCHAPv2, then MD5 if empty.
+	// MSCHAPv2 also admits MS-CHAP-V2 without EAP, GTC also PAP (RFC 5281 §11.2).
 	Tunnelled []Type
 }
 
@@ -50,7 +50,7 @@ func (cfg *ServerConfig) check() error {
 		return fmt.Errorf("eap: %w: server name too long", ErrConfig)
 	}
 	if len(cfg.Tunnelled) == 0 {
-		cfg.Tunnelled = []Type{TypeMSCHAPv2}
+		cfg.Tunnelled = []Type{TypeMSCHAPv2, TypeMD5}
 	}
 	for _, t := range cfg.Methods {
 		if t == TypeTTLS {

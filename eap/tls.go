@@ -119,6 +119,10 @@ type tlsKeys struct{ msk, emsk suite.Key }
 // which crypto/tls refuses the export. The attack that RFC 7627 §1 describes needs a
 // client that authenticates with the same certificate to a malicious server that it
 // trusts; VerifyPeer on the peer decides whom it trusts.
+//
+// Peer quirk (strongSwan ≤ 5.9.9): with its tls.version_max at 1.3, not the default, it
+// derives other keys for TLS 1.3 and sends no commitment. Against that only TLS 1.2
+// helps.
 func (k *tlsKeys) derive(t *tlsTunnel) error {
 	label, context := "client EAP encryption", []byte(nil)
 	switch {
