@@ -116,6 +116,9 @@ func (a *adviser) hasKey(hash [20]byte) bool {
 // local checks how we prove ourselves.
 func (a *adviser) local(p *ike.Peer, r ike.AuthRound) {
 	switch r.Method {
+	case ike.AuthPSK:
+		a.shared(p, r)
+		return
 	case ike.AuthEAP:
 		a.secret(p, r)
 		if r.EAP != ike.EAPTLS {
@@ -158,6 +161,25 @@ func (a *adviser) local(p *ike.Peer, r ike.AuthRound) {
 	}
 }
 
+// shared checks that there is a pre-shared key for the identities of a connection.
+func (a *adviser) shared(p *ike.Peer, r ike.AuthRound) {
+	for _, s := range a.m.Secrets {
+		if s.Kind != SecretIKE {
+			continue
+		}
+		fits := len(s.Owners) == 0 || r.ID.IsAny() // its address
+		for _, o := range s.Owners {
+			fits = fits || r.ID.Match(o) != ike.MatchNone || slices.ContainsFunc(p.Remote, func(q ike.AuthRound) bool {
+				return q.ID.IsPattern() || q.ID.IsAny() || q.ID.Match(o) != ike.MatchNone
+			})
+		}
+		if fits {
+			return
+		}
+	}
+	a.warn(p, r, "auth = psk, but there is no section secrets.ike* for these identities")
+}
+
 // secret checks that a client of EAP has its password.
 func (a *adviser) secret(p *ike.Peer, r ike.AuthRound) {
 	id := r.EAPID
@@ -180,6 +202,10 @@ func (a *adviser) secret(p *ike.Peer, r ike.AuthRound) {
 
 // remote checks that the peer can be believed.
 func (a *adviser) remote(p *ike.Peer, r ike.AuthRound) {
+	password := slices.Contains([]ike.EAPMethod{ike.EAPMD5, ike.EAPGTC, ike.EAPMSCHAPv2, ike.EAPTTLS}, r.EAP)
+	if r.Method == ike.AuthEAP && password && !slices.ContainsFunc(a.m.Secrets, func(s Secret) bool { return s.Kind == SecretEAP || s.Kind == SecretNTLM }) {
+		a.warn(p, r, "auth = eap-"+string(r.EAP)+", but there is no password in secrets.eap*")
+	}
 	for _, der := range slices.Concat(r.Certs, r.CACerts) {
 		if x := a.parse(der); x != nil {
 			a.times(x, Warning{Pos: a.d.places["connections."+p.Name+"."+r.Name], Text: "connections." + p.Name + "." + r.Name + ": "})

@@ -12,6 +12,7 @@ import (
 
 // What belongs together and does not is said with its place.
 func TestAdvice(t *testing.T) {
+	const secret = "secrets {\n ike {\n secret = a-secret-that-is-long-enough\n }\n}\n"
 	old := time.Now().Add(-48 * time.Hour)
 	for _, c := range []struct {
 		name, text, want string
@@ -36,16 +37,21 @@ func TestAdvice(t *testing.T) {
 		{"expired where it is named", gateway("", "certs = /old"), "connections.gw.remote: certificate CN=old has expired", func(t *testing.T, a *authority) {
 			a.write(t, "old", a.root.Issue(pkitest.Spec{Name: "old", NotBefore: old.Add(-time.Hour), NotAfter: old}).PEM())
 		}},
-		{"nothing to believe", gateway("auth = psk", "auth = pubkey"), "swanctl.conf:6: connections.gw.remote: no certificate can be believed", func(t *testing.T, a *authority) {
+		{"nothing to believe", gateway("auth = psk", "auth = pubkey") + secret, "swanctl.conf:6: connections.gw.remote: no certificate can be believed", func(t *testing.T, a *authority) {
 			a.remove(t, "x509ca/root.pem")
 			a.remove(t, "x509/fullchain.pem")
 			a.remove(t, "x509/sun.der")
 			a.remove(t, "pubkey/sun.pem")
 		}},
-		{"no pool", strings.Replace(gateway("auth = psk", "auth = psk"), "remote {", "pools = v4\n remote {", 1), "connections.gw: there is no pool v4 in pools", nil},
-		{"no password", gateway("auth = eap-mschapv2\n eap_id = alice", "auth = psk") + "secrets {\n eap-1 {\n id = bob\n secret = x\n }\n}", "connections.gw.local: there is no secret of alice for EAP", nil},
-		{"a password", gateway("auth = eap-mschapv2\n eap_id = alice", "auth = psk") + "secrets {\n eap-1 {\n id = alice\n secret = x\n }\n}", "", nil},
-		{"a password of all", gateway("auth = eap-ttls\n id = alice", "auth = psk") + "secrets {\n ntlm-1 {\n secret = 0x00112233445566778899aabbccddeeff\n }\n}", "", nil},
+		{"no pool", strings.Replace(gateway("auth = psk", "auth = psk"), "remote {", "pools = v4\n remote {", 1) + secret, "connections.gw: there is no pool v4 in pools", nil},
+		{"no password", gateway("auth = eap-mschapv2\n eap_id = alice", "certs = sun.der") + "secrets {\n eap-1 {\n id = bob\n secret = x\n }\n}", "connections.gw.local: there is no secret of alice for EAP", nil},
+		{"a password, once", gateway("auth = eap-mschapv2\n eap_id = alice", "certs = sun.der") + "secrets {\n eap-1 {\n id = alice\n secret = x\n }\n}", "", nil},
+		{"no pre-shared key", gateway("auth = psk", "auth = psk"), "swanctl.conf:3: connections.gw.local: auth = psk, but there is no section secrets.ike* for these identities", nil},
+		{"another's pre-shared key", gateway("auth = psk\n id = a", "auth = psk\n id = b") + strings.Replace(secret, "ike {", "ike {\n id-1 = c\n id-2 = d", 1), "connections.gw.local: auth = psk, but there is no section", nil},
+		{"a pre-shared key", gateway("auth = psk\n id = a", "auth = psk\n id = b") + strings.Replace(secret, "ike {", "ike {\n id = b", 1), "", nil},
+		{"a pre-shared key for a pattern", gateway("auth = psk\n id = a", "auth = psk\n id = *.b") + strings.Replace(secret, "ike {", "ike {\n id = x.b", 1), "", nil},
+		{"no passwords", gateway("auth = psk", "auth = eap-mschapv2") + secret, "connections.gw.remote: auth = eap-mschapv2, but there is no password in secrets.eap*", nil},
+		{"a password of all", gateway("auth = eap-ttls\n id = alice", "certs = sun.der") + "secrets {\n ntlm-1 {\n secret = 0x00112233445566778899aabbccddeeff\n }\n}", "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := newAuthority(t)

@@ -20,7 +20,7 @@ import (
 type authority struct {
 	dir              string
 	root, sub, sun   *pkitest.Entity
-	moon, self       *pkitest.Entity
+	moon             *pkitest.Entity
 	chain, sunPublic []byte
 }
 

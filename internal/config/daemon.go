@@ -80,6 +80,13 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 			dm.VICISocket = v.Text
 		}
 		d.decodeAttributes(&dm, s)
+		for sub := range s.Sub("plugins").Sections() {
+			for v := range sub.Values() {
+				if v.Key != "load" && !slices.Contains([]string{"vici", "attr", "eap-radius"}, sub.Name) && len(d.warnings) < limitErrors {
+					d.warn(v.Pos, v.Path()+" has no effect: adit has no such plugin")
+				}
+			}
+		}
 		if r := s.Sub("plugins").Sub("eap-radius"); r != nil {
 			d.decodeRADIUS(&dm, r)
 		}

@@ -100,6 +100,10 @@ func TestDaemonOfCertificates(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
+	d, err = daemon(t, "charon {\n plugins {\n revocation {\n load = yes\n enable_crl = no\n }\n }\n}")
+	if err != nil || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0].Text, "charon.plugins.revocation.enable_crl has no effect") {
+		t.Errorf("%v %v", d.Warnings, err)
+	}
 	file := filepath.Join(t.TempDir(), "strongswan.conf")
 	if err := os.WriteFile(file, []byte("charon { plugins { eap-radius {\n server = 192.0.2.9\n secret = 0123456789abcdef\n } } }"), 0o644); err != nil {
 		t.Fatal(err)
