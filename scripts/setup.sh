@@ -7,7 +7,7 @@ packages=(
 	nftables iproute2 iputils-ping ethtool
 	tcpdump tshark iperf3 python3-scapy
 	strongswan-swanctl charon-systemd strongswan-pki
-	libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins
+	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins
 	freeradius
 	make gcc libc6-dev
 )

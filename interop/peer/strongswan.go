@@ -17,7 +17,8 @@ const charon = "/usr/sbin/charon-systemd"
 // kernel-netlink, so that ESP is done in user space.
 const defaultPlugins = "random nonce openssl pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 md5 pubkey sshkey x509 constraints revocation curl " +
 	"aes sha1 sha2 hmac gcm ccm ctr cmac xcbc chapoly kdf curve25519 drbg counters " +
-	"vici kernel-libipsec kernel-netlink socket-default updown"
+	"vici kernel-libipsec kernel-netlink socket-default updown attr " +
+	"eap-identity eap-mschapv2 eap-md5 eap-gtc eap-tls eap-ttls eap-radius"
 
 // StrongSwanOptions are settings of strongswan.conf.
 type StrongSwanOptions struct {
@@ -29,7 +30,8 @@ type StrongSwanOptions struct {
 // StrongSwan prepares Debian's strongSwan in a node of a lab. It is not started.
 // A missing package is an error.
 func StrongSwan(l *lab.Lab, node string, o StrongSwanOptions) (Gateway, error) {
-	for _, bin := range []string{charon, "/usr/sbin/swanctl", "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so"} {
+	for _, bin := range []string{charon, "/usr/sbin/swanctl", "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so",
+		"/usr/lib/ipsec/plugins/libstrongswan-eap-mschapv2.so"} {
 		if _, err := os.Stat(bin); err != nil {
 			return nil, fmt.Errorf("strongSwan is not installed (run scripts/setup.sh): %w", err)
 		}
