@@ -270,17 +270,14 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 // The returned function ends it.
 func (g *Gateway) watchHost(ctx context.Context, host *hostnet.Net) (end func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	events, err := host.Watch(ctx)
+	events, err := host.Watch(ctx, false)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		for e := range events {
-			if e.Kind == hostnet.EventRoute {
-				continue // others' routes do not touch ours
-			}
+		for range events {
 			settle := time.NewTimer(hostSettles)
 			for waiting := true; waiting; {
 				select {

@@ -123,6 +123,13 @@ func (s *Server) Publish(event string, body *conf.Section) error {
 	return nil
 }
 
+// Wanted reports whether any client registered for an event, for who wants to
+// spare itself making it.
+func (s *Server) Wanted(event string) bool {
+	ok, _ := s.wanted(event)
+	return ok
+}
+
 // wanted reports whether any client registered for an event.
 func (s *Server) wanted(event string) (bool, error) {
 	s.mu.RLock()

@@ -81,6 +81,9 @@ func guarded(f vici.Handler) vici.Handler {
 
 // logEvent publishes every record to the clients that registered for `log`.
 func (c *controller) logEvent(e ike.Event) {
+	if !c.srv.Wanted("log") {
+		return
+	}
 	if r, ok := gateway.Describe(e); ok {
 		_ = c.srv.Publish("log", recordBody(r)) // too long for VICI: then it is in the log only
 	}

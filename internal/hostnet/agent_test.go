@@ -135,7 +135,7 @@ func (a *agentState) handle(q *request, r *answer) (err error) {
 	case "watch":
 		var ctx context.Context
 		ctx, a.cancel = context.WithCancel(context.Background())
-		a.events, err = a.net.Watch(ctx)
+		a.events, err = a.net.Watch(ctx, true)
 	case "events":
 		a.collect(r)
 	case "unwatch":

@@ -73,8 +73,8 @@ func (n *Net) stand(pl *plan) {
 		}
 	}
 	for _, c := range pl.crowds {
-		for f := range c.ranges { // one is enough to tell that there is a set
-			c.ranges[f] = slices.Clone(c.ranges[f][:min(1, len(c.ranges[f]))])
+		for k := range c.ranges { // one is enough to tell that there is a set
+			c.ranges[k] = slices.Clone(c.ranges[k][:min(1, len(c.ranges[k]))])
 		}
 	}
 	n.last = &State{Devices: pl.state.Devices, Policies: rest}
@@ -153,7 +153,7 @@ type delta struct {
 
 type setID struct {
 	name string
-	v6   bool
+	kind setKind
 }
 
 // delta works a change out; false if it is not one that Change can make. The
@@ -184,7 +184,7 @@ func (n *Net) delta(add []Policy, remove []string) (*delta, bool) {
 			f, span := familyOf(r.From), addrRange{r.From, r.To}
 			st.ranges[f].remove(span)
 			undo = append(undo, func() { st.ranges[f].add(span) })
-			set := setID{m.crowd.setName(f, n.nft.epoch), f == 1}
+			set := m.crowd.setID(span, n.nft.epoch)
 			d.out[set] = append(d.out[set], jump{r: span})
 		}
 	}
@@ -205,12 +205,12 @@ func (n *Net) delta(add []Policy, remove []string) (*delta, bool) {
 		} else {
 			for _, r := range q.Remote {
 				f, span := familyOf(r.From), addrRange{r.From, r.To}
-				if len(c.ranges[f]) == 0 || st.ranges[f].overlaps(span) || st.others[f].overlaps(span) {
+				if len(c.ranges[kindOf(span)]) == 0 || st.ranges[f].overlaps(span) || st.others[f].overlaps(span) {
 					return fail()
 				}
 				st.ranges[f].add(span)
 				undo = append(undo, func() { st.ranges[f].remove(span) })
-				set := setID{c.setName(f, n.nft.epoch), f == 1}
+				set := c.setID(span, n.nft.epoch)
 				d.in[set] = append(d.in[set], jump{r: span})
 			}
 		}
@@ -225,6 +225,10 @@ func (n *Net) delta(add []Policy, remove []string) (*delta, bool) {
 		}
 	}
 	return d, true
+}
+
+func (c *crowd) setID(r addrRange, epoch uint64) setID {
+	return setID{c.setName(kindOf(r), epoch), kindOf(r)}
 }
 
 func (n *Net) routesOf(q *Policy, list *[]route) {
@@ -255,14 +259,14 @@ func (r *ruler) change(in, out map[setID][]jump) error {
 	}
 	c := r.lasting
 	for id, list := range out {
-		set := r.set(id.name, id.v6, true)
-		if err := inParts(elements(list, true), func(part []nftables.SetElement) error { return c.SetDeleteElements(set, part) }); err != nil {
+		set := r.set(id.name, id.kind.v6(), true, !id.kind.ranges())
+		if err := inParts(elements(set, list), func(part []nftables.SetElement) error { return c.SetDeleteElements(set, part) }); err != nil {
 			return err
 		}
 	}
 	for id, list := range in {
-		set := r.set(id.name, id.v6, true)
-		if err := inParts(elements(list, true), func(part []nftables.SetElement) error { return c.SetAddElements(set, part) }); err != nil {
+		set := r.set(id.name, id.kind.v6(), true, !id.kind.ranges())
+		if err := inParts(elements(set, list), func(part []nftables.SetElement) error { return c.SetAddElements(set, part) }); err != nil {
 			return err
 		}
 	}

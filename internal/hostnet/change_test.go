@@ -10,8 +10,14 @@ import (
 	"adit/internal/hostnet"
 )
 
-// client is a policy like those of a gateway's clients: all but the remote address alike.
+// client is a policy like those of a gateway's clients: all but the remote addresses
+// alike. Some have a network.
 func client(i int) hostnet.Policy {
+	if i%7 == 2 {
+		p := protect(fmt.Sprint("sa/", i), "10.1.0.0/24 2001:db8:1::/64", fmt.Sprintf("10.%d.%d.0/24 2001:db8:3:%x::/64", 100+i/250, i%250, i))
+		p.Group = "clients"
+		return p
+	}
 	p := protect(fmt.Sprint("sa/", i), "10.1.0.0/24 2001:db8:1::/64", fmt.Sprintf("10.2.%d.%d/32 2001:db8:2::%x/128", i/200, i%200+1, i+1))
 	p.Group = "clients"
 	return p
@@ -83,6 +89,7 @@ func TestClientsComeAndGo(t *testing.T) {
 	l.change(nil, "sa/4", "sa/never")
 	l.expect(l.host, out4, "out")
 	l.expect(l.host, udp("10.1.0.5:1", "10.2.0.4:9"), "tun")
+	l.expect(l.host, udp("10.1.0.5:1", "10.100.2.9:9"), "tun")
 	if r := l.routes(); strings.Contains(r, "10.2.0.5 ") || !strings.Contains(r, "10.2.0.6 ") {
 		t.Errorf("routes:\n%s", r)
 	}
@@ -94,13 +101,13 @@ func TestChangesAreWhatApplyMakes(t *testing.T) {
 	l.up(hostnet.Options{})
 	rng := rand.New(rand.NewPCG(3, 4))
 	site := protect("conn/site", "10.1.0.0/24", "10.9.0.0/16")
-	there := map[int]hostnet.Policy{0: client(0)}
-	l.apply(site, client(0))
+	there := map[int]hostnet.Policy{0: client(0), 2: client(2)}
+	l.apply(site, client(0), client(2))
 	for step := range 40 {
 		var add []hostnet.Policy
 		var remove []string
 		for range rng.IntN(8) {
-			i := 1 + rng.IntN(30)
+			i := 3 + rng.IntN(30)
 			id := client(i).ID
 			if slices.Contains(remove, id) || slices.ContainsFunc(add, func(p hostnet.Policy) bool { return p.ID == id }) {
 				continue
@@ -189,8 +196,8 @@ func TestChangesThatNeedTheWhole(t *testing.T) {
 func TestChangeAfterAFlushedRuleset(t *testing.T) {
 	l := newLab(t)
 	l.up(hostnet.Options{})
-	l.apply(clients(0, 2)...)
-	l.change(clients(2, 6))
+	l.apply(clients(0, 3)...)
+	l.change(clients(3, 6))
 	run(t, "ip netns exec "+l.gw.ns+" nft flush ruleset")
 	if r := l.gw.do(request{Op: "change", State: hostnet.State{Policies: clients(6, 7)}}); r.Err == "" {
 		t.Error("a change without the table succeeded")
@@ -215,8 +222,8 @@ func TestChangeIsIndependentOfWhatIsThere(t *testing.T) {
 		}
 		return best
 	}
-	l.apply(clients(0, 1)...)
-	few := took(1)
+	l.apply(clients(0, 3)...)
+	few := took(3)
 	for at := 1000; at < 9000; at += 1000 {
 		l.change(clients(at, at+1000))
 	}

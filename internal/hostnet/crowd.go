@@ -17,9 +17,28 @@ type crowd struct {
 	key     string
 	group   string
 	sample  Policy // any of them: its local side, device and action are those of all
-	ranges  [2][]addrRange
+	ranges  [setKinds][]addrRange
 	members int
 }
+
+// setKind tells the sets of a crowd apart: by family, and single addresses, which
+// the kernel finds by a hash, from ranges, whose tree it walks through at every
+// change.
+type setKind int
+
+const setKinds = 4
+
+func kindOf(r addrRange) setKind {
+	k := setKind(2 * familyOf(r.from))
+	if r.from != r.to {
+		k++
+	}
+	return k
+}
+
+func (k setKind) family() int  { return int(k / 2) }
+func (k setKind) v6() bool     { return k >= 2 }
+func (k setKind) ranges() bool { return k%2 == 1 }
 
 // maxCrowds bounds the rules that every packet is compared with before the
 // lookup; what is more is no crowd.
@@ -102,8 +121,8 @@ func (p *plan) gather(keys []string) {
 		p.crowdOf[i] = c
 		c.members++
 		for _, r := range q.Remote {
-			f := familyOf(r.From)
-			c.ranges[f] = append(c.ranges[f], addrRange{r.From, r.To})
+			k := kindOf(addrRange{r.From, r.To})
+			c.ranges[k] = append(c.ranges[k], addrRange{r.From, r.To})
 		}
 	}
 }
@@ -123,19 +142,20 @@ func (p *plan) sorted() []*crowd {
 	return list
 }
 
-// setName is the name of the crowd's set of remote addresses of one family.
-func (c *crowd) setName(f int, epoch uint64) string {
-	return fmt.Sprintf("c%d_%d_%s", 4+2*f, epoch, c.key)
+// setName is the name of the crowd's set of remote addresses of one kind.
+func (c *crowd) setName(k setKind, epoch uint64) string {
+	return fmt.Sprintf("c%d_%d_%s", k, epoch, c.key)
 }
 
 // crowdSets adds the sets of all crowds.
 func (b *builder) crowdSets() {
 	for _, c := range b.p.sorted() {
-		for f, ranges := range c.ranges {
+		for k, ranges := range c.ranges {
 			if len(ranges) == 0 {
 				continue
 			}
-			m := verdictMap{name: c.setName(f, b.epoch), v6: f == 1, set: true}
+			kind := setKind(k)
+			m := verdictMap{name: c.setName(kind, b.epoch), v6: kind.v6(), set: true, exact: !kind.ranges()}
 			for _, r := range ranges {
 				m.jumps = append(m.jumps, jump{r: r})
 			}
@@ -152,17 +172,18 @@ func (b *builder) crowdRules(u purpose) (rules []exprs) {
 		if !u.guard && !c.sample.InstallRoutes {
 			continue // nothing is steered
 		}
-		for f, ranges := range c.ranges {
+		for k, ranges := range c.ranges {
 			if len(ranges) == 0 {
 				continue
 			}
-			v6 := f == 1
+			kind := setKind(k)
+			v6 := kind.v6()
 			for _, l := range c.sample.Local {
-				if familyOf(l.From) != f {
+				if familyOf(l.From) != kind.family() {
 					continue
 				}
 				rules = append(rules, slices.Concat(family(v6), addrMatch(addrRange{l.From, l.To}, v6, u.inbound),
-					exprs{address(v6, !u.inbound), &expr.Lookup{SourceRegister: 1, SetName: c.setName(f, b.epoch)}}, act))
+					exprs{address(v6, !u.inbound), &expr.Lookup{SourceRegister: 1, SetName: c.setName(kind, b.epoch)}}, act))
 			}
 		}
 	}

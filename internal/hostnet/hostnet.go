@@ -296,7 +296,10 @@ func (n *Net) Diagnose() []string {
 	return diagnose(n.last)
 }
 
-// Watch reports changes of addresses, links and routes until ctx ends; then the
+// Watch reports changes of addresses, links and our guard, and of others' routes
+// if they are wanted, until ctx ends; then the
 // channel is closed. A reader that falls behind gets an EventOverrun instead of
 // the events lost, and should look at everything again.
-func (n *Net) Watch(ctx context.Context) (<-chan Event, error) { return watch(ctx, n.opt.Protocol) }
+func (n *Net) Watch(ctx context.Context, routes bool) (<-chan Event, error) {
+	return watch(ctx, n.opt.Protocol, routes)
+}

@@ -283,7 +283,7 @@ func (r *ruler) clear(c *nftables.Conn, next inventory) {
 // setMap makes a map or set or changes the intervals that are different. What
 // leaves a set goes by a later transaction.
 func (r *ruler) setMap(c *nftables.Conn, m verdictMap, later *[]func() error) error {
-	set := r.set(m.name, m.v6, m.set)
+	set := r.set(m.name, m.v6, m.set, m.exact)
 	old, exists := r.have.maps[m.name]
 	if !exists {
 		if err := c.AddSet(set, nil); err != nil {
@@ -291,19 +291,19 @@ func (r *ruler) setMap(c *nftables.Conn, m verdictMap, later *[]func() error) er
 		}
 	}
 	remove := func() error {
-		return inParts(elements(difference(old, m.jumps), m.set), func(part []nftables.SetElement) error { return c.SetDeleteElements(set, part) })
+		return inParts(elements(set, difference(old, m.jumps)), func(part []nftables.SetElement) error { return c.SetDeleteElements(set, part) })
 	}
 	if m.set {
 		*later = append(*later, remove)
 	} else if err := remove(); err != nil {
 		return err
 	}
-	return inParts(elements(difference(m.jumps, old), m.set), func(part []nftables.SetElement) error { return c.SetAddElements(set, part) })
+	return inParts(elements(set, difference(m.jumps, old)), func(part []nftables.SetElement) error { return c.SetAddElements(set, part) })
 }
 
 // set describes a map of addresses to verdicts, or a plain set of addresses.
-func (r *ruler) set(name string, v6, plain bool) *nftables.Set {
-	set := &nftables.Set{Table: r.table, Name: name, IsMap: !plain, Interval: true,
+func (r *ruler) set(name string, v6, plain, exact bool) *nftables.Set {
+	set := &nftables.Set{Table: r.table, Name: name, IsMap: !plain, Interval: !exact,
 		KeyType: nftables.TypeIPAddr, KeyByteOrder: binaryutil.BigEndian}
 	if !plain {
 		set.DataType = nftables.TypeVerdict
@@ -332,19 +332,20 @@ func difference(a, b []jump) []jump {
 	return slices.DeleteFunc(slices.Clone(a), func(j jump) bool { return in[j] })
 }
 
-// elements are the starts and ends of intervals as the kernel keeps them.
-func elements(jumps []jump, plain bool) []nftables.SetElement {
+// elements are the starts and ends of intervals as the kernel keeps them, or
+// single addresses.
+func elements(set *nftables.Set, jumps []jump) []nftables.SetElement {
 	elems := make([]nftables.SetElement, 0, 2*len(jumps))
 	for _, j := range jumps {
 		v := &expr.Verdict{Kind: expr.VerdictAccept}
 		if j.chain != "" {
 			v = &expr.Verdict{Kind: expr.VerdictJump, Chain: j.chain}
 		}
-		if plain {
+		if !set.IsMap {
 			v = nil
 		}
 		elems = append(elems, nftables.SetElement{Key: j.r.from.AsSlice(), VerdictData: v})
-		if end := j.r.to.Next(); end.IsValid() {
+		if end := j.r.to.Next(); set.Interval && end.IsValid() {
 			elems = append(elems, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 		}
 	}

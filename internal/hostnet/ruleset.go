@@ -45,6 +45,7 @@ type verdictMap struct {
 	name  string
 	v6    bool
 	set   bool // of addresses alone: the remote sides of a crowd
+	exact bool // a set of single addresses
 	jumps []jump
 }
 

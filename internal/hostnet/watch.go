@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -45,18 +46,23 @@ type Event struct {
 	Table int
 }
 
-// watchGroups are the rtnetlink multicast groups that Watch joins.
-var watchGroups = []uint{
-	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-}
+// watchGroups are the rtnetlink multicast groups that Watch joins, and routeGroups
+// those for routes, ours among them by thousands.
+var (
+	watchGroups = []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}
+	routeGroups = []uint{unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
+)
 
 // watchBuffer is the length of the event channel; what doesn't fit becomes an
 // EventOverrun.
 const watchBuffer = 256
 
-func watch(ctx context.Context, protocol int) (<-chan Event, error) {
-	route, err := nl.Subscribe(unix.NETLINK_ROUTE, watchGroups...)
+func watch(ctx context.Context, protocol int, routes bool) (<-chan Event, error) {
+	groups := watchGroups
+	if routes {
+		groups = slices.Concat(watchGroups, routeGroups)
+	}
+	route, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: watching links and addresses: %w", err)
 	}
