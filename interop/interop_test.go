@@ -66,6 +66,7 @@ type settings struct {
 	charon   string // lines for the section of the daemon in strongswan.conf, of both
 	noAttach bool   // no capture, for load tests
 	file     bool   // the left adit is started with its usual configuration in a file
+	mtu      int    // of the path outside, 0: 1500
 }
 
 // Labs are in /tmp and /var/run under their prefix: each gets a number.
@@ -102,7 +103,7 @@ func among(t *testing.T, all []pair, s settings, scenario func(t *testing.T, p *
 }
 
 func runOne(t *testing.T, ends pair, s settings, scenario func(t *testing.T, p *path)) {
-	l := lab.ForTest(t, fmt.Sprintf("io%d", labs.Add(1)), lab.Options{Middle: s.middle, Logf: func(string, ...any) {}})
+	l := lab.ForTest(t, fmt.Sprintf("io%d", labs.Add(1)), lab.Options{Middle: s.middle, OuterMTU: s.mtu, Logf: func(string, ...any) {}})
 	p := &path{Lab: l, t: t, facts: map[string]string{}, patience: 10 * time.Second}
 	begin := time.Now()
 	defer func() {
