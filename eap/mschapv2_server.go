@@ -50,6 +50,8 @@ func (s *mschapv2Server) next(id uint8, in []byte) ([]byte, bool, error) {
 	return nil, false, unexpected(fmt.Sprintf("MSCHAPv2 OpCode %d", op))
 }
 
+func (s *mschapv2Server) failing() error { return s.refused }
+
 func (s *mschapv2Server) verify(in []byte) ([]byte, error) {
 	_, body, err := bodyMSCHAPv2(in)
 	if err != nil {

@@ -229,7 +229,9 @@ func (s *server) advance(in []byte) (Step, error) {
 	case err != nil:
 		return Step{}, err
 	case !done:
-		return s.request(s.typ, out), nil
+		step := s.request(s.typ, out)
+		step.Failing = s.failing()
+		return step, nil
 	}
 	step := Step{
 		Out:  Packet{Code: CodeSuccess, Identifier: s.id}.Append(nil),
@@ -240,6 +242,13 @@ func (s *server) advance(in []byte) (Step, error) {
 	}
 	step.MSK, step.EMSK = s.method.keys()
 	return step, nil
+}
+
+func (s *server) failing() error {
+	if f, ok := s.method.(failing); ok {
+		return f.failing()
+	}
+	return nil
 }
 
 func (s *server) request(t Type, data []byte) Step {

@@ -29,6 +29,9 @@ type Step struct {
 	Out []byte
 	// Done: nothing more is expected. Success tells how it ended.
 	Done, Success bool
+	// Failing is why the method has failed while its last word, Out, is on the way (a TLS
+	// alert, MSCHAPv2's Failure): the other side may never answer it. Servers alone tell.
+	Failing error
 
 	// What follows is set with Success alone.
 
@@ -118,6 +121,12 @@ type method interface {
 	// identity is who was authenticated, "" for the one of the session.
 	identity() string
 	close()
+}
+
+// failing is the part of methods that say something before they fail.
+type failing interface {
+	// failing is why the answer to the last word is a failure whatever it is.
+	failing() error
 }
 
 // keyless is the part of methods that derive nothing and identify nobody anew.

@@ -79,6 +79,8 @@ func (s *tlsServer) finish(out []byte) ([]byte, error) {
 	return out, nil
 }
 
+func (s *tlsServer) failing() error { return s.failed }
+
 func (s *tlsServer) identity() string { return s.who }
 
 func (s *tlsServer) close() {

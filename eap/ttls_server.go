@@ -59,6 +59,13 @@ func (s *ttlsServer) next(_ uint8, in []byte) ([]byte, bool, error) {
 	return s.phase2(out, data)
 }
 
+func (s *ttlsServer) failing() error {
+	if s.failed == nil && s.inner != nil {
+		return s.inner.failing()
+	}
+	return s.failed
+}
+
 // phase2 takes what came through the tunnel (RFC 5281 §7.2).
 func (s *ttlsServer) phase2(out, data []byte) ([]byte, bool, error) {
 	defer clear(data) // may be a password

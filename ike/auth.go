@@ -226,7 +226,8 @@ type EAPAnswer struct {
 	Groups   []string
 	// Lifetime is the AAA server's limit to the session, 0: none.
 	Lifetime time.Duration
-	// Why is the full reason of a failure, for the local log only.
+	// Why is the full reason of a failure, for the local log only. Without Done the
+	// failure is certain and its last word on the way to the peer.
 	Why string
 }
 

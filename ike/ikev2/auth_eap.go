@@ -28,6 +28,8 @@ type conversation struct {
 	proving bool
 	msk     suite.Key
 	answer  ike.EAPAnswer
+	// failing is why the method fails, while the peer is still being told.
+	failing string
 }
 
 func newConversation(env *ike.Env, p *ike.Peer, round int, server bool) *conversation {
@@ -82,6 +84,9 @@ func (s *sa) askEAP(now time.Time, a *authentication, packet []byte, then func(t
 			}
 		}
 		c.proving = answer.Done && answer.Success
+		if !answer.Done {
+			c.failing = answer.Why
+		}
 		then(now, answer)
 	})
 }
@@ -140,6 +145,16 @@ func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection 
 	r := s.authFailed(a, "EAP: "+why)
 	if answer.Identity != "" {
 		r.Theirs += ", EAP identity " + answer.Identity
+	}
+	return r
+}
+
+// eapAborted adds why EAP was failing to the record of a peer that ends the set-up
+// instead of answering the method's last word.
+func (s *sa) eapAborted(r *ike.Rejection) *ike.Rejection {
+	if st, ok := s.state.(*authReceived); ok && st.eap != nil && st.eap.failing != "" && r.Difference == "" {
+		r.Difference = "EAP: " + st.eap.failing
+		r.Theirs = s.ids[1].String()
 	}
 	return r
 }

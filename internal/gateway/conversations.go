@@ -95,8 +95,11 @@ func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswe
 func (v *conversation) local(q ike.EAPRound) (*ike.EAPAnswer, error) {
 	step, err := v.session.Next(q.Message)
 	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done || err != nil, Success: step.Success && err == nil, Identity: step.Identity}
-	if err != nil {
+	switch {
+	case err != nil:
 		a.Why = err.Error()
+	case step.Failing != nil:
+		a.Why = step.Failing.Error()
 	}
 	if a.Success {
 		a.MSK, a.Method, a.Mutual = step.MSK, methodName(step.Method), step.Method.Mutual()
