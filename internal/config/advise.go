@@ -30,11 +30,22 @@ func (d *decoder) advise(m *Model, now time.Time) {
 	if d.dir == "" {
 		return // credentials come from elsewhere
 	}
-	a := adviser{d: d, m: m, now: now, parsed: map[string]*pki.Certificate{}, told: map[string]bool{}}
+	a := adviser{d: d, m: m, now: now, parsed: map[string]*pki.Certificate{}, told: map[string]bool{}, keys: map[[20]byte]bool{}}
+	for _, k := range m.Keys {
+		if h, err := pki.KeyHash(k.Signer.Public()); err == nil {
+			a.keys[h] = true
+		}
+	}
 	for _, c := range m.Certs {
 		if x := a.parse(c.DER); c.Kind == CertX509 && x != nil {
 			a.times(x, Warning{Pos: c.Pos})
+			if a.keys[x.KeyHash] {
+				a.own = append(a.own, x)
+			} else {
+				a.others = a.others || !x.IsCA()
+			}
 		}
+		a.others = a.others || c.Kind == CertPubkey || c.Flag == "CA"
 	}
 	for _, p := range m.Peers {
 		if p.OnlyShunts() {
@@ -60,6 +71,9 @@ type adviser struct {
 	now    time.Time
 	parsed map[string]*pki.Certificate
 	told   map[string]bool
+	keys   map[[20]byte]bool  // private keys, by pki.KeyHash
+	own    []*pki.Certificate // loaded ones with a private key
+	others bool               // authorities, or certificates and keys of peers, are loaded
 }
 
 func (a *adviser) parse(der []byte) *pki.Certificate {
@@ -105,14 +119,6 @@ func name(c *pki.Certificate) string {
 	return "without subject, serial " + c.Serial()
 }
 
-// hasKey reports whether the private key of some public one is there.
-func (a *adviser) hasKey(hash [20]byte) bool {
-	return slices.ContainsFunc(a.m.Keys, func(k Key) bool {
-		h, err := pki.KeyHash(k.Signer.Public())
-		return err == nil && h == hash
-	})
-}
-
 // local checks how we prove ourselves.
 func (a *adviser) local(p *ike.Peer, r ike.AuthRound) {
 	switch r.Method {
@@ -130,21 +136,21 @@ func (a *adviser) local(p *ike.Peer, r ike.AuthRound) {
 	}
 	at := Warning{Pos: a.d.places["connections."+p.Name+"."+r.Name], Text: "connections." + p.Name + "." + r.Name + ": "}
 	for _, der := range r.Pubkeys {
-		if k, err := pki.NewPublicKey(der); err == nil && a.hasKey(k.KeyHash) {
+		if k, err := pki.NewPublicKey(der); err == nil && a.keys[k.KeyHash] {
 			return
 		}
 	}
 	certs := r.Certs
 	if len(certs) == 0 && len(r.Pubkeys) == 0 {
-		for _, c := range a.m.Certs {
-			if x := a.parse(c.DER); c.Kind == CertX509 && x != nil && (r.ID.IsAny() || r.ID.ConfirmedBy(CertIdentities(x))) {
-				certs = append(certs, c.DER)
+		for _, x := range a.own {
+			if r.ID.IsAny() || r.ID.ConfirmedBy(CertIdentities(x)) {
+				certs = append(certs, x.DER())
 			}
 		}
 	}
 	var own []*pki.Certificate
 	for _, der := range certs {
-		if x := a.parse(der); x != nil && a.hasKey(x.KeyHash) {
+		if x := a.parse(der); x != nil && a.keys[x.KeyHash] {
 			own = append(own, x)
 			a.times(x, at)
 		}
@@ -214,10 +220,7 @@ func (a *adviser) remote(p *ike.Peer, r ike.AuthRound) {
 	if r.Method != ike.AuthPubkey && (r.Method != ike.AuthEAP || r.EAP != ike.EAPTLS) || len(r.Certs)+len(r.CACerts)+len(r.Pubkeys)+len(a.m.Authorities) > 0 {
 		return
 	}
-	if !slices.ContainsFunc(a.m.Certs, func(c Cert) bool {
-		x := a.parse(c.DER)
-		return c.Kind == CertPubkey || c.Kind == CertX509 && (c.Flag == "CA" || x != nil && !x.IsCA() && !a.hasKey(x.KeyHash))
-	}) {
+	if !a.others {
 		a.warn(p, r, "no certificate can be believed: there is no CA in "+a.d.dir+"/x509ca, no cacerts, certs or pubkeys")
 	}
 }

@@ -106,7 +106,7 @@ func (d *decoder) decodeRADIUS(dm *Daemon, s *conf.Section) {
 		dm.RADIUS = servers
 	}
 	for sub := range s.Sections() {
-		if sub.Name != "servers" {
+		if sub.Name != "servers" && sub.Len() > 0 { // Debian's files have them empty
 			d.warn(sub.Pos, sub.Path()+" has no effect: adit does not read it")
 		}
 	}

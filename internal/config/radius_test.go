@@ -57,6 +57,10 @@ func TestRADIUSServers(t *testing.T) {
 	if err != nil || len(d.RADIUS) != 1 || d.RADIUS[0].Address != "192.0.2.10" || d.RADIUS[0].Name != "primary" || d.RADIUS[0].NASIdentifier != "adit" {
 		t.Errorf("%v %v", d.RADIUS, err)
 	}
+	d, err = daemon(t, "charon { plugins { eap-radius {\n load = yes\n dae {\n }\n forward {\n ike_to_radius = 11\n }\n } } }")
+	if err != nil || len(d.RADIUS) != 0 || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0].Text, "charon.plugins.eap-radius.forward has no effect") {
+		t.Errorf("%v %v", d.Warnings, err)
+	}
 	for text, want := range map[string]string{
 		"servers {\n a {\n secret = x\n }\n}":             "strongswan.conf:3: charon.plugins.eap-radius.servers.a: the server's address is missing",
 		"server = 192.0.2.9":                              "charon.plugins.eap-radius: the server's secret is missing",
