@@ -37,6 +37,9 @@ var errNoFetcher = errors.New("fetching is switched off")
 type online struct {
 	fetcher Fetcher
 	flights singleflight.Group
+	// life ends with end: what is under way then fails.
+	life context.Context
+	end  context.CancelFunc
 
 	mu       sync.Mutex
 	crls     map[string]*CRL // by URL
@@ -54,6 +57,7 @@ type failure struct {
 
 func newOnline(f Fetcher) *online {
 	o := &online{fetcher: f}
+	o.life, o.end = context.WithCancel(context.Background())
 	o.flush()
 	return o
 }
@@ -159,7 +163,7 @@ func share[T any](ctx context.Context, o *online, key string, f func(context.Con
 				err = fmt.Errorf("bug: %v", r)
 			}
 		}()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revocationTimeout)
+		ctx, cancel := context.WithTimeout(o.life, revocationTimeout)
 		defer cancel()
 		return f(ctx)
 	})

@@ -38,10 +38,15 @@ func budget(t *testing.T, parse func()) {
 var fuzzKinds = []pkitest.KeyKind{pkitest.P256, pkitest.RSA1024, pkitest.RSAPSS2048, pkitest.Ed25519, pkitest.Ed448}
 
 func FuzzParseCertificates(f *testing.F) {
+	store := pki.NewStore(nil)
 	for _, kind := range fuzzKinds {
 		e := pkitest.NewCA(f, pkitest.Spec{Key: kind, PermittedDNS: []string{"example"}, MaxPathLen: 1, Policies: []string{"1.2.3"}})
 		f.Add(e.PEM())
 		f.Add(e.Cert.DER())
+		f.Add(append(e.IssueCA(pkitest.Spec{Key: kind}).Issue(pkitest.Spec{}).ChainPEM(), e.PEM()...))
+		if err := store.Add(pki.Anchor, e.Cert); err != nil {
+			f.Fatal(err)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		budget(t, func() {
@@ -51,6 +56,13 @@ func FuzzParseCertificates(f *testing.F) {
 			}
 			for _, c := range certs {
 				_, _ = c.IsCA(), c.SelfSigned()
+			}
+			if len(certs) > 0 {
+				r := pki.VerifyRequest{Leaf: certs[0], Intermediates: certs[1:], Trace: func(string) {}}
+				chain, err := store.Verify(t.Context(), r)
+				if (err == nil) != (len(chain) > 0) {
+					t.Errorf("chain %v and error %v", chain, err)
+				}
 			}
 		})
 	})

@@ -287,3 +287,22 @@ func TestImpatientCaller(t *testing.T) {
 		t.Fatalf("fetched %d times", n)
 	}
 }
+
+// TestStoreClose ends what is under way.
+func TestStoreClose(t *testing.T) {
+	srv, f := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	f.Timeout = time.Minute
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "root"})
+	s := pki.NewStore(f)
+	if err := s.Add(pki.Anchor, ca.Cert); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, s.Close)
+	start := time.Now()
+	r := request(ca.Issue(pkitest.Spec{Name: "leaf", CRL: []string{srv.URL}}))
+	r.Revocation = pki.Strict
+	refused(t, s, r, pki.RevocationUnknown, "canceled")
+	if took := time.Since(start); took > 5*time.Second {
+		t.Fatalf("took %v", took)
+	}
+}

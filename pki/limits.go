@@ -49,6 +49,9 @@ const (
 const (
 	maxStored     = 65536 // certificates of each use, and raw public keys
 	maxStoredCRLs = 1024
+	// maxCachedChains is how many requests' chains are remembered; each keeps the
+	// certificates of a peer, some 5 KB.
+	maxCachedChains = 512
 )
 
 // Bounds of revocation.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Use says what a stored certificate is for.
@@ -50,7 +51,10 @@ type Store struct {
 	crls        []*CRL
 	authorities []Authority
 	keys        []*PublicKey
+	// generation counts the changes of anchors and intermediates.
+	generation atomic.Uint64
 
+	chains chainCache
 	online *online
 }
 
@@ -62,7 +66,11 @@ type certSet struct {
 }
 
 // NewStore makes an empty store. Revocation is fetched through f; nil fetches nothing.
-func NewStore(f Fetcher) *Store { return &Store{online: newOnline(f)} }
+func NewStore(f Fetcher) *Store {
+	s := &Store{online: newOnline(f)}
+	s.generation.Store(1)
+	return s
+}
 
 // Add stores c for a use; what is stored already stays once.
 func (s *Store) Add(use Use, c *Certificate) error {
@@ -88,6 +96,7 @@ func (s *Store) Add(use Use, c *Certificate) error {
 	set.list = append(set.list, c)
 	set.known[c.Fingerprint] = true
 	set.bySubject[name] = append(set.bySubject[name], c)
+	s.generation.Add(1)
 	return nil
 }
 
@@ -112,6 +121,7 @@ func (s *Store) Remove(use Use, c *Certificate) bool {
 	if set.bySubject[name] = without(set.bySubject[name]); len(set.bySubject[name]) == 0 {
 		delete(set.bySubject, name)
 	}
+	s.generation.Add(1)
 	return true
 }
 
@@ -129,9 +139,14 @@ func (s *Store) List(use Use) []*Certificate {
 func (s *Store) Flush() {
 	s.mu.Lock()
 	s.certs, s.crls, s.authorities, s.keys = [uses]certSet{}, nil, nil, nil
+	s.generation.Add(1)
 	s.mu.Unlock()
 	s.FlushCache()
 }
+
+// Close ends the fetches that are under way, which may outlive the verifications that
+// began them. Nothing is fetched any more afterwards.
+func (s *Store) Close() { s.online.end() }
 
 // FlushCache forgets what was fetched, and which fetches failed.
 func (s *Store) FlushCache() { s.online.flush() }

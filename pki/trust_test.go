@@ -349,3 +349,49 @@ func TestLongNames(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 }
+
+// TestChainsRemembered verifies again what is remembered: times, constraints,
+// revocation, and the store as it is now.
+func TestChainsRemembered(t *testing.T) {
+	for _, kind := range []pkitest.KeyKind{pkitest.P256, pkitest.Ed448} {
+		ca := pkitest.NewCA(t, pkitest.Spec{Name: "root", Key: kind})
+		sub := ca.IssueCA(pkitest.Spec{Name: "sub", Key: kind, NotAfter: time.Now().Add(time.Hour)})
+		leaf := sub.Issue(pkitest.Spec{Name: "leaf"})
+		s := storeOf(t, ca)
+		r := request(leaf)
+		accepted(t, s, r, "leaf sub root")
+		accepted(t, s, r, "leaf sub root")
+		late := r
+		late.At = time.Now().Add(2 * time.Hour)
+		refused(t, s, late, pki.Expired, `"CN=sub"`)
+		// What the peer sent is part of it.
+		refused(t, s, pki.VerifyRequest{Leaf: leaf.Cert}, pki.Untrusted, "CN=sub")
+		twin := pkitest.NewCA(t, pkitest.Spec{Name: "root", Key: kind}).IssueCA(pkitest.Spec{Name: "sub", Key: kind})
+		refused(t, s, pki.VerifyRequest{Leaf: twin.Issue(pkitest.Spec{Name: "leaf"}).Cert, Intermediates: r.Intermediates}, pki.BadSignature, "")
+		strict := r
+		strict.Anchors = []*pki.Certificate{twin.Cert}
+		refused(t, s, strict, pki.WrongCA, "")
+		l, err := pki.ParseCRL(ca.CRL(pkitest.List{Revoked: []*pki.Certificate{sub.Cert}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.AddCRL(l); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, s, r, pki.Revoked, `"CN=sub"`)
+		s.FlushCRLs()
+		accepted(t, s, r, "leaf sub root")
+		// A chain that is added later is found, though another is remembered.
+		other := pkitest.NewCA(t, pkitest.Spec{Name: "other", Key: kind})
+		cross := other.IssueCA(pkitest.Spec{Name: "sub", Signer: sub.Key})
+		if err := errors.Join(s.Add(pki.Anchor, other.Cert), s.Add(pki.Intermediate, cross.Cert)); err != nil {
+			t.Fatal(err)
+		}
+		strict.Anchors = []*pki.Certificate{other.Cert}
+		accepted(t, s, strict, "leaf sub other")
+		s.Remove(pki.Anchor, other.Cert)
+		refused(t, s, strict, pki.WrongCA, "")
+		s.Remove(pki.Anchor, ca.Cert)
+		refused(t, s, r, pki.Untrusted, "")
+	}
+}

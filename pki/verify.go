@@ -99,7 +99,9 @@ func (s *Store) Verify(ctx context.Context, req VerifyRequest) (Chain, error) {
 		v.trace("refused: %v", err)
 		return nil, err
 	}
-	v.trace("trusted: %q", chain[0].Subject())
+	if v.Trace != nil {
+		v.trace("trusted: %q", chain[0].Subject())
+	}
 	return chain, nil
 }
 
@@ -110,6 +112,10 @@ func (v *verification) run(ctx context.Context) (Chain, error) {
 	if err := v.checkLeaf(); err != nil {
 		return nil, err
 	}
+	if chain, err := v.first(ctx, v.remembered()); chain != nil || ctx.Err() != nil {
+		return chain, err
+	}
+	generation := v.store.generation.Load()
 	chains, pathErr := v.build()
 	if len(chains) == 0 {
 		if !v.trusted {
@@ -117,6 +123,12 @@ func (v *verification) run(ctx context.Context) (Chain, error) {
 		}
 		return v.alone(pathErr)
 	}
+	v.remember(generation, chains)
+	return v.first(ctx, chains)
+}
+
+// first is the first of the chains that stands all constraints.
+func (v *verification) first(ctx context.Context, chains []Chain) (Chain, error) {
 	var first error
 	for _, chain := range chains {
 		v.traceChain(chain)
@@ -125,7 +137,7 @@ func (v *verification) run(ctx context.Context) (Chain, error) {
 			err = v.checkRevocation(ctx, chain)
 		}
 		if err == nil {
-			return chain, nil
+			return slices.Clone(chain), nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -141,6 +153,9 @@ func (v *verification) run(ctx context.Context) (Chain, error) {
 }
 
 func (v *verification) traceChain(chain Chain) {
+	if v.Trace == nil {
+		return
+	}
 	for i, c := range chain {
 		name, bits := sig.KeyKind(c.PublicKey)
 		what := "end entity"
