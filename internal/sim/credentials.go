@@ -29,7 +29,8 @@ type credentials struct {
 
 	// Of this life of the host.
 	sessions map[uint64]*session
-	leases   map[uint64]netip.Addr
+	leases   map[uint64]leased
+	returned map[uint64]bool // leases that the engine is done with
 	// proved counts, by the peer's identity, what was found good. No IKE SA may come
 	// up that wants such a proof and has none.
 	proved map[ike.Identity]int
@@ -52,7 +53,8 @@ func (c *credentials) reborn() {
 	for _, x := range c.sessions {
 		x.Close()
 	}
-	c.sessions, c.leases, c.proved = map[uint64]*session{}, map[uint64]netip.Addr{}, map[ike.Identity]int{}
+	c.sessions, c.proved = map[uint64]*session{}, map[ike.Identity]int{}
+	c.leases, c.returned = map[uint64]leased{}, map[uint64]bool{}
 }
 
 // addKey makes a private key for an identity of a host; those named trust it.
@@ -184,11 +186,21 @@ func (c *credentials) begin(q ike.EAPRound) (eap.Session, error) {
 	return eap.NewPeer(eap.PeerConfig{Identity: name, Secret: eap.Secret{Password: suite.Key(c.passwords[name])}, Methods: methods(r)})
 }
 
-// lease gives the lowest free address of the connection's first pool.
+// leased is an address and whose it is.
+type leased struct {
+	addr netip.Addr
+	id   string
+}
+
+// lease gives the lowest address of the connection's first pool that no other
+// identity has. The engine may be done with it before it is asked for here.
 func (h *Host) lease(q ike.LeaseAddresses) (any, error) {
 	c := h.creds
 	if _, dup := c.leases[q.Lease]; dup {
 		h.w.violate("leases", "%s: one lease is asked for twice", h.Name)
+	}
+	if c.returned[q.Lease] {
+		return nil, errors.New("given back already")
 	}
 	for _, name := range q.Peer.Pools {
 		pool, ok := c.pools[name]
@@ -196,12 +208,14 @@ func (h *Host) lease(q ike.LeaseAddresses) (any, error) {
 			continue
 		}
 		taken := map[netip.Addr]bool{}
-		for _, a := range c.leases {
-			taken[a] = true
+		for _, l := range c.leases {
+			if l.id != q.ID {
+				taken[l.addr] = true
+			}
 		}
 		for a := pool.Addr().Next(); pool.Contains(a); a = a.Next() {
 			if !taken[a] {
-				c.leases[q.Lease] = a
+				c.leases[q.Lease] = leased{a, q.ID}
 				h.w.tracef("%s: leases %v to %s", h.Name, a, q.ID)
 				return &ike.Lease{Addrs: []netip.Addr{a}}, nil
 			}
@@ -219,8 +233,9 @@ func (h *Host) release(f ike.Effect) {
 			delete(h.creds.sessions, f.Session)
 		}
 	case ike.ReleaseLease:
-		if a, ok := h.creds.leases[f.Lease]; ok {
-			h.w.tracef("%s: %v is free again", h.Name, a)
+		h.creds.returned[f.Lease] = true
+		if l, ok := h.creds.leases[f.Lease]; ok {
+			h.w.tracef("%s: %v is given back", h.Name, l.addr)
 			delete(h.creds.leases, f.Lease)
 		}
 	case ike.UndoAddresses:

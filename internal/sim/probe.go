@@ -76,6 +76,19 @@ func (w *World) AddFlows() {
 	}
 }
 
+// poolOf is the pool out of which a, with the child of that name, has an address of b.
+func poolOf(a, b *Host, child string) (netip.Prefix, bool) {
+	for _, pa := range a.peers {
+		for _, pb := range b.peers {
+			if pa.Name == pb.Name && pa.Child(child) != nil && len(pa.VIPs) > 0 && len(pb.Pools) > 0 {
+				p, ok := b.creds.pools[pb.Pools[0]]
+				return p, ok
+			}
+		}
+	}
+	return netip.Prefix{}, false
+}
+
 func (w *World) addFlow(a, b *Host, ca, cb *ike.Child) {
 	pub := func(h *Host) netip.Addr {
 		if h.nat != nil && ca.Mode == ipsec.ModeTunnel {
@@ -89,6 +102,14 @@ func (w *World) addFlow(a, b *Host, ca, cb *ike.Child) {
 			out[i] = out[i].Resolve(at)
 		}
 		return out
+	}
+	if pool, ok := poolOf(a, b, ca.Name); ok && ca.Local[0].IsDynamic() {
+		pub = func(h *Host) netip.Addr {
+			if h == a {
+				return pool.Addr().Next()
+			}
+			return h.addrs[0]
+		}
 	}
 	l := ipsec.Narrow(resolve(ca.Local, pub(a)), resolve(cb.Remote, pub(a)))
 	r := ipsec.Narrow(resolve(ca.Remote, pub(b)), resolve(cb.Local, pub(b)))

@@ -9,6 +9,7 @@ import (
 // scenario makes up a script.
 type scenario struct {
 	rng   *rand.Rand
+	extra *rand.Rand // of what came later, so that old seeds keep their stories
 	lines []string
 
 	clean  bool // the network does no harm
@@ -25,7 +26,7 @@ type scenario struct {
 // configuration, a few minutes of events, and at the end the demand that all
 // comes to rest with just the SAs that are configured.
 func Scenario(seed uint64) string {
-	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110))}
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110)), extra: rand.New(rand.NewPCG(seed, 0xf7a9))}
 	s.clean = s.rng.IntN(5) < 2
 	s.calm = s.rng.IntN(3) == 0
 	switch s.rng.IntN(12) {
@@ -166,6 +167,36 @@ func (s *scenario) configure() {
 		s.add("psk %s %s.example %s.example a-shared-key", h, h, string("ab"[o]))
 	}
 	s.authenticate()
+	s.variety(transport)
+}
+
+// variety adds small packets, which most messages exceed, and virtual addresses.
+func (s *scenario) variety(transport bool) {
+	if s.extra.IntN(3) == 0 {
+		for _, h := range []string{"a", "b"} {
+			s.add("engine %s fragment-size=576", h)
+			s.add("conn %s site fragmentation=%s", h, []string{"yes", "yes", "accept", "no"}[s.extra.IntN(4)])
+			// So many selectors that IKE_AUTH and CREATE_CHILD_SA go in three fragments.
+			if own, far := manySelectors(h == "b"), manySelectors(h == "a"); !transport {
+				s.add("child %s site net local=%s remote=%s", h, own, far)
+			}
+		}
+	}
+	if s.extra.IntN(6) == 0 && !transport && !s.both && !s.trap {
+		s.add("pool b pool 10.1.0.0/24")
+		s.add("conn a site vips=0.0.0.0")
+		s.add("conn b site pools=pool")
+		s.add("child a site net local=dynamic remote=10.2.0.0/16")
+		s.add("child b site net local=10.2.0.0/16 remote=dynamic")
+	}
+}
+
+func manySelectors(second bool) string {
+	var list []string
+	for i := range 40 {
+		list = append(list, fmt.Sprintf("10.%d.%d.0/24", map[bool]int{false: 1, true: 2}[second], 2*i))
+	}
+	return strings.Join(list, ",")
 }
 
 // authenticate chooses how the two prove themselves, if not by the shared key. Only
