@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"adit/ike"
@@ -22,8 +23,8 @@ type conversation struct {
 	round   int
 	// only: nothing else proves the responder (RFC 5998).
 	only bool
-	// begun: the peer's first packet was handed on. named: its identity was looked at.
-	begun, named bool
+	// begun: the peer's first packet was taken.
+	begun bool
 	// proving: the method has succeeded; AUTH with its key is due.
 	proving bool
 	msk     suite.Key
@@ -96,13 +97,19 @@ func soundEAP(b []byte) bool {
 	return len(b) >= 4 && len(b) <= limitEAPPacket && int(binary.BigEndian.Uint16(b[2:])) == len(b)
 }
 
+// The codes of EAP packets that end a conversation (RFC 3748 §4.2).
+const (
+	codeSuccess = 3
+	codeFailure = 4
+)
+
 // eapFailure is an EAP-Failure in answer to a packet (RFC 3748 §4.2).
 func eapFailure(to []byte) []byte {
 	id := byte(0)
 	if len(to) >= 2 {
 		id = to[1]
 	}
-	return []byte{4, id, 0, 4}
+	return []byte{codeFailure, id, 0, 4}
 }
 
 // eapBegin begins as authenticator: the initiator left AUTH out.
@@ -112,7 +119,7 @@ func (s *sa) eapBegin(now time.Time, st *authReceived, in *inbound) {
 	p := a.best()
 	if p == nil {
 		r := a.noCandidate(ike.ReasonAuthentication, "the peer asks for EAP, and no connection of its identity has it")
-		r.Notify, r.Theirs = wire.AuthenticationFailed.String(), s.ids[1].String()
+		r.Notify, r.Theirs = wire.AuthenticationFailed.String(), idText(a.peerID)
 		if len(a.first) > 0 && !slices.ContainsFunc(a.first, func(p *ike.Peer) bool { return s.ids[1].Match(p.Remote[0].ID) != ike.MatchNone }) {
 			r.Reason, r.Difference = ike.ReasonIdentity, "no connection for this identity"
 		}
@@ -142,9 +149,9 @@ func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection 
 	if answer.Method != "" {
 		why = answer.Method + ": " + why
 	}
-	r := s.authFailed(a, "EAP: "+why)
+	r := s.authFailed(a, "EAP: "+strings.TrimPrefix(why, "eap: "))
 	if answer.Identity != "" {
-		r.Theirs += ", EAP identity " + answer.Identity
+		r.Theirs += ", EAP identity " + shortText(answer.Identity)
 	}
 	return r
 }
@@ -173,6 +180,7 @@ func (s *sa) eapAnswered(now time.Time, st *authReceived, in *inbound) {
 		s.fail(now, r)
 		return
 	}
+	a.eap.begun = true
 	s.askEAP(now, a, eap.Raw, func(now time.Time, answer *ike.EAPAnswer) {
 		switch {
 		case answer.Done && !answer.Success:
@@ -183,28 +191,27 @@ func (s *sa) eapAnswered(now time.Time, st *authReceived, in *inbound) {
 			s.respond(now, in, []wire.Payload{&wire.EAP{Raw: packet}})
 			s.fail(now, s.eapFailed(a, answer))
 		case answer.Message == nil: // RFC 3748 wants a Success
-			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: []byte{3, eap.Raw[1], 0, 4}}})
+			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: []byte{codeSuccess, eap.Raw[1], 0, 4}}})
 		default:
 			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: answer.Message}})
 		}
 	})
 }
 
-// eapNamed looks at an EAP-Response/Identity: of several connections the one
+// eapNamed looks at an EAP-Response/Identity, which comes first or not at all: of several connections the one
 // whose eap_id fits goes on, before the method proper begins.
 func (s *sa) eapNamed(a *authentication, raw []byte) *ike.Rejection {
 	const response, typeIdentity = 2, 1
 	c := a.eap
-	if c.named || len(raw) < 5 || raw[0] != response || raw[4] != typeIdentity {
+	if c.begun || len(raw) < 5 || raw[0] != response || raw[4] != typeIdentity {
 		return nil
 	}
-	c.named = true
 	text := string(raw[5:min(len(raw), 5+limitEAPIdentity)])
 	before, k := a.best(), c.round
 	a.keep(func(p *ike.Peer) string { return eapIdentityFits(&p.Remote[k], text) })
 	if a.keepShown(s); a.best() == nil {
-		r := a.noCandidate(ike.ReasonIdentity, "no connection for the EAP identity "+ike.Identity{Type: ike.IDFQDN, Data: text}.String())
-		r.Notify, r.Theirs = "EAP-Failure", s.ids[1].String()
+		r := a.noCandidate(ike.ReasonIdentity, "no connection for the EAP identity "+shortText(text))
+		r.Notify, r.Theirs = "EAP-Failure", idText(a.peerID)
 		return r
 	}
 	s.switched(a, before)
@@ -218,7 +225,7 @@ func eapIdentityFits(r *ike.AuthRound, text string) string {
 	if r.EAPID.IsAny() || text != "" && eapIdentity(text).Match(r.EAPID) != ike.MatchNone {
 		return ""
 	}
-	return "its eap_id " + r.EAPID.String() + " does not match " + ike.Identity{Type: ike.IDFQDN, Data: text}.String()
+	return "its eap_id " + r.EAPID.String() + " does not match " + shortText(text)
 }
 
 // eapProved takes the initiator's AUTH with the key of the method that has
@@ -287,6 +294,8 @@ func (s *sa) eapProgress(now time.Time, st *authSent, in *inbound, auth *wire.Au
 	c.begun = true
 	s.askEAP(now, a, eap.Raw, func(now time.Time, answer *ike.EAPAnswer) {
 		switch {
+		case answer.Done && !answer.Success && eap.Raw[0] == codeFailure:
+			s.fail(now, s.eapFailed(a, answer)) // it knows
 		case answer.Done && !answer.Success:
 			s.abortAuth(now, s.eapFailed(a, answer))
 		case answer.Done:

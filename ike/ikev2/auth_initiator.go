@@ -97,6 +97,9 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 	if st.multiple {
 		list = append(list, notify(wire.MultipleAuthSupported, nil))
 	}
+	if st.announced.methods != nil {
+		list = append(list, methodsNotify([]*ike.Peer{s.peer}, st.announced.hashes != nil)...)
+	}
 	if eapOnly(s.peer) {
 		list = append(list, notify(wire.EAPOnlyAuthentication, nil))
 	}
@@ -185,7 +188,7 @@ func (s *sa) authResponse(now time.Time, in *inbound) {
 			a.expects = wire.FindNotify(in.payloads, wire.AnotherAuthFollows) != nil
 			if a.keepRounds(); a.best() == nil {
 				r := a.noCandidate(ike.ReasonAuthentication, "the peer has proved its identity, but not as the connection demands")
-				r.Notify, r.Theirs = wire.AuthenticationFailed.String(), v.id.String()
+				r.Notify, r.Theirs = wire.AuthenticationFailed.String(), idText(a.peerID)
 				s.abortAuth(now, r)
 				return
 			}
@@ -218,7 +221,7 @@ func (s *sa) fitsRemote(a *authentication, idr *wire.ID) *ike.Rejection {
 	if len(idr.Data) <= limitIdentity && remote.Match(want) != ike.MatchNone {
 		return nil
 	}
-	return &ike.Rejection{Reason: ike.ReasonIdentity, Ours: want.String(), Theirs: remote.String(), Notify: wire.AuthenticationFailed.String(),
+	return &ike.Rejection{Reason: ike.ReasonIdentity, Ours: want.String(), Theirs: idText(idr), Notify: wire.AuthenticationFailed.String(),
 		Difference: "the peer's identity is not the configured one", Hint: "connections." + s.peer.Name + ".remote.id"}
 }
 

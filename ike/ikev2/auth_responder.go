@@ -52,7 +52,7 @@ func (s *sa) authNext(now time.Time, in *inbound) {
 func (s *sa) authFailed(a *authentication, why string) *ike.Rejection {
 	r := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Ours: s.ids[0].String(), Difference: why}
 	if a.peerID != nil {
-		r.Theirs = identity(a.peerID).String()
+		r.Theirs = idText(a.peerID)
 	}
 	return r
 }
@@ -114,7 +114,7 @@ func (s *sa) peerProved(now time.Time, st *authReceived, in *inbound, v *verifie
 	a.keepShown(s)
 	if a.best() == nil {
 		r := a.noCandidate(ike.ReasonAuthentication, "the peer has proved its identity, but no connection fits all that it showed")
-		r.Notify, r.Theirs = wire.AuthenticationFailed.String(), v.id.String()
+		r.Notify, r.Theirs = wire.AuthenticationFailed.String(), idText(a.peerID)
 		s.refuseAuth(now, in, r)
 		return
 	}
@@ -140,7 +140,7 @@ func (s *sa) ownRound(now time.Time, st *authReceived, in *inbound, tail []wire.
 	round := &p.Local[a.ours]
 	ours, score := s.answerID(p, a.ours, a.wanted)
 	if score == ike.MatchNone {
-		r := s.authFailed(a, "the peer wants "+identity(a.wanted).String()+", our identity is "+ours.String())
+		r := s.authFailed(a, "the peer wants "+idText(a.wanted)+", our identity is "+ours.String())
 		r.Reason = ike.ReasonIdentity
 		s.refuseAuth(now, in, r)
 		return

@@ -2,6 +2,8 @@ package ikev2
 
 import (
 	"slices"
+	"strings"
+	"unicode"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -46,11 +48,11 @@ func (s *sa) selectByIDs(a *authentication, remote ike.Identity, idr *wire.ID) {
 	a.keep(func(p *ike.Peer) string {
 		m := remote.Match(p.Remote[0].ID)
 		if m == ike.MatchNone || len(remote.Data) > limitIdentity {
-			return "remote.id " + p.Remote[0].ID.String() + " does not match " + remote.String()
+			return "remote.id " + p.Remote[0].ID.String() + " does not match " + shortText(remote.String())
 		}
 		ours, n := s.answerID(p, 0, idr)
 		if n == ike.MatchNone {
-			return "local.id " + ours.String() + " is not the " + identity(idr).String() + " that the peer wants"
+			return "local.id " + ours.String() + " is not the " + idText(idr) + " that the peer wants"
 		}
 		if _, _, err := suite.Select(p.Proposals, []suite.Proposal{s.selected.Proposal()}, suite.SelectOptions{}); err != nil {
 			return "its proposals do not contain what IKE_SA_INIT agreed on"
@@ -157,6 +159,22 @@ func (s *sa) switched(a *authentication, before *ike.Peer) {
 func (a *authentication) noCandidate(reason ike.Reason, why string) *ike.Rejection {
 	return &ike.Rejection{Reason: reason, Difference: why, Candidates: a.passed}
 }
+
+// shortText is a text of the peer's for logs: printable, and not too long.
+func shortText(text string) string {
+	if len(text) > limitShown {
+		text = text[:limitShown] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// idText is an identity of the peer's for logs.
+func idText(p *wire.ID) string { return shortText(identity(p).String()) }
 
 // groupsOverlap reports whether a member of the groups has may come where want is demanded.
 func groupsOverlap(want, has []string) bool {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -15,6 +16,7 @@ import (
 	"adit/ike/wire"
 	"adit/internal/simbug"
 	"adit/suite"
+	"adit/suite/sig"
 )
 
 // The hash algorithms of RFC 7427 §7 and RFC 8420 that may sign for the peer.
@@ -64,9 +66,10 @@ func (w *authWishes) read(payloads []wire.Payload, signatures bool) {
 	}
 }
 
-// announcements reads SUPPORTED_AUTH_METHODS (RFC 9593 §3.2); nil: it makes no sense.
+// announcements reads SUPPORTED_AUTH_METHODS (RFC 9593 §3.2); nil: it makes no
+// sense, or it is empty, which only promises another one.
 func announcements(b []byte) []ike.AuthAnnouncement {
-	list := []ike.AuthAnnouncement{}
+	var list []ike.AuthAnnouncement
 	for len(b) > 0 {
 		n := int(b[0])
 		if n < 2 || n > len(b) || len(list) == limitAnnouncements {
@@ -81,6 +84,56 @@ func announcements(b []byte) []ike.AuthAnnouncement {
 		b = b[n:]
 	}
 	return list
+}
+
+// methodsNotify announces how the peer may sign (RFC 9593 §3), where the
+// connections restrict it; otherwise SIGNATURE_HASH_ALGORITHMS says enough.
+func methodsNotify(peers []*ike.Peer, signatures bool) []wire.Payload {
+	var allowed []sig.Constraints
+	restricted, shared := false, false
+	for _, p := range peers {
+		for i := range p.Remote {
+			r := &p.Remote[i]
+			shared = shared || r.Method == ike.AuthPSK || r.Method == ike.AuthAny
+			if r.Method != ike.AuthPubkey && r.Method != ike.AuthAny {
+				continue
+			}
+			c, err := sig.ParseConstraints(strings.Join(r.Constraints, "-"))
+			if err != nil {
+				return nil
+			}
+			restricted = restricted || len(c.IKE()) > 0
+			allowed = append(allowed, c)
+		}
+	}
+	if !restricted {
+		return nil
+	}
+	var b []byte
+	if shared {
+		b = append(b, 2, byte(wire.AuthSharedKey))
+	}
+	takes := func(s sig.Scheme) bool {
+		return slices.ContainsFunc(allowed, func(c sig.Constraints) bool { return c.CheckIKE(s) == nil })
+	}
+	for i, h := range []sig.Hash{sig.SHA256, sig.SHA384, sig.SHA512} {
+		if takes(sig.Scheme{Algorithm: sig.ECDSA, Hash: h}) {
+			b = append(b, 3, byte(wire.AuthECDSA256)+byte(i), 0)
+		}
+	}
+	if signatures {
+		var list []sig.Scheme
+		for _, h := range []sig.Hash{sig.SHA256, sig.SHA384, sig.SHA512} {
+			list = append(list, sig.Scheme{Algorithm: sig.ECDSA, Hash: h}, sig.Scheme{Algorithm: sig.RSAPKCS1, Hash: h}, sig.PSS(h))
+		}
+		list = append(list, sig.Scheme{Algorithm: sig.Ed25519, Hash: sig.Identity}, sig.Scheme{Algorithm: sig.Ed448, Hash: sig.Identity})
+		for _, x := range list {
+			if der, err := sig.AppendAlgorithm(nil, x); err == nil && takes(x) {
+				b = append(append(b, byte(3+len(der)), byte(wire.AuthDigitalSignature), 0), der...)
+			}
+		}
+	}
+	return []wire.Payload{notify(wire.SupportedAuthMethods, b)}
 }
 
 const authorityLen = sha1.Size
@@ -160,8 +213,8 @@ func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, th
 	q := ike.SignAuth{Peer: p, Round: a.ours, ID: identity(id), Octets: s.keys.signedOctets(message, nonce, id, s.initiator),
 		Hashes: a.announced.hashes, Announced: a.announced.methods, Requested: a.announced.requested, Authorities: a.announced.authorities}
 	s.ask(now, timeoutSign, q, func(now time.Time, r ike.Result) {
-		sig, ok := r.Value.(*ike.Signature)
-		if r.Err != nil || !ok || sig == nil {
+		made, ok := r.Value.(*ike.Signature)
+		if r.Err != nil || !ok || made == nil {
 			rej := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Ours: identity(id).String(),
 				Difference: "no signature of ours", Hint: "connections." + p.Name + ".local.certs, pubkeys or id"}
 			if r.Err != nil {
@@ -171,10 +224,10 @@ func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, th
 			return
 		}
 		var certs []wire.Payload
-		for _, c := range sig.Certs {
+		for _, c := range made.Certs {
 			certs = append(certs, &wire.Cert{Encoding: c.Encoding, Data: c.Data})
 		}
-		auth := &wire.Auth{Method: sig.Method, Data: sig.Data}
+		auth := &wire.Auth{Method: made.Method, Data: made.Data}
 		if err := wire.CheckPayloads(append(slices.Clone(certs), auth)); err != nil {
 			then(now, nil, nil, &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Ours: identity(id).String(),
 				Difference: "our certificates do not fit into a message: " + err.Error()})
@@ -234,7 +287,7 @@ func (s *sa) verify(now time.Time, a *authentication, payloads []wire.Payload, a
 		asked = asked[:1]
 	}
 	refused := func(why string) *ike.Rejection {
-		r := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Theirs: identity(a.peerID).String(), Difference: why}
+		r := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Theirs: idText(a.peerID), Difference: why}
 		switch {
 		case !known && len(before) == 0:
 			r.Reason, r.Difference, r.Candidates = ike.ReasonIdentity, "no connection for this identity", a.passed
@@ -364,7 +417,7 @@ func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.P
 		a.keep(func(p *ike.Peer) string { return why[p] })
 		if len(a.candidates) == 0 {
 			x := a.noCandidate(ike.ReasonAuthentication, "the signature is good, but no connection takes "+v.Subject)
-			x.Notify, x.Theirs = wire.AuthenticationFailed.String(), id.String()
+			x.Notify, x.Theirs = wire.AuthenticationFailed.String(), idText(a.peerID)
 			then(now, nil, x)
 			return
 		}

@@ -225,6 +225,7 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 			list = append(list, notify(wire.ChildlessIKEv2Supported, nil))
 		}
 		list = append(list, notify(wire.MultipleAuthSupported, nil))
+		list = append(list, methodsNotify(st.candidates, st.announced.hashes != nil)...)
 		list = append(list, certRequests(s.env, st.candidates)...)
 		h := s.header(wire.ExchangeIKESAInit, 0, true)
 		st.response = wire.AppendMessage(nil, h, list)

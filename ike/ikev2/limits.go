@@ -49,6 +49,8 @@ const (
 	limitEAPPacket = 16 << 10
 	// limitEAPIdentity bounds the bytes of an identity inside EAP.
 	limitEAPIdentity = 1024
+	// limitShown bounds the bytes of a peer's identity in logs.
+	limitShown = 200
 	// limitSelectors bounds the traffic selectors of one side that take part in narrowing.
 	limitSelectors = 128
 	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).

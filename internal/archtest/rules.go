@@ -34,7 +34,7 @@ var Imports = map[string][]string{
 
 	// L3: the versions never import each other.
 	"ike/ikev1":           {"ike", "ike/wire", "ipsec", "suite"},
-	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite", "internal/simbug"},
+	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite", "suite/sig", "internal/simbug"},
 	"dataplane/userspace": {"ipsec", "esp", "tun", "internal/conn"},
 	"dataplane/xfrm":      {"ipsec"},
 	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki"},
