@@ -27,6 +27,7 @@ type CRL struct {
 
 	der      []byte
 	issuer   string // raw name
+	signer   string // authorityKeyIdentifier, which tells namesakes apart; may be empty
 	revoked  map[string]revocation
 	point    issuingPoint
 	verified atomic.Pointer[[32]byte] // fingerprint of the issuer that its signature was checked with
@@ -92,7 +93,7 @@ func ParseCRL(b []byte) (*CRL, error) {
 		return nil, fmt.Errorf("pki: CRL: %w", err)
 	}
 	l := &CRL{Issuer: list.Issuer.String(), Number: list.Number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate,
-		der: list.Raw, issuer: string(list.RawIssuer), size: len(list.Raw),
+		der: list.Raw, issuer: string(list.RawIssuer), signer: string(list.AuthorityKeyId), size: len(list.Raw),
 		revoked: make(map[string]revocation, len(list.RevokedCertificateEntries))}
 	for _, e := range list.Extensions {
 		if err := l.readExtension(e); err != nil {
@@ -177,7 +178,7 @@ func (l *CRL) Len() int { return len(l.revoked) }
 // sameScope says whether both lists are of one issuer and speak of the same
 // certificates, so that the newer makes the older useless.
 func (l *CRL) sameScope(o *CRL) bool {
-	return l.issuer == o.issuer && (l.Base == nil) == (o.Base == nil) &&
+	return l.issuer == o.issuer && l.signer == o.signer && (l.Base == nil) == (o.Base == nil) &&
 		l.point.OnlyUser == o.point.OnlyUser && l.point.OnlyCA == o.point.OnlyCA &&
 		l.point.hasDistribution == o.point.hasDistribution && slices.Equal(l.point.uris, o.point.uris)
 }

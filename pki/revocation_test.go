@@ -257,6 +257,9 @@ func TestCRLNewestCounts(t *testing.T) {
 	if n := len(sc.store.CRLs()); n != 1 {
 		t.Fatalf("%d CRLs are kept", n)
 	}
+	// A list of a CA of the same name doesn't displace it.
+	sc.load(t, pkitest.NewCA(t, pkitest.Spec{Name: "root"}).CRL(pkitest.List{Number: 9}))
+	refused(t, sc.store, sc.request(pki.Relaxed), pki.Revoked, "")
 	sc.load(t, sc.ca.CRL(pkitest.List{Number: 3}))
 	accepted(t, sc.store, sc.request(pki.Strict), "leaf root")
 }
@@ -486,4 +489,34 @@ func TestRFC4806_Stapled(t *testing.T) {
 	req.OCSP = [][]byte{r.Staple(sc.leaf.Cert)}
 	sc.load(t, sc.ca.CRL(pkitest.List{Revoked: []*pki.Certificate{sc.leaf.Cert}}))
 	refused(t, sc.store, req, pki.Revoked, "stored CRL")
+}
+
+// TestLargeCRL reads a list of 90,000 entries in little time and finds each.
+func TestLargeCRL(t *testing.T) {
+	sc := newScene(t, pkitest.P256, []string{crlURL}, nil)
+	var revoked []*pki.Certificate
+	for i := range 90_000 {
+		revoked = append(revoked, &pki.Certificate{X509: &x509.Certificate{SerialNumber: big.NewInt(int64(i) + 1)}})
+	}
+	last := sc.ca.Issue(pkitest.Spec{Name: "last", Serial: 90_000, CRL: []string{crlURL}})
+	der := sc.ca.CRL(pkitest.List{Revoked: revoked, Reason: 5})
+	sc.net.serve(crlURL, der)
+	start := time.Now()
+	refused(t, sc.store, request(last), pki.Revoked, "cessationOfOperation")
+	accepted(t, sc.store, sc.request(pki.Strict), "leaf root")
+	if took := time.Since(start); took > 5*time.Second {
+		t.Fatalf("%d bytes took %v", len(der), took)
+	}
+	if l := sc.store.CRLs(); len(l) != 1 || l[0].Len() != 90_000 {
+		t.Fatalf("kept %v", l)
+	}
+	// The bound of all lists together holds: the next ones displace it.
+	for i := range 6 {
+		url := crlURL + string(rune('a'+i))
+		sc.net.serve(url, der)
+		refused(t, sc.store, request(sc.ca.Issue(pkitest.Spec{Serial: 7, CRL: []string{url}})), pki.Revoked, "")
+	}
+	if n := len(sc.store.CRLs()); n > 16<<20/len(der) || n == 0 {
+		t.Fatalf("%d lists of %d bytes are kept", n, len(der))
+	}
 }
