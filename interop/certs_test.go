@@ -97,4 +97,3 @@ func TestCertKeys(t *testing.T) {
 		})
 	}
 }
-

@@ -213,3 +213,56 @@ func (p *path) says(t *testing.T, g peer.Gateway, log string, words ...string) {
 		}
 	}
 }
+
+// end is one end's part of a trial.
+type end struct {
+	files         files
+	local, remote string // lines of the sections
+	rounds        string // further sections local-… and remote-…
+	extra, child  string // further lines of the connection and of the child
+	top           string // sections beside the connections
+}
+
+// trial is one set-up with credentials of its own, between daemons that keep
+// running.
+type trial struct {
+	name        string
+	left, right end
+	// refused says that nothing must come up; why is what adit's log must say then,
+	// at whichever end adit refuses.
+	refused           bool
+	notify            string // in place of AUTH_FAILED
+	whyLeft, whyRight []string
+	// check looks at the IKE SAs as both ends list them.
+	check func(t *testing.T, left, right peer.SA)
+}
+
+// tries runs trials one after the other over one path.
+func (p *path) tries(trials []trial) {
+	l, r := p.ends(false)
+	whole := p.t
+	for _, c := range trials {
+		whole.Run(c.name, func(t *testing.T) {
+			p.t = t
+			defer func() { p.t = whole }()
+			one := func(k conn, e end) setting {
+				return setting{e.files, k.with(e.top, site{name: "net", local: e.local, remote: e.remote, rounds: e.rounds, extra: e.extra, child: e.child})}
+			}
+			p.give(one(l, c.left), one(r, c.right))
+			if !c.refused {
+				left, right := p.reach(t, "net")
+				if c.check != nil {
+					c.check(t, left, right)
+				}
+				return
+			}
+			notify := []string{}
+			if c.notify != "" {
+				notify = append(notify, c.notify)
+			}
+			left, right := p.refused(t, "net", notify...)
+			p.says(t, p.left, left, c.whyLeft...)
+			p.says(t, p.right, right, c.whyRight...)
+		})
+	}
+}

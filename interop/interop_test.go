@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -69,8 +70,13 @@ type settings struct {
 	mtu      int    // of the path outside, 0: 1500
 }
 
-// Labs are in /tmp and /var/run under their prefix: each gets a number.
+// Labs are in /tmp and /var/run under their prefix: each gets a number. Two runs at
+// once on one machine need ADIT_INTEROP_LAB, another prefix of two letters.
 var labs atomic.Int32
+
+func labName() string {
+	return fmt.Sprintf("%s%d", cmp.Or(os.Getenv("ADIT_INTEROP_LAB"), "io"), labs.Add(1))
+}
 
 // The lab's sockets and captures are cheap, but daemons take memory and the clock:
 // only so many labs at once.
@@ -103,7 +109,7 @@ func among(t *testing.T, all []pair, s settings, scenario func(t *testing.T, p *
 }
 
 func runOne(t *testing.T, ends pair, s settings, scenario func(t *testing.T, p *path)) {
-	l := lab.ForTest(t, fmt.Sprintf("io%d", labs.Add(1)), lab.Options{Middle: s.middle, OuterMTU: s.mtu, Logf: func(string, ...any) {}})
+	l := lab.ForTest(t, labName(), lab.Options{Middle: s.middle, OuterMTU: s.mtu, Logf: func(string, ...any) {}})
 	p := &path{Lab: l, t: t, facts: map[string]string{}, patience: 10 * time.Second}
 	begin := time.Now()
 	defer func() {
