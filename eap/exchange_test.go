@@ -269,6 +269,28 @@ func TestPasswordWrongOrIdentityUnknown(t *testing.T) {
 	}
 }
 
+// The server knows why before the peer's last answer, which may never come.
+func TestServerTellsWhyWithItsLastWord(t *testing.T) {
+	for _, c := range []struct {
+		m    eap.Type
+		want error
+	}{{eap.TypeMSCHAPv2, eap.ErrPassword}, {eap.TypeTTLS, eap.ErrPassword}, {eap.TypeTLS, eap.ErrTLS}} {
+		p := peerConfig(c.m)
+		p.Secret.Password = suite.Key("wrong")
+		p.TLS.Certificates = []tls.Certificate{testPKI.stranger}
+		server, peer := mustServer(t, serverConfig(c.m)), mustPeer(t, p)
+		step, err := server.Next(nil)
+		for err == nil && step.Failing == nil {
+			if step, err = peer.Next(step.Out); err == nil {
+				step, err = server.Next(step.Out)
+			}
+		}
+		if err != nil || step.Done || step.Out == nil || !errors.Is(step.Failing, c.want) {
+			t.Errorf("%v: %+v, %v", c.m, step, err)
+		}
+	}
+}
+
 func TestTLSVersionsAndFragments(t *testing.T) {
 	for _, m := range []eap.Type{eap.TypeTLS, eap.TypeTTLS} {
 		for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

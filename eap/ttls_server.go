@@ -42,6 +42,9 @@ func (s *ttlsServer) next(_ uint8, in []byte) ([]byte, bool, error) {
 	}
 	out, err := s.tunnel.exchange(msg)
 	if err != nil {
+		if why := s.failing(); why != nil {
+			return nil, false, why // the peer heard so inside, and closes the tunnel
+		}
 		if len(out) == 0 {
 			return nil, false, err
 		}

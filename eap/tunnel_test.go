@@ -59,9 +59,17 @@ func testPeerConfig(t testing.TB, version uint16, methods ...Type) PeerConfig {
 // It hands back the server's last word.
 func rawPeer(t testing.TB, version uint16, scfg ServerConfig, say func(round int, heard []byte) []byte) (Step, error) {
 	t.Helper()
+	var conn *tls.Conn
+	return rawPeerOn(t, version, scfg, &conn, say)
+}
+
+// rawPeerOn is rawPeer with the connection for say to use.
+func rawPeerOn(t testing.TB, version uint16, scfg ServerConfig, conn **tls.Conn, say func(round int, heard []byte) []byte) (Step, error) {
+	t.Helper()
 	cfg := testPeerConfig(t, version, TypeTTLS)
 	f, tun := cfg.TLS.framer(TypeTTLS), cfg.TLS.clientTunnel(TypeTTLS, "")
 	defer tun.close()
+	*conn = tun.conn
 	s := newServer(scfg)
 	s.cfg.AskIdentity = false
 	defer s.Close()
@@ -85,6 +93,8 @@ func rawPeer(t testing.TB, version uint16, scfg ServerConfig, say func(round int
 					if words := say(round, tun.read()); words != nil {
 						more, werr := tun.write(words)
 						out, perr = append(out, more...), werr
+					} else {
+						out = append(out, tun.pipe.take()...)
 					}
 					round++
 				}
@@ -197,6 +207,37 @@ func TestTTLSInnerErrorEndsTheWhole(t *testing.T) {
 		if err == nil || step.Success {
 			t.Errorf("%s: %+v", what, step)
 		}
+	}
+}
+
+// A peer that closes the tunnel when it hears that its password is wrong, as
+// strongSwan does, doesn't hide why.
+func TestTTLSPeerLeavesAfterWrongPassword(t *testing.T) {
+	inner := newPeer(PeerConfig{Identity: "carol", Methods: []Type{TypeMSCHAPv2}, Secret: Secret{Password: suite.Key("wrong")}})
+	defer inner.Close()
+	var tunnel *tls.Conn
+	step, err := rawPeerOn(t, tls.VersionTLS12, testServerConfig(t, tls.VersionTLS12), &tunnel, func(round int, heard []byte) []byte {
+		if round == 0 {
+			return avpEAP(Packet{Code: CodeResponse, Type: TypeIdentity, Data: []byte("carol")})
+		}
+		avps, err := sortAVPs(heard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		step, err := inner.Next(avps.eap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inner.failing != nil {
+			if err := tunnel.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		}
+		return appendAVPs(AVP{Code: avpEAPMessage, Data: step.Out})
+	})
+	if inner.failing == nil || !errors.Is(err, ErrPassword) || step.Success {
+		t.Errorf("%v; %+v, %v", inner.failing, step, err)
 	}
 }
 
