@@ -3,6 +3,7 @@ package eap
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -46,7 +47,9 @@ func TestRFC5216_2_3_KeysAgainstOpenSSL(t *testing.T) {
 		conf := file("openssl.cnf", []byte("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nOptions = "+sign+"ExtendedMasterSecret\n"))
 		for typ, label := range map[Type]string{TypeTLS: "client EAP encryption", TypeTTLS: "ttls keying material"} {
 			t.Run(name+" "+typ.String(), func(t *testing.T) {
-				cmd := exec.Command(openssl, "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-tls1_2", "-cert", certFile, "-key", keyFile,
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, openssl, "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-tls1_2", "-cert", certFile, "-key", keyFile,
 					"-keymatexport", label, "-keymatexportlen", "128")
 				cmd.Env = append(os.Environ(), "OPENSSL_CONF="+conf)
 				hello := compareWithOpenSSL(t, cmd, typ)

@@ -145,6 +145,7 @@ func newInnerPeer(cfg PeerConfig) *peer {
 func (p *peer) Close() {
 	p.over = true
 	p.cfg.Secret.zero()
+	clear(p.lastOut) // with GTC, the password
 	if p.method != nil {
 		p.method.close()
 		p.method = nil

@@ -55,11 +55,12 @@ type Secret struct {
 	NTHash   suite.Key // 16 bytes
 }
 
-// random stands for the secret of somebody unknown, so that the same is calculated.
+// randomSecret stands for the secret of somebody unknown, so that the same is
+// calculated as with a password.
 func randomSecret() Secret {
-	b := make([]byte, 32)
-	rand.Read(b)
-	return Secret{Password: b[:16], NTHash: b[16:]}
+	var b [10]byte
+	rand.Read(b[:])
+	return Secret{Password: upperHex(b[:])}
 }
 
 // clone copies a secret, so that Zero doesn't reach the caller's.

@@ -143,6 +143,7 @@ func (p *ttlsPeer) answerEAP(packet []byte) ([]byte, error) {
 		return nil, nil
 	}
 	p.content = p.inner.ready
+	defer clear(step.Out) // with GTC, the password
 	return appendAVPs(AVP{Code: avpEAPMessage, Data: step.Out}), p.inner.failing
 }
 

@@ -76,6 +76,7 @@ func (s *ttlsServer) phase2(out, data []byte) ([]byte, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
+	defer clear(avps.eap)
 	var answer []byte
 	done := false
 	switch {
