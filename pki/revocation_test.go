@@ -504,14 +504,14 @@ func TestLargeCRL(t *testing.T) {
 	start := time.Now()
 	refused(t, sc.store, request(last), pki.Revoked, "cessationOfOperation")
 	accepted(t, sc.store, sc.request(pki.Strict), "leaf root")
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 20*time.Second {
 		t.Fatalf("%d bytes took %v", len(der), took)
 	}
 	if l := sc.store.CRLs(); len(l) != 1 || l[0].Len() != 90_000 {
 		t.Fatalf("kept %v", l)
 	}
 	// The bound of all lists together holds: the next ones displace it.
-	for i := range 6 {
+	for i := range 4 {
 		url := crlURL + string(rune('a'+i))
 		sc.net.serve(url, der)
 		refused(t, sc.store, request(sc.ca.Issue(pkitest.Spec{Serial: 7, CRL: []string{url}})), pki.Revoked, "")
