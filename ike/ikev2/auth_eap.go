@@ -161,7 +161,6 @@ func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection 
 func (s *sa) eapAborted(r *ike.Rejection) *ike.Rejection {
 	if st, ok := s.state.(*authReceived); ok && st.eap != nil && st.eap.failing != "" && r.Difference == "" {
 		r.Difference = "EAP: " + st.eap.failing
-		r.Theirs = s.ids[1].String()
 	}
 	return r
 }

@@ -75,7 +75,7 @@ func (s *sa) peerRound(now time.Time, st *authReceived, in *inbound) {
 		k := len(a.theirs)
 		a.keep(func(p *ike.Peer) string {
 			if k < len(p.Remote) && remote.Match(p.Remote[k].ID) == ike.MatchNone {
-				return "the id " + p.Remote[k].ID.String() + " of its next remote round does not match " + remote.String()
+				return "the id " + p.Remote[k].ID.String() + " of its next remote round does not match " + idText(idi)
 			}
 			return ""
 		})
@@ -283,7 +283,13 @@ func (s *sa) authGivenUp(now time.Time, in *inbound) {
 	if n == nil {
 		n = notify(wire.AuthenticationFailed, nil)
 	}
+<<<<<<< /tmp/e1/main/ike/ikev2/auth_responder.go
 	r := peerRefused(n, s.ids[0].String(), "")
+	r.Theirs = shortText(s.ids[1].String())
+	s.fail(now, s.eapAborted(r))
+=======
+	r := s.eapAborted(peerRefused(n, s.ids[0].String(), ""))
 	r.Theirs = s.ids[1].String()
 	s.fail(now, r)
+>>>>>>> /work/main/ike/ikev2/auth_responder.go
 }

@@ -20,7 +20,7 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 	case all:
 		s.endByPeer(now)
 	case fatal != nil:
-		r := s.reject(s.eapAborted(peerRefused(fatal, s.ids[0].String(), "")))
+		r := s.reject(peerRefused(fatal, s.ids[0].String(), ""))
 		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "refused by the peer: " + fatal.NotifyType.String(), Rejection: r})
 	}
 }
