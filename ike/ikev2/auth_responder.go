@@ -283,13 +283,7 @@ func (s *sa) authGivenUp(now time.Time, in *inbound) {
 	if n == nil {
 		n = notify(wire.AuthenticationFailed, nil)
 	}
-<<<<<<< /tmp/e1/main/ike/ikev2/auth_responder.go
 	r := peerRefused(n, s.ids[0].String(), "")
 	r.Theirs = shortText(s.ids[1].String())
 	s.fail(now, s.eapAborted(r))
-=======
-	r := s.eapAborted(peerRefused(n, s.ids[0].String(), ""))
-	r.Theirs = s.ids[1].String()
-	s.fail(now, r)
->>>>>>> /work/main/ike/ikev2/auth_responder.go
 }
