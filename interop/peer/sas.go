@@ -21,6 +21,7 @@ type SA struct {
 	PRF, KeyExchange      string
 	Initiator             bool
 	NATLocal, NATRemote   bool
+	LocalVIPs, RemoteVIPs []string // virtual addresses that were got, and given
 	Children              []Child
 	Fields                map[string]string // every field under its own name
 }
@@ -133,6 +134,7 @@ func newSA(t *tree) SA {
 		Encryption: algorithm(f["encr-alg"], f["encr-keysize"]), Integrity: algorithm(f["integ-alg"], f["integ-keysize"]),
 		PRF: f["prf-alg"], KeyExchange: f["dh-group"],
 		Initiator: f["initiator"] == "yes", NATLocal: f["nat-local"] == "yes", NATRemote: f["nat-remote"] == "yes",
+		LocalVIPs: t.lists["local-vips"], RemoteVIPs: t.lists["remote-vips"],
 		Fields: f,
 	}
 	for _, sub := range t.subs {
