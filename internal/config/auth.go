@@ -24,6 +24,7 @@ const (
 type authDraft struct {
 	ike.AuthRound
 	local bool
+	hasID bool // id is set, maybe to %any
 	round int
 	pos   conf.Pos
 }
@@ -31,7 +32,7 @@ type authDraft struct {
 // authOptions are the values of a local* or remote* section, all that strongSwan 6 knows.
 var authOptions = []option[authDraft]{
 	{name: "auth", set: setAuth},
-	{name: "id", set: into(func(a *authDraft) *ike.Identity { return &a.ID }, identityOf)},
+	{name: "id", set: into(func(a *authDraft) *ike.Identity { a.hasID = true; return &a.ID }, identityOf)},
 	{name: "round", set: func(_ *decoder, a *authDraft, v conf.Value) error {
 		n, err := v.Uint(255)
 		a.round = int(n)
@@ -107,7 +108,7 @@ func (d *decoder) decodeAuth(s *conf.Section, local bool) authDraft {
 		}
 		return true
 	})
-	if a.ID.IsAny() && (local || len(a.Certs) > 0) {
+	if !a.hasID {
 		a.ID = a.subject()
 	}
 	return a

@@ -251,6 +251,11 @@ func TestCertificatesOfConnections(t *testing.T) {
 			t.Errorf("identity %v", round.ID)
 		}
 	}
+	// An id that says %any stays so.
+	m, err = a.load(t, gateway("certs = fullchain.pem\n id = %any", "certs = fullchain.pem\n id = %any"))
+	if err != nil || !m.Peers[0].Local[0].ID.IsAny() || !m.Peers[0].Remote[0].ID.IsAny() {
+		t.Errorf("%v %v", m, err)
+	}
 	m, err = a.load(t, gateway("certs = fullchain.pem\n id = sun.example", "cacerts = root.pem"))
 	if err != nil || m.Peers[0].Local[0].ID.String() != "sun.example" || !m.Peers[0].Remote[0].ID.IsAny() {
 		t.Errorf("%v %v", m, err)
