@@ -152,8 +152,8 @@ func TestCertChoice(t *testing.T) {
 			{name: "cert", local: mine, remote: pubkey},
 		}, map[string]string{"cert": "alice", "psk": "psk"}, ""},
 		{"by certificate", []site{
-			{name: "his", local: mine, remote: pubkey + "certs = bob.pem"},
-			{name: "hers", local: mine, remote: pubkey + "certs = alice.pem"},
+			{name: "his", local: mine, remote: pubkey + "id = %any\ncerts = bob.pem"},
+			{name: "hers", local: mine, remote: pubkey + "id = %any\ncerts = alice.pem"},
 		}, map[string]string{"his": "bob", "hers": "alice"}, ""},
 		{"by IDr", []site{
 			{name: "usual", local: mine, remote: pubkey},
