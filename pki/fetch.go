@@ -180,7 +180,8 @@ func share[T any](ctx context.Context, o *online, key string, f func(context.Con
 }
 
 // crl is the CRL of a place, cached until it is stale. It is verified before it is
-// kept, so that a forged one is never served from the cache.
+// kept, so that a forged one is never served from the cache. Beside an error it may be
+// a stale one.
 func (o *online) crl(ctx context.Context, u uri, issuer *Certificate, now time.Time) (*CRL, error) {
 	o.mu.Lock()
 	l, epoch := o.crls[u.url], o.epoch
@@ -190,9 +191,15 @@ func (o *online) crl(ctx context.Context, u uri, issuer *Certificate, now time.T
 	}
 	// The place may be named by two issuers; what one gets is no good for the other.
 	key := fmt.Sprintf("crl %d %v %x %s", epoch, u.configured, issuer.Fingerprint, u.url)
-	return share(ctx, o, key, func(ctx context.Context) (*CRL, error) {
+	l, err := share(ctx, o, key, func(ctx context.Context) (*CRL, error) {
 		return o.fetchCRL(ctx, u, issuer, now, epoch)
 	})
+	if err != nil {
+		o.mu.Lock()
+		l = o.crls[u.url]
+		o.mu.Unlock()
+	}
+	return l, err
 }
 
 func (o *online) fetchCRL(ctx context.Context, u uri, issuer *Certificate, now time.Time, epoch uint64) (*CRL, error) {
@@ -204,9 +211,6 @@ func (o *online) fetchCRL(ctx context.Context, u uri, issuer *Certificate, now t
 	if err == nil {
 		err = l.checkIssuer(issuer)
 	}
-	if err == nil {
-		err = l.fresh(now)
-	}
 	if err == nil && l.Base != nil {
 		err = errors.New("CRL is a delta, a complete one is needed")
 	}
@@ -215,14 +219,23 @@ func (o *online) fetchCRL(ctx context.Context, u uri, issuer *Certificate, now t
 		return nil, err
 	}
 	l.forget()
-	o.keepCRL(u.url, l, epoch)
+	err = l.fresh(now)
+	o.keepCRL(u.url, l, epoch, err == nil)
+	if err != nil {
+		o.fail(u, err, now)
+		return nil, err
+	}
 	return l, nil
 }
 
-// keepCRL caches a verified CRL within the bounds.
-func (o *online) keepCRL(url string, l *CRL, epoch uint64) {
+// keepCRL caches a verified CRL within the bounds. One that isn't fresh doesn't
+// displace a newer one, so that a replay brings nobody back.
+func (o *online) keepCRL(url string, l *CRL, epoch uint64, fresh bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if old := o.crls[url]; old != nil && !fresh && old.newer(l) {
+		return
+	}
 	if o.epoch != epoch || l.size > maxCachedCRLBytes {
 		return
 	}

@@ -19,6 +19,8 @@ type status struct {
 	// certificate; err why it had no answer.
 	named bool
 	err   error
+	// stale marks a revocation by a stale list: a fresh answer outweighs it.
+	stale bool
 }
 
 type statusKind uint8
@@ -71,7 +73,7 @@ func (v *verification) status(ctx context.Context, c, issuer *Certificate) statu
 	crlURIs, ocspURIs := v.store.configured(issuer)
 	sources := sources{crls: uris(crlURIs, c.X509.CRLDistributionPoints), ocsps: uris(ocspURIs, c.X509.OCSPServer)}
 	stored := v.storedCRLs(c, issuer)
-	if stored.kind == statusRevoked {
+	if stored.kind == statusRevoked && !stored.stale {
 		return stored
 	}
 	asked := []func() status{
@@ -81,16 +83,21 @@ func (v *verification) status(ctx context.Context, c, issuer *Certificate) statu
 		func() status { return v.onlineCRLs(ctx, c, issuer, sources.crls) },
 	}
 	answer := status{named: len(sources.crls)+len(sources.ocsps) > 0}
+	var unknown error
 	for _, ask := range asked {
 		st := ask()
-		if st.kind != statusUnknown {
+		if st.kind != statusUnknown && !st.stale {
 			return st
+		}
+		if st.stale {
+			answer = st
 		}
 		if st.err != nil {
 			v.trace("revocation of %q: %v", c.Subject(), st.err)
-			answer.err = errors.Join(answer.err, st.err)
+			unknown = errors.Join(unknown, st.err)
 		}
 	}
+	answer.err = unknown
 	return answer
 }
 
@@ -124,9 +131,10 @@ func (v *verification) storedCRLs(c, issuer *Certificate) status {
 }
 
 // judge is what lists say about c; the newest that is usable counts, with the deltas
-// that improve it.
+// that improve it. A stale list says nothing good any more, but whom it revokes stays
+// revoked as long as there is no fresh one: keeping the next list away helps nobody.
 func (v *verification) judge(c, issuer *Certificate, lists []*CRL, from string) status {
-	var best *CRL
+	var best, stale *CRL
 	var err error
 	usable := lists[:0:0]
 	for _, l := range lists {
@@ -136,6 +144,9 @@ func (v *verification) judge(c, issuer *Certificate, lists []*CRL, from string) 
 		}
 		if e == nil {
 			e = l.fresh(v.now)
+			if e != nil && l.Base == nil && v.now.After(l.ThisUpdate) && (stale == nil || l.newer(stale)) {
+				stale = l
+			}
 		}
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", from, e))
@@ -147,6 +158,13 @@ func (v *verification) judge(c, issuer *Certificate, lists []*CRL, from string) 
 		}
 	}
 	if best == nil {
+		if stale != nil {
+			if entry, found := stale.find(c); found && entry.reason != removeFromCRL {
+				st := entry.status("stale " + from)
+				st.stale, st.err = true, err
+				return st
+			}
+		}
 		return status{err: err}
 	}
 	newest := best
@@ -159,11 +177,15 @@ func (v *verification) judge(c, issuer *Certificate, lists []*CRL, from string) 
 	if !found && newest != best {
 		entry, found = best.find(c)
 	}
-	st := status{kind: statusGood, until: newest.NextUpdate, from: fmt.Sprintf("%s of %q", from, best.Issuer)}
 	if found && entry.reason != removeFromCRL {
-		st.kind, st.at, st.reason = statusRevoked, time.Unix(entry.at, 0), int(entry.reason)
+		return entry.status(from)
 	}
-	return st
+	return status{kind: statusGood, until: newest.NextUpdate, from: fmt.Sprintf("%s of %q", from, best.Issuer)}
+}
+
+// status is that of a certificate with this entry.
+func (r revocation) status(from string) status {
+	return status{kind: statusRevoked, at: time.Unix(r.at, 0), reason: int(r.reason), from: from}
 }
 
 // stapled asks the OCSP responses that came with the certificate. They are as fresh as
@@ -255,13 +277,20 @@ func (v *verification) onlineCRLs(ctx context.Context, c, issuer *Certificate, f
 		l, err := v.store.online.crl(ctx, u, issuer, v.now)
 		if err != nil {
 			answer.err = errors.Join(answer.err, fmt.Errorf("%s: %w", u.url, err))
+		}
+		if l == nil {
 			continue
 		}
 		st := v.judge(c, issuer, []*CRL{l}, "CRL from "+u.url)
-		if st.kind != statusUnknown {
+		if st.kind != statusUnknown && !st.stale {
 			return st
 		}
-		answer.err = errors.Join(answer.err, st.err)
+		st.err = errors.Join(answer.err, st.err)
+		if answer.stale {
+			answer.err = st.err
+		} else {
+			answer = st
+		}
 	}
 	return answer
 }

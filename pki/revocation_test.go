@@ -520,3 +520,51 @@ func TestLargeCRL(t *testing.T) {
 		t.Fatalf("%d lists of %d bytes are kept", n, len(der))
 	}
 }
+
+// TestStaleCRLStillRevokes doesn't believe a certificate again because the next list
+// is kept away, or an older one replayed; a fresh list is what counts.
+func TestStaleCRLStillRevokes(t *testing.T) {
+	now := time.Now()
+	sc := newScene(t, pkitest.P256, []string{crlURL}, nil)
+	revoked := []*pki.Certificate{sc.leaf.Cert}
+	at := func(p pki.Policy, d time.Duration) pki.VerifyRequest {
+		r := sc.request(p)
+		r.At = now.Add(d)
+		return r
+	}
+	sc.net.serve(crlURL, sc.ca.CRL(pkitest.List{Number: 5, Revoked: revoked, NextUpdate: now.Add(time.Hour)}))
+	refused(t, sc.store, at(pki.Relaxed, 0), pki.Revoked, "")
+	sc.net.serve(crlURL, nil)
+	refused(t, sc.store, at(pki.Relaxed, 2*time.Hour), pki.Revoked, "stale")
+	sc.net.serve(crlURL, sc.ca.CRL(pkitest.List{Number: 4, NextUpdate: now.Add(30 * time.Minute)}))
+	refused(t, sc.store, at(pki.Relaxed, 3*time.Hour), pki.Revoked, "stale")
+	sc.net.serve(crlURL, sc.ca.CRL(pkitest.List{Number: 6, NextUpdate: now.Add(9 * time.Hour)}))
+	accepted(t, sc.store, at(pki.Strict, 4*time.Hour), "leaf root")
+	// One that is stale from the start, fetched or stored.
+	stale := pkitest.List{Number: 1, Revoked: revoked, ThisUpdate: now.AddDate(0, -2, 0)}
+	sc = newScene(t, pkitest.P256, []string{crlURL}, nil)
+	sc.net.serve(crlURL, sc.ca.CRL(pkitest.List{Number: 1, Revoked: []*pki.Certificate{sc.leaf.Cert}, ThisUpdate: now.AddDate(0, -2, 0)}))
+	for range 2 {
+		refused(t, sc.store, sc.request(pki.Relaxed), pki.Revoked, "stale")
+	}
+	const second = "http://second.example/crl"
+	twice := sc.ca.Issue(pkitest.Spec{Name: "twice", Serial: 77, CRL: []string{crlURL, second}})
+	sc.store.FlushCache()
+	stale.Revoked = []*pki.Certificate{twice.Cert}
+	sc.net.serve(crlURL, sc.ca.CRL(stale))
+	refused(t, sc.store, request(twice), pki.Revoked, "stale")
+	sc.net.serve(second, sc.ca.CRL(pkitest.List{Number: 2}))
+	sc.store.FlushCache()
+	accepted(t, sc.store, request(twice), "twice root")
+	sc = newScene(t, pkitest.P256, nil, nil)
+	stale.Revoked = []*pki.Certificate{sc.leaf.Cert}
+	sc.load(t, sc.ca.CRL(stale))
+	refused(t, sc.store, sc.request(pki.Relaxed), pki.Revoked, "stale stored CRL")
+	// A fresh answer from elsewhere outweighs it.
+	r := sc.request(pki.Strict)
+	r.OCSP = [][]byte{(&pkitest.Responder{CA: sc.ca}).Staple(sc.leaf.Cert)}
+	accepted(t, sc.store, r, "leaf root")
+	refused(t, sc.store, sc.request(pki.Relaxed), pki.Revoked, "stale stored CRL")
+	sc.load(t, sc.ca.CRL(pkitest.List{Number: 2}))
+	accepted(t, sc.store, sc.request(pki.Strict), "leaf root")
+}
