@@ -310,8 +310,8 @@ func (s *sa) ourSPI() uint64 {
 
 // leaseID is who gets an address: the identity inside EAP if there was one.
 func (s *sa) leaseID() string {
-	if id := s.Info().RemoteEAPID; id != "" {
-		return id
+	if s.eapID != "" {
+		return s.eapID
 	}
 	return s.ids[1].String()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -525,6 +526,55 @@ func TestRFC7383_2_6_MalformedWhole(t *testing.T) {
 	got := m.deliver(m.skf(h, wire.PayloadSA, 1, 2, text), m.skf(h, wire.PayloadNone, 2, 2, text))
 	if len(got) != 1 || len(m.b.e.SAs()) != 0 {
 		t.Errorf("%d answers, %v", len(got), brief(m.b.e.SAs()))
+	}
+}
+
+// A message that 64 fragments do not hold, or one without fragments 64 KiB, is not
+// sent: the IKE SA ends by that name, and at a responder the peer is told.
+func TestRFC7383_2_5_TooLargeToSend(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		responder bool
+		policy    ike.FragmentPolicy
+		size      int
+	}{
+		{"initiator, fragments", false, ike.FragmentYes, 33_000},
+		{"initiator, whole", false, ike.FragmentNo, 65_480},
+		{"responder, fragments", true, ike.FragmentYes, 33_000},
+		{"responder, whole", true, ike.FragmentNo, 65_480},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPair(t, func(a, b *side) {
+				a.config.FragmentSize, b.config.FragmentSize = 576, 576
+				a.config.MaxPacket, b.config.MaxPacket = 65_535, 65_535
+				a.peer.Fragmentation, b.peer.Fragmentation = c.policy, c.policy
+				a.peer.Remote[0].ID, b.peer.Remote[0].ID = ike.Identity{}, ike.Identity{}
+				large := ike.Identity{Type: ike.IDFQDN, Data: strings.Repeat("x", c.size)}
+				if c.responder {
+					b.peer.Local[0].ID = large
+				} else {
+					a.peer.Local[0].ID = large
+				}
+			})
+			dump(t, p)
+			p.a.initiate("net")
+			p.run(2 * time.Second)
+			guilty := p.a
+			if c.responder {
+				guilty = p.b
+			}
+			if !slices.Contains(guilty.reasons(), ike.ReasonLimit) {
+				t.Errorf("reasons %v", guilty.reasons())
+			}
+			if c.responder && !slices.Contains(p.a.reasons(), ike.ReasonAuthentication) {
+				t.Errorf("the initiator was told %v", p.a.reasons())
+			}
+			if d := eventsOf[ike.CommandDone](p.a); len(d) != 1 || d[0].Err == nil {
+				t.Errorf("%+v", d)
+			}
+			p.run(60 * time.Second)
+			p.down()
+		})
 	}
 }
 
