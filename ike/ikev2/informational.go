@@ -15,6 +15,9 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 	if fatal == nil {
 		fatal = wire.FindNotify(in.payloads, wire.InvalidSyntax)
 	}
+	if s.replacedBy == nil && s.takeLifetime(in.payloads) { // RFC 4478 §3
+		s.reauthSooner(now)
+	}
 	s.respond(now, in, append(answer, cpInformational(in.payloads)...))
 	switch {
 	case all:

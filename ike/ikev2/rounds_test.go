@@ -488,3 +488,47 @@ func TestSlowEAP(t *testing.T) {
 	p.down()
 	p.b.creds.balanced(t, "b")
 }
+
+// AUTH_LIFETIME may come later, too; it only ever shortens, and only for who began.
+func TestRFC4478_3_LifetimeInInformational(t *testing.T) {
+	for _, from := range []string{"b", "a"} {
+		m := newMITM(t, func(a, b *side) { a.peer.ReauthTime, b.peer.ReauthTime = 2*time.Hour, 0 })
+		m.a.initiate("net")
+		m.run(2 * time.Second)
+		m.up()
+		before := m.a.e.SAs()[0]
+		if d := before.ReauthAt.Sub(m.now); d < time.Hour {
+			t.Fatalf("reauthentication in %v", d)
+		}
+		h := wire.Header{SPIi: before.SPIi, SPIr: before.SPIr, Version: wire.IKEv2, Exchange: wire.ExchangeInformational}
+		to, sender := m.a, m.b
+		if from == "a" {
+			to, sender, h.Flags, h.MessageID = m.b, m.a, wire.FlagInitiator, 2
+		}
+		to.e.Datagram(m.now, ike.Datagram{Local: sender.sent[0].Remote, Remote: sender.sent[0].Local, Data: m.seal(h, []wire.Payload{&wire.Notify{NotifyType: wire.AuthLifetime, Data: []byte{0, 0, 1, 0}}})})
+		to.drain()
+		at := to.e.SAs()[0].ReauthAt
+		if from == "b" && (at.Before(m.now.Add(200*time.Second)) || at.After(m.now.Add(256*time.Second))) || from == "a" && !at.IsZero() {
+			t.Errorf("told by %s: %v", from, at.Sub(m.now))
+		}
+	}
+}
+
+// Rekeys do not prolong an authentication.
+func TestRekeyKeepsTheAuthenticationsAge(t *testing.T) {
+	p := signed(t, "ed25519", func(a, b *side) { a.peer.ReauthTime = time.Hour })
+	dump(t, p)
+	p.a.initiate("net")
+	p.run(2 * time.Second)
+	p.up()
+	want := p.a.e.SAs()[0].ReauthAt
+	for _, h := range []*host{p.a, p.b, p.a} {
+		p.run(10 * time.Minute)
+		h.do(ike.Rekey{IKE: h.name})
+		p.run(10 * time.Second)
+		p.up()
+		if got := p.a.e.SAs()[0].ReauthAt; !got.Equal(want) {
+			t.Errorf("reauthentication at %v, want %v", got, want)
+		}
+	}
+}
