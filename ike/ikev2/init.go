@@ -419,6 +419,8 @@ func peerRefused(n *wire.Notify, ours, hint string) *ike.Rejection {
 		r.Reason = ike.ReasonAuthentication
 	case wire.TSUnacceptable:
 		r.Reason = ike.ReasonSelectors
+	case wire.InternalAddressFailure, wire.FailedCPRequired:
+		r.Reason = ike.ReasonAddresses
 	case wire.InvalidSyntax:
 		r.Reason = ike.ReasonSyntax
 	case wire.UnsupportedCriticalPayload:
