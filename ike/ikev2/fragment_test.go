@@ -237,6 +237,35 @@ func TestRFC7383_2_5_PacketSizes(t *testing.T) {
 	}
 }
 
+// What was announced holds in the IKE SAs that come by rekey, of either side.
+func TestRFC7383_2_3_HoldsThroughRekeys(t *testing.T) {
+	m := fragmentPair(t, true, nil)
+	m.a.initiate("net")
+	m.run(time.Second)
+	m.a.do(ike.Rekey{IKE: "a"})
+	m.run(10 * time.Second)
+	m.b.do(ike.Rekey{IKE: "b"})
+	m.run(10 * time.Second)
+	sent := [2]int{len(m.a.sent), len(m.b.sent)}
+	m.b.do(ike.Rekey{Child: "net"})
+	m.run(10 * time.Second)
+	m.up()
+	for i, h := range []*host{m.a, m.b} {
+		n := 0
+		for _, d := range h.sent[sent[i]:] {
+			if e := encrypted(t, d.Data); len(d.Data) > 576-32 || e.Type == wire.PayloadSKF {
+				n++
+			}
+			if len(d.Data) > 576-32 {
+				t.Errorf("%s sends %d bytes", h.name, len(d.Data))
+			}
+		}
+		if n < 2 {
+			t.Errorf("%s sent %d fragments", h.name, n)
+		}
+	}
+}
+
 // toIPv6 lets the pair talk over IPv6.
 func toIPv6(m *mitm) {
 	a, b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
