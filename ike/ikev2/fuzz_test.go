@@ -14,8 +14,10 @@ import (
 var fuzzStages = []time.Duration{0, 5 * time.Millisecond, 15 * time.Millisecond, 25 * time.Millisecond, 35 * time.Millisecond, time.Second, time.Second}
 
 // stagePair brings a pair to a stage. The last one has a rekey of a's in flight.
+// Stages beyond are the same with other ways to authenticate.
 func stagePair(t testing.TB, stage uint8) *mitm {
-	m := newMITM(t, nil)
+	m := newMITM(t, ways[int(stage)/len(fuzzStages)%len(ways)])
+	credentialsFor(t, m.pair)
 	n := int(stage) % len(fuzzStages)
 	m.a.initiate("net")
 	m.run(fuzzStages[n])
@@ -79,6 +81,12 @@ func FuzzProtected(f *testing.F) {
 		return p
 	}
 	seed.a.initiate("net")
+	for i, list := range [][]wire.Payload{{&wire.EAP{Raw: []byte{3, 1, 0, 4}}}, {&wire.Auth{Method: wire.AuthSharedKey, Data: make([]byte, 32)}}, {&wire.Notify{NotifyType: wire.AnotherAuthFollows}}} {
+		first, text := wire.AppendPayloads(nil, list)
+		for way := range ways {
+			f.Add(uint8(way*len(fuzzStages)+3+i%2), i%2 == 0, uint8(wire.ExchangeIKEAuth), i%2 == 1, uint8(64), uint8(first), text)
+		}
+	}
 	seed.run(time.Second)
 	seed.a.do(ike.Rekey{Child: "net"})
 	seed.run(time.Second)

@@ -264,14 +264,6 @@ func variants(t testing.TB, p *pair, list ...func(*ike.Peer)) {
 	p.b.do(ike.Reload{Peers: peers})
 }
 
-func spki(t testing.TB, key interface{ Public() any }) []byte {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
-}
-
 // The responder goes by addresses and identities, then by what the peer showed.
 func TestConnectionSwitch(t *testing.T) {
 	other := newKey(t, "ed25519")
