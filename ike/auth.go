@@ -222,7 +222,7 @@ type EAPAnswer struct {
 	// Mutual tells that the method proved the server as well, as EAP-only needs (RFC 5998 §4).
 	Mutual   bool
 	Method   string // "EAP_MSCHAPV2", for logs
-	Identity string // the authenticated one
+	Identity string // the authenticated one; of a failure: the claimed one, printable
 	Groups   []string
 	// Lifetime is the AAA server's limit to the session, 0: none.
 	Lifetime time.Duration

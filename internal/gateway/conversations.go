@@ -32,6 +32,7 @@ type conversation struct {
 	session eap.Session   // ours, or
 	relay   *radius.Relay // a server's
 	method  eap.Type      // that the peer answered with last
+	claimed string        // who a client says it is, for logs
 	// ctx is that of the round under way: what VerifyPeer looks up may take as long as
 	// the round, and no round's context outlives it.
 	ctx   context.Context
@@ -85,10 +86,19 @@ func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswe
 			v.method = t
 		}
 	}
-	if v.relay != nil {
-		return v.relayed(ctx, q)
+	if q.Server && len(q.Message) > 5 && eap.Code(q.Message[0]) == eap.CodeResponse && eap.Type(q.Message[4]) == eap.TypeIdentity {
+		v.claimed = ike.Identity{Type: ike.IDFQDN, Data: string(q.Message[5:min(len(q.Message), 5+limitClaimed)])}.String()
 	}
-	return v.local(q)
+	var a *ike.EAPAnswer
+	if v.relay != nil {
+		a, err = v.relayed(ctx, q)
+	} else {
+		a, err = v.local(q)
+	}
+	if err == nil && a.Done && !a.Success {
+		a.Identity = v.claimed
+	}
+	return a, err
 }
 
 // local asks our own machine.

@@ -18,6 +18,7 @@ const (
 	limitSecrets       = 65536            // secrets loaded
 	limitPools         = 4096             // pools loaded
 	limitConversations = 4096             // EAP conversations at once
+	limitClaimed       = 128              // octets of a claimed EAP identity that the log shows
 	limitCerts         = 65536            // certificates, CRLs and public keys loaded
 	limitKeys          = 4096             // private keys loaded
 	limitParsed        = 4096             // certificates of connections that are remembered
