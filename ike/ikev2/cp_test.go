@@ -163,7 +163,14 @@ func TestRFC7296_2_19_NoAddress(t *testing.T) {
 			if d := eventsOf[ike.CommandDone](m.a); len(d) != 1 || d[0].Err == nil {
 				t.Errorf("%+v", d)
 			}
-			// Neither side gets a Child SA by another way.
+			// Neither side gets a Child SA by another way, nor asks for one.
+			m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+				// Only who was not told why may ask: the client that wanted no address.
+				if h.Exchange == wire.ExchangeCreateChildSA && !h.Response() && (from == m.b || len(c.want) > 0) {
+					t.Errorf("%s asks for a Child SA", from.name)
+				}
+				return p
+			}
 			m.a.initiate("net")
 			m.b.do(ike.Initiate{ID: 2, Peer: m.b.peer, Child: "net"})
 			m.run(5 * time.Second)
@@ -251,6 +258,23 @@ func TestRFC7296_3_15_HostileReplies(t *testing.T) {
 				t.Error("a Child SA came up without an address")
 			}
 		})
+	}
+}
+
+// A gateway that grants more than the address gets that alone; one whose selectors
+// do not hold the address gets nothing.
+func TestRFC7296_2_19_SelectorsAreNarrowedToTheAddress(t *testing.T) {
+	for _, c := range []struct{ granted, want string }{{"0.0.0.0/0", "10.3.0.1/32"}, {"10.3.0.0/24", "10.3.0.1/32"}, {"10.4.0.0/24", ""}} {
+		m := roadPair(t, list(any4), list(vip4), func(a, b *side) { b.child.Remote = []ipsec.Selector{sel(c.granted)} })
+		m.a.initiate("net")
+		m.run(5 * time.Second)
+		got := ""
+		if ch := m.a.e.SAs()[0].Children; len(ch) == 1 {
+			got = selectorsText(ch[0].LocalTS)
+		}
+		if got != c.want || (c.want == "") != (len(m.b.plane.sas) == 0) {
+			t.Errorf("granted %s: %q at a, %d SAs at b", c.granted, got, len(m.b.plane.sas))
+		}
 	}
 }
 

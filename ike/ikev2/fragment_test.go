@@ -636,6 +636,57 @@ func TestRFC7383_2_6_FragmentsWhileBusy(t *testing.T) {
 	m.up()
 }
 
+// While an IKE SA works at something of its own a whole message in fragments waits.
+func TestRFC7383_2_6_FragmentsWaitWhileBusy(t *testing.T) {
+	m := fragmentPair(t, false, func(a, b *side) {
+		a.child.Proposals = mustProposals(t, suite.ESP, "aes128gcm16-ecp384")
+		b.child.Proposals = a.child.Proposals
+	})
+	m.a.initiate("net")
+	m.run(time.Second)
+	m.b.hold = true
+	m.b.do(ike.Rekey{Child: "net"})
+	list := m.pieces(m.request(wire.ExchangeInformational, 2), filler(1900), 30)
+	if got := m.deliver(list...); len(got) != 0 || len(list) != 64 {
+		t.Errorf("%d answers to %d fragments while busy", len(got), len(list))
+	}
+	n := len(m.b.sent)
+	m.b.release()
+	answers := 0
+	for _, d := range m.b.sent[n:] {
+		if h := header(t, d); h.Response() {
+			answers++
+		}
+	}
+	if answers != 1 {
+		t.Errorf("%d answers afterwards", answers)
+	}
+}
+
+// Fragments of a response that then comes whole are not kept.
+func TestRFC7383_2_6_WholeResponseAfterFragments(t *testing.T) {
+	m := fragmentPair(t, false, nil)
+	m.a.initiate("net")
+	m.run(time.Second)
+	seen := false
+	m.filter = func(from *host, d ike.Datagram) bool {
+		if h := header(t, d); from == m.b && h.Response() {
+			seen = true
+			h.NextPayload, h.Length = 0, 0
+			m.a.e.Datagram(m.now, ike.Datagram{Local: d.Remote, Remote: d.Local, Data: m.skf(h, wire.PayloadVendorID, 1, 2, []byte("xyz"))})
+			if m.a.e.Stats().FragmentBytes == 0 {
+				t.Error("the fragment is not held")
+			}
+		}
+		return true
+	}
+	m.a.do(ike.Terminate{Child: "net"})
+	m.run(time.Second)
+	if n := m.a.e.Stats().FragmentBytes; n != 0 || !seen {
+		t.Errorf("%d bytes are held (a response was seen: %v)", n, seen)
+	}
+}
+
 // Many half-open IKE SAs that hold the first fragments of a message never hold
 // more together than is allowed, and leave room for those that are up.
 func TestRFC7383_2_6_FloodOfFirstFragments(t *testing.T) {

@@ -114,6 +114,33 @@ func TestRFC7296_2_23_1_TransportModeThroughNAT(t *testing.T) {
 	}
 }
 
+// A responder that grants a network in transport mode through a NAT is not believed.
+func TestRFC7296_2_23_1_AnswerWithANetwork(t *testing.T) {
+	m := newMITM(t, func(a, b *side) {
+		endpoints(a, b)
+		a.config.ForceEncap = true
+		a.child.Local = []ipsec.Selector{sel("192.0.2.0/24")}
+		a.child.Remote = []ipsec.Selector{sel("192.0.2.2/32")}
+	})
+	m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+		if h.Exchange != wire.ExchangeIKEAuth {
+			return p
+		}
+		ts := wire.FindTS(p, wire.PayloadTSi)
+		if from == m.a {
+			ts.Selectors[0].Start, ts.Selectors[0].End = addrA, addrA
+		} else {
+			ts.Selectors[0].Start, ts.Selectors[0].End = netip.MustParseAddr("192.0.2.0"), netip.MustParseAddr("192.0.2.255")
+		}
+		return p
+	}
+	m.a.initiate("net")
+	m.run(5 * time.Second)
+	if len(m.a.plane.sas)+len(m.b.plane.sas) != 0 || !slices.Contains(m.a.reasons(), ike.ReasonProposal) {
+		t.Errorf("%v, %v, %v", brief(m.a.e.SAs()), brief(m.b.e.SAs()), m.a.reasons())
+	}
+}
+
 // Networks in transport mode through a NAT are refused by name, on both sides.
 func TestRFC7296_2_23_1_OnlyEndpoints(t *testing.T) {
 	for _, responder := range []bool{false, true} {
