@@ -128,9 +128,21 @@ func (s *sa) up(now time.Time, p *proof, initialContact bool) {
 	known := s.identify(p)
 	s.enter(established{})
 	s.life.setupEnd = time.Time{}
+	if !s.initiator {
+		s.authID, s.life.forgetAt = s.win.recvID, now.Add(timeoutRepeated)
+	}
 	s.setTimers(now)
 	s.setAuthLife(now)
 	s.env.Established(now, s.peer, s.ids[0], known, initialContact)
+}
+
+// forgetAuth drops the last IKE_AUTH and its answer, with the certificates in them,
+// when the peer has stopped repeating it long ago.
+func (s *sa) forgetAuth() {
+	s.life.forgetAt = time.Time{}
+	if s.win.recvID == s.authID && s.sched.busy == 0 {
+		s.win.response, s.sched.working = nil, nil
+	}
 }
 
 // eapIdentity is the identity inside EAP as one that IKE SAs are compared by.

@@ -81,6 +81,8 @@ const (
 	timeoutSign   = 20 * time.Second
 	timeoutVerify = 25 * time.Second
 	timeoutEAP    = 25 * time.Second
+	// timeoutRepeated is when nobody repeats a request any more.
+	timeoutRepeated = 4 * time.Minute
 	// graceAsk is added to a set-up's time after an answer.
 	graceAsk = 10 * time.Second
 	// limitSetup is the longest time for a set-up, in which people may type passwords.

@@ -532,3 +532,31 @@ func TestRekeyKeepsTheAuthenticationsAge(t *testing.T) {
 		}
 	}
 }
+
+// The last IKE_AUTH and its answer, with the certificates, are kept for repetitions
+// and no longer.
+func TestAuthMessagesAreForgotten(t *testing.T) {
+	for _, wait := range []time.Duration{time.Minute, 5 * time.Minute} {
+		p := signed(t, "ed25519", nil)
+		var last ike.Datagram
+		p.filter = func(from *host, d ike.Datagram) bool {
+			if from == p.a {
+				last = ike.Datagram{Local: d.Remote, Remote: d.Local, Data: slices.Clone(d.Data)}
+			}
+			return true
+		}
+		p.a.initiate("net")
+		p.run(2 * time.Second)
+		p.up()
+		p.run(wait)
+		n := len(p.b.sent)
+		p.b.e.Datagram(p.now, last)
+		p.b.drain()
+		if answered := len(p.b.sent) > n; answered != (wait < 4*time.Minute) {
+			t.Errorf("after %v: answered %v", wait, answered)
+		}
+		p.a.do(ike.Rekey{Child: "net"})
+		p.run(10 * time.Second)
+		p.up()
+	}
+}

@@ -38,6 +38,7 @@ type sa struct {
 	eapID     string   // the peer's identity inside EAP
 	byEAP     bool     // the peer proved itself by EAP
 	auth      authLife // of what is proved
+	authID    uint32   // the message ID after IKE_AUTH
 	tieBreak  []byte
 	peerCaps  capabilities
 
@@ -78,6 +79,7 @@ type life struct {
 	created, established     time.Time
 	rekeyAt, reauthAt, endAt time.Time
 	setupEnd                 time.Time // half-open: closed by then
+	forgetAt                 time.Time // when nobody repeats IKE_AUTH any more
 	lastIn, lastOut          time.Time // messages of the peer (authenticated), and of ours
 	dpdAt                    time.Time
 	keepAliveAt              time.Time
@@ -144,6 +146,9 @@ func (s *sa) Wake(now time.Time) {
 		s.setupTimeout(now)
 		return
 	}
+	if due(s.life.forgetAt) {
+		s.forgetAuth()
+	}
 	if out := s.win.out; out != nil && due(out.next) {
 		s.retransmit(now)
 		if s.state.phase() == phaseDead {
@@ -192,7 +197,7 @@ func (s *sa) NextWake() time.Time {
 		}
 	}
 	l := &s.life
-	for _, t := range []time.Time{l.setupEnd, l.rekeyAt, l.reauthAt, l.endAt, l.dpdAt, l.keepAliveAt, s.sched.busyUntil} {
+	for _, t := range []time.Time{l.setupEnd, l.forgetAt, l.rekeyAt, l.reauthAt, l.endAt, l.dpdAt, l.keepAliveAt, s.sched.busyUntil} {
 		sooner(t)
 	}
 	if s.win.out != nil {
