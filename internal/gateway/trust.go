@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -216,7 +217,7 @@ func (c *checker) check(r *ike.AuthRound) error {
 	if err != nil && len(r.Constraints) > 0 {
 		return err
 	}
-	if err := want.CheckKey(c.signer.key()); err != nil {
+	if err := checkKey(want, c.signer.key(), false); err != nil {
 		return err
 	}
 	if err := want.CheckIKE(c.scheme); err != nil {
@@ -237,19 +238,30 @@ func (c *checker) check(r *ike.AuthRound) error {
 	return c.t.believe(c.ctx, c.signer.cert, c.proof.certs[min(1, len(c.proof.certs)):], c.proof.ocsp, r, want)
 }
 
+// checkKey holds a key of the peer's, or of an authority above it, against the
+// constraints. Deviates: RSA keys that nobody should have any more are refused unless
+// the configuration names a strength for them; strongSwan takes any.
+func checkKey(want sig.Constraints, k crypto.PublicKey, ca bool) error {
+	if r, ok := k.(*rsa.PublicKey); ok && r.N.BitLen() < leastRSA && want.RSABits() == 0 {
+		return fmt.Errorf("RSA key of %d bits, wanted are %d where auth names no strength", r.N.BitLen(), leastRSA)
+	}
+	if ca {
+		return want.CheckChainKey(k)
+	}
+	return want.CheckKey(k)
+}
+
+// leastRSA is the size of RSA keys that peers must have by default, in bits.
+const leastRSA = 2048
+
 // believe verifies a chain under a round's constraints.
 func (t *trust) believe(ctx context.Context, leaf *pki.Certificate, more []*pki.Certificate, ocsp [][]byte, r *ike.AuthRound, want sig.Constraints) error {
 	var trace []string
 	req := pki.VerifyRequest{
 		Leaf: leaf, Intermediates: more, OCSP: ocsp, At: time.Now(),
 		Pinned: t.parseAll(r.Certs), Anchors: t.parseAll(r.CACerts), Policies: r.CertPolicies,
-		Revocation: map[ike.RevocationPolicy]pki.Policy{ike.RevocationRelaxed: pki.Relaxed, ike.RevocationIfURI: pki.IfURI, ike.RevocationStrict: pki.Strict}[r.Revocation],
-		CheckKey: func(k crypto.PublicKey, ca bool) error {
-			if ca {
-				return want.CheckChainKey(k)
-			}
-			return want.CheckKey(k)
-		},
+		Revocation:     map[ike.RevocationPolicy]pki.Policy{ike.RevocationRelaxed: pki.Relaxed, ike.RevocationIfURI: pki.IfURI, ike.RevocationStrict: pki.Strict}[r.Revocation],
+		CheckKey:       func(k crypto.PublicKey, ca bool) error { return checkKey(want, k, ca) },
 		CheckSignature: want.CheckChain,
 		Trace: func(s string) {
 			if len(trace) < limitTrace {

@@ -110,6 +110,32 @@ func TestConstraintsOfCandidates(t *testing.T) {
 	}
 }
 
+// RSA keys of 1024 bits are taken only where the configuration names that strength.
+func TestWeakRSAKeys(t *testing.T) {
+	strong := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA", Key: pkitest.RSA2048})
+	weak := pkitest.NewCA(t, pkitest.Spec{Name: "Weak CA", Key: pkitest.RSA1024})
+	for _, c := range []struct {
+		ca   *pkitest.Entity
+		key  pkitest.KeyKind
+		auth []string
+		want bool
+	}{
+		{strong, pkitest.RSA1024, nil, false},
+		{strong, pkitest.RSA1024, []string{"rsa"}, false},
+		{strong, pkitest.RSA1024, []string{"rsa-1024"}, true},
+		{strong, pkitest.RSA2048, nil, true},
+		{weak, pkitest.RSA2048, nil, false},
+		{weak, pkitest.RSA2048, []string{"rsa-1024"}, true},
+	} {
+		gw := c.ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}, Key: c.key})
+		p := pubkeyPeer(func(_, remote *ike.AuthRound) { remote.Constraints = c.auth })
+		v, _, err := prove(t, believer(t, c.ca, gw), believer(t, c.ca), fqdn("gw.example"), allHashes, p)
+		if err != nil || (v.Why[0] == "") != c.want || !c.want && !strings.Contains(v.Why[0], "1024") {
+			t.Errorf("%s below %s with %v: %+v %v", c.key, c.ca.Cert.Subject(), c.auth, v, err)
+		}
+	}
+}
+
 func TestRFC7296_3_6_IntermediatesAreSent(t *testing.T) {
 	root := pkitest.NewCA(t, pkitest.Spec{Name: "Root"})
 	sub := root.IssueCA(pkitest.Spec{Name: "Sub"})

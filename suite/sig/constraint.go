@@ -235,6 +235,16 @@ func (c Constraints) checkKey(pub crypto.PublicKey, ca bool) error {
 	return fmt.Errorf("%w: %s key of %d bits, wanted is %s", ErrConstraints, name, bits, c.text)
 }
 
+// RSABits is the least strength that is demanded of RSA keys by a number, 0: none.
+func (c Constraints) RSABits() (bits int) {
+	for _, r := range c.keys {
+		if r.kind == kindRSA && r.bits > 0 && (bits == 0 || r.bits < bits) {
+			bits = r.bits
+		}
+	}
+	return bits
+}
+
 // CheckIKE reports whether the scheme of an AUTH payload is acceptable. The error
 // wraps ErrConstraints and says what was wanted.
 func (c Constraints) CheckIKE(s Scheme) error { return checkScheme("IKE", c.ike, s) }
