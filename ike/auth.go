@@ -203,9 +203,9 @@ type EAPRound struct {
 	Round             int
 	LocalID, RemoteID Identity
 	Local, Remote     netip.AddrPort
-	// Message is the peer's packet; nil begins as authenticator. As authenticator,
-	// Peer may be another one from the EAP-Response/Identity on: the connection whose
-	// EAPID fits it.
+	// Message is the peer's packet; nil begins as authenticator. Where the identity
+	// that the peer tells chooses another connection, its rules have a session of
+	// their own, which is told the identity at once.
 	Message []byte
 	// MutualOnly: nothing else proves the responder, so only methods that prove both
 	// sides and make a key may run (RFC 5998 §4).

@@ -97,10 +97,12 @@ func soundEAP(b []byte) bool {
 	return len(b) >= 4 && len(b) <= limitEAPPacket && int(binary.BigEndian.Uint16(b[2:])) == len(b)
 }
 
-// The codes of EAP packets that end a conversation (RFC 3748 §4.2).
+// The codes of EAP packets (RFC 3748 §4).
 const (
-	codeSuccess = 3
-	codeFailure = 4
+	codeRequest  = 1
+	codeResponse = 2
+	codeSuccess  = 3
+	codeFailure  = 4
 )
 
 // eapFailure is an EAP-Failure in answer to a packet (RFC 3748 §4.2).
@@ -174,40 +176,59 @@ func (s *sa) eapAnswered(now time.Time, st *authReceived, in *inbound) {
 		s.refuseAuth(now, in, s.authFailed(a, "an EAP payload is due, and nothing else proves the peer"))
 		return
 	}
-	if r := s.eapNamed(a, eap.Raw); r != nil {
+	r := s.eapNamed(a, eap.Raw)
+	if r != nil {
 		s.respond(now, in, []wire.Payload{&wire.EAP{Raw: eapFailure(eap.Raw)}})
 		s.fail(now, r)
 		return
 	}
+	goOn := func(now time.Time, answer *ike.EAPAnswer) { s.eapReply(now, st, in, eap.Raw, answer) }
+	if c := a.eap; !sameEAP(&c.peer.Remote[c.round], &a.best().Remote[c.round]) {
+		s.eapAnew(now, a, eap.Raw, goOn)
+		return
+	}
 	a.eap.begun = true
-	s.askEAP(now, a, eap.Raw, func(now time.Time, answer *ike.EAPAnswer) {
-		switch {
-		case answer.Done && !answer.Success:
-			packet := answer.Message
-			if packet == nil {
-				packet = eapFailure(eap.Raw)
-			}
-			s.respond(now, in, []wire.Payload{&wire.EAP{Raw: packet}})
-			s.fail(now, s.eapFailed(a, answer))
-		case answer.Message == nil: // RFC 3748 wants a Success
-			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: []byte{codeSuccess, eap.Raw[1], 0, 4}}})
-		default:
-			s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: answer.Message}})
-		}
-	})
+	s.askEAP(now, a, eap.Raw, goOn)
 }
 
-// eapNamed looks at an EAP-Response/Identity, which comes first or not at all: of several connections the one
-// whose eap_id fits goes on, before the method proper begins.
+// eapReply sends the method's answer to a packet of the initiator's.
+func (s *sa) eapReply(now time.Time, st *authReceived, in *inbound, to []byte, answer *ike.EAPAnswer) {
+	switch {
+	case answer.Done && !answer.Success:
+		packet := answer.Message
+		if packet == nil {
+			packet = eapFailure(to)
+		}
+		s.respond(now, in, []wire.Payload{&wire.EAP{Raw: packet}})
+		s.fail(now, s.eapFailed(&st.authentication, answer))
+	case answer.Message == nil: // RFC 3748 wants a Success
+		s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: []byte{codeSuccess, to[1], 0, 4}}})
+	default:
+		s.ownRound(now, st, in, []wire.Payload{&wire.EAP{Raw: answer.Message}})
+	}
+}
+
+// isIdentity tells a request or response for the EAP identity (RFC 3748 §5.1).
+func isIdentity(packet []byte, code byte) bool {
+	const typeIdentity = 1
+	return len(packet) >= 5 && packet[0] == code && packet[4] == typeIdentity
+}
+
+// eapNamed looks at an EAP-Response/Identity, which comes first or not at all: of
+// several connections the one whose eap_id fits goes on.
 func (s *sa) eapNamed(a *authentication, raw []byte) *ike.Rejection {
-	const response, typeIdentity = 2, 1
 	c := a.eap
-	if c.begun || len(raw) < 5 || raw[0] != response || raw[4] != typeIdentity {
+	if c.begun || !isIdentity(raw, codeResponse) {
 		return nil
 	}
-	text := string(raw[5:min(len(raw), 5+limitEAPIdentity)])
+	text := string(raw[5:])
 	before, k := a.best(), c.round
-	a.keep(func(p *ike.Peer) string { return eapIdentityFits(&p.Remote[k], text) })
+	a.keep(func(p *ike.Peer) string {
+		if len(text) > limitEAPIdentity {
+			return "the EAP identity is too long"
+		}
+		return eapIdentityFits(&p.Remote[k], text)
+	})
 	if a.keepShown(s); a.best() == nil {
 		r := a.noCandidate(ike.ReasonIdentity, "no connection for the EAP identity "+shortText(text))
 		r.Notify, r.Theirs = "EAP-Failure", idText(a.peerID)
@@ -215,8 +236,25 @@ func (s *sa) eapNamed(a *authentication, raw []byte) *ike.Rejection {
 	}
 	s.switched(a, before)
 	s.peer = a.best()
-	c.peer = a.best()
 	return nil
+}
+
+// eapAnew begins the conversation again by the rules of the connection that the
+// identity chose. It is told the identity at once, so that the peer is not asked twice.
+func (s *sa) eapAnew(now time.Time, a *authentication, identity []byte, then func(time.Time, *ike.EAPAnswer)) {
+	old := *a.eap
+	a.endEAP()
+	a.eap = newConversation(s.env, a.best(), old.round, true)
+	a.eap.only, a.eap.begun = old.only, true
+	s.askEAP(now, a, nil, func(now time.Time, answer *ike.EAPAnswer) {
+		if answer.Done || !isIdentity(answer.Message, codeRequest) {
+			then(now, answer)
+			return
+		}
+		told := slices.Clone(identity)
+		told[1] = answer.Message[1]
+		s.askEAP(now, a, told, then)
+	})
 }
 
 // eapIdentityFits compares an identity inside EAP with what a round demands.

@@ -24,6 +24,9 @@ func (s *sa) sendRound(now time.Time, st *authSent) {
 		s.sendAuth(now, st, nil, nil)
 	case ike.AuthPSK:
 		theirs := s.peer.Remote[min(len(a.theirs), len(s.peer.Remote)-1)].ID
+		if a.peerID != nil {
+			theirs = identity(a.peerID)
+		}
 		s.askPSK(now, a, s.ids[0], theirs, s.peer, func(now time.Time) {
 			if len(a.psks.list) == 0 {
 				s.fail(now, &ike.Rejection{Reason: ike.ReasonAuthentication, Ours: s.ids[0].String(), Theirs: theirs.String(),

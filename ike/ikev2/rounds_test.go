@@ -236,10 +236,43 @@ func TestConnectionByEAPIdentity(t *testing.T) {
 	if up := eventsOf[ike.IKEUp](p.b); len(up) != 1 || up[0].SA.Name != "v2" {
 		t.Errorf("%+v", up)
 	}
-	for _, peer := range p.b.creds.peers {
-		if peer.Name != "v2" {
-			t.Errorf("the method ran for %s", peer.Name)
+	if len(p.b.creds.begun) != 1 {
+		t.Errorf("%d conversations for connections with the same method", len(p.b.creds.begun))
+	}
+}
+
+// The identity chooses the connection, and with it the method: nobody gets into
+// one by the easier method of another.
+func TestMethodByEAPIdentity(t *testing.T) {
+	for _, tt := range []struct{ name, want string }{{"alice", "v2"}, {"bob", "v1"}, {"carol", "v3"}} {
+		p := eapPair(t, func(a, b *side) { a.peer.Local[0].EAPID = id(tt.name) })
+		dump(t, p)
+		for _, h := range []*host{p.a, p.b} {
+			h.creds.passwords["bob"], h.creds.passwords["carol"] = "b", "c"
 		}
+		conn := func(m ike.EAPMethod, who string) func(*ike.Peer) {
+			return func(p *ike.Peer) {
+				p.Remote[0].EAPAsk, p.Remote[0].EAP = true, m
+				if who != "" {
+					p.Remote[0].EAPID = id(who)
+				}
+			}
+		}
+		variants(t, p, conn(ike.EAPMD5, "bob"), conn(ike.EAPMSCHAPv2, "alice"), conn(ike.EAPMSCHAPv2, ""))
+		methods := map[string]bool{}
+		p.b.creds.change = func(q ike.Question, v any, err error) (any, error) {
+			if a, ok := v.(*ike.EAPAnswer); ok && a.Success {
+				methods[q.(ike.EAPRound).Peer.Name+" "+a.Method] = true
+			}
+			return v, err
+		}
+		p.a.initiate("net")
+		p.run(3 * time.Second)
+		want := map[string]string{"v1": "v1 EAP_MD5", "v2": "v2 EAP_MSCHAPv2", "v3": "v3 EAP_MSCHAPv2"}[tt.want]
+		if up := eventsOf[ike.IKEUp](p.b); len(up) != 1 || up[0].SA.Name != tt.want || len(methods) != 1 || !methods[want] {
+			t.Errorf("%s: %+v by %v", tt.name, up, methods)
+		}
+		p.b.creds.balanced(t, "b")
 	}
 }
 
