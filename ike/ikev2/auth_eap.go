@@ -288,10 +288,7 @@ func (s *sa) eapProved(now time.Time, st *authReceived, in *inbound) {
 		case !groupsOverlap(r.Groups, v.groups):
 			return "the peer is in none of its groups"
 		}
-		if v.eapID != "" {
-			return eapIdentityFits(r, v.eapID)
-		}
-		return ""
+		return eapIdentityFits(r, v.eapID)
 	})
 	a.endEAP()
 	s.switched(a, before)

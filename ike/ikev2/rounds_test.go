@@ -201,6 +201,24 @@ func TestRFC7296_2_16_EAPFailures(t *testing.T) {
 		"eap identity": func(p *pair, a, b *side) {
 			a.peer.Local[0].EAPID, b.peer.Remote[0].EAPAsk, b.peer.Remote[0].EAPID = id("alice"), true, id("bob")
 		},
+		"nobody": func(p *pair, a, b *side) {
+			b.peer.Remote[0].EAPID = id("a.example.org")
+			p.b.creds.change = func(q ike.Question, v any, err error) (any, error) {
+				if x, ok := v.(*ike.EAPAnswer); ok && x.Success {
+					x.Identity = ""
+				}
+				return v, err
+			}
+		},
+		"somebody else": func(p *pair, a, b *side) {
+			b.peer.Remote[0].EAPID = id("a.example.org")
+			p.b.creds.change = func(q ike.Question, v any, err error) (any, error) {
+				if x, ok := v.(*ike.EAPAnswer); ok && x.Success {
+					x.Identity = "root"
+				}
+				return v, err
+			}
+		},
 		"groups":         func(p *pair, a, b *side) { b.peer.Remote[0].Groups = []string{"staff"} },
 		"no EAP here":    func(p *pair, a, b *side) { b.peer.Remote[0].Method = ike.AuthPubkey },
 		"any is not EAP": func(p *pair, a, b *side) { b.peer.Remote[0].Method = ike.AuthAny },
