@@ -59,8 +59,8 @@ func TestCertConstraints(t *testing.T) {
 	left, right := leaf(ca, leftID, pkitest.Spec{}), leaf(ca, rightID, pkitest.Spec{})
 	foreign := leaf(other, leftID, pkitest.Spec{})
 	rsa2, rsa3 := leaf(rsaCA, leftID, pkitest.Spec{Key: pkitest.RSA2048}), leaf(rsaCA, leftID, pkitest.Spec{Key: pkitest.RSA3072})
-	// Peer quirk (strongSwan): the root must have the policy, too; RFC 5280 §6.1.1 does
-	// not ask for it.
+	// Peer quirk (strongSwan 5.9): the root must have the policy, too; RFC 5280 §6.1.1
+	// does not ask for it.
 	policyCA := pkitest.NewCA(t, pkitest.Spec{Name: "CA with policies", Policies: []string{policy, arc}})
 	withPolicy, withArc := leaf(policyCA, leftID, pkitest.Spec{Policies: []string{policy}}), leaf(policyCA, leftID, pkitest.Spec{Policies: []string{arc}})
 	trials := []trial{

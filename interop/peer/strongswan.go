@@ -14,8 +14,9 @@ import (
 const charon = "/usr/sbin/charon-systemd"
 
 // defaultPlugins are what a strongSwan here loads: kernel-libipsec before
-// kernel-netlink, so that ESP is done in user space.
-const defaultPlugins = "random nonce openssl pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 md5 pubkey sshkey x509 constraints revocation curl " +
+// kernel-netlink, so that ESP is done in user space; x509 before openssl, which knows
+// no certificate policies.
+const defaultPlugins = "random nonce x509 openssl pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 md5 pubkey sshkey constraints revocation curl " +
 	"aes sha1 sha2 hmac gcm ccm ctr cmac xcbc chapoly kdf curve25519 drbg counters " +
 	"vici kernel-libipsec kernel-netlink socket-default updown attr " +
 	"eap-identity eap-mschapv2 eap-md5 eap-gtc eap-tls eap-ttls eap-radius"
