@@ -2,13 +2,20 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
 )
 
-// The collector lets the heap grow to twice what lives before it runs (GOGC 100),
-// which is cheap while thousands of peers connect, and then nothing happens for a
+// heapGrowth is GOGC where the environment does not set it: the heap grows by half of
+// what lives before the collector runs. At Go's 100 the garbage of thousands of
+// set-ups leaves twice as many holes between what stays of them (10,000 IKE SAs: 13
+// MB more); the collector's time is a few per cent of a set-up either way. At 25 it
+// would save 8 MB more, for twice that time.
+const heapGrowth = 50
+
+// While thousands of peers connect the heap grows, and then nothing happens for a
 // long time: a gateway whose tunnels stand allocates next to nothing, so that the
 // garbage of the storm and the room for it would stay. returnMemory collects once
 // when it is over and gives the pages back.
@@ -20,6 +27,9 @@ const (
 )
 
 func returnMemory(ctx context.Context) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(heapGrowth)
+	}
 	tick := time.NewTicker(memoryTick)
 	defer tick.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}

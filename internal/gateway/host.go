@@ -170,6 +170,7 @@ type hostWorker struct {
 	whole   bool                    // not only the policies in touched
 	touched map[ipsec.PolicyID]bool // of Child SAs
 	stopped bool
+	crowded bool // the last change was of several policies: more are coming
 	signal  chan struct{}
 }
 
@@ -236,6 +237,9 @@ func (h *hostWorker) run(ctx context.Context) {
 		if h.apply() == nil {
 			pause = retryHost
 			retry.Stop()
+			if h.crowded {
+				time.Sleep(hostGathers)
+			}
 			continue
 		}
 		h.mu.Lock()
@@ -257,7 +261,7 @@ func (h *hostWorker) apply() error {
 	wishes, dirty, whole, touched := h.wishes, h.dirty, h.whole, h.touched
 	h.wishes, h.dirty, h.whole, h.touched = nil, false, false, map[ipsec.PolicyID]bool{}
 	h.mu.Unlock()
-	if !dirty {
+	if h.crowded = len(touched) > 1; !dirty {
 		return nil
 	}
 	err := errBug
