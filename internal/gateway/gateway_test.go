@@ -83,6 +83,7 @@ func TestOrderOfEffects(t *testing.T) {
 		if err := left.gw.Initiate(within(time.Minute), "gw", "net"); err != nil {
 			t.Fatal(err)
 		}
+		right.settle() // the answer is out before the policy stands
 		var got []string
 		for _, l := range left.lab.lines() {
 			if rest, ok := strings.CutPrefix(l, "right "); ok && rest != "host has 0 policies" {
