@@ -11,11 +11,11 @@ func TestBenchIKE(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: network namespaces")
 	}
-	out, code := program(nil, "bench", "ike", "--sas", "100", "--rounds", "1", "--settle", "100ms")
+	out, code := program(nil, "bench", "ike", "--sas", "100", "--rounds", "1", "--auth", "psk,ecdsa", "--settle", "100ms")
 	if code != 0 {
 		t.Fatalf("code %d\n%s", code, out)
 	}
-	for _, w := range []string{"round 1: adit psk, 100 SAs", "round 1: charon psk, 100 SAs", "100 routes", "times charon's set-ups a second and core"} {
+	for _, w := range []string{"round 1: adit psk, 100 SAs", "round 1: charon psk, 100 SAs", "round 1: adit ecdsa, 100 SAs", "round 1: charon ecdsa, 100 SAs", "100 routes", "times charon's set-ups a second and core"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("no %q in:\n%s", w, out)
 		}

@@ -26,7 +26,7 @@ const received = 4096
 // data plane or a host. It runs on the caller's thread; readers feed it.
 type storm struct {
 	engine *ike.Engine
-	psk    suite.Key
+	creds  *credentials
 	peers  []*ike.Peer
 	socks  map[netip.AddrPort]*net.UDPConn
 	in     chan ike.Datagram
@@ -38,7 +38,7 @@ type storm struct {
 }
 
 func newStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm, error) {
-	s := &storm{parallel: parallel, psk: c.psk, socks: map[netip.AddrPort]*net.UDPConn{}, in: make(chan ike.Datagram, received), quit: make(chan struct{})}
+	s := &storm{parallel: parallel, creds: c, socks: map[netip.AddrPort]*net.UDPConn{}, in: make(chan ike.Datagram, received), quit: make(chan struct{})}
 	s.engine = ike.New(ike.Config{KeepAlive: -1, Retransmit: ike.Retransmit{Timeout: 2 * time.Second, Tries: 6}, HalfOpenTimeout: time.Minute}, ikev2.Version)
 	addrs, err := s.open(l)
 	if err != nil {
@@ -52,6 +52,11 @@ func newStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm,
 		s.close()
 		return nil, err
 	}
+	method := ike.AuthPSK
+	if auth == "ecdsa" {
+		method = ike.AuthPubkey
+		s.engine.Do(time.Now(), ike.Trust{Authorities: [][20]byte{c.authority()}})
+	}
 	to := []ike.AddrSpec{{From: l.R.Wan4, To: l.R.Wan4}}
 	for i := range n {
 		id, err := initiatorID(i)
@@ -64,7 +69,8 @@ func newStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm,
 			Local:  []ipsec.Selector{prefixSelector(netip.PrefixFrom(inner(i), 32))},
 			Remote: []ipsec.Selector{prefixSelector(l.R.Inner4)}}
 		s.peers = append(s.peers, &ike.Peer{Name: fmt.Sprintf("p%d", i), Version: 2, LocalAddrs: []ike.AddrSpec{{From: from, To: from}}, RemoteAddrs: to,
-			Proposals: ikeSuite, KeyingTries: 1, Local: []ike.AuthRound{{ID: id}}, Remote: []ike.AuthRound{{ID: gateway}}, Children: []*ike.Child{child}})
+			Proposals: ikeSuite, KeyingTries: 1, SendCertReq: true,
+			Local: []ike.AuthRound{{Method: method, ID: id}}, Remote: []ike.AuthRound{{Method: method, ID: gateway}}, Children: []*ike.Child{child}})
 	}
 	return s, nil
 }
@@ -233,8 +239,13 @@ func (s *storm) apply(e ike.Effect) {
 
 // answer is what the initiators know of the world.
 func (s *storm) answer(q ike.Question) (any, error) {
-	if _, ok := q.(ike.PSKLookup); ok {
-		return []suite.Key{slices.Clone(s.psk)}, nil
+	switch q := q.(type) {
+	case ike.PSKLookup:
+		return []suite.Key{slices.Clone(s.creds.psk)}, nil
+	case ike.SignAuth:
+		return s.creds.sign(q)
+	case ike.VerifyAuth:
+		return s.creds.verify(q)
 	}
 	return nil, fmt.Errorf("nobody answers %T", q)
 }
