@@ -20,8 +20,9 @@ type lastAnswer struct {
 	until    time.Time
 }
 
-// Linger keeps the answer to the last request of an IKE SA that ends.
-func (v *Env) Linger(now time.Time, request []byte, response [][]byte) {
+// Linger keeps the answer to the last request, of which request is the SHA-256, of an
+// IKE SA that ends.
+func (v *Env) Linger(now time.Time, request [sha256.Size]byte, response [][]byte) {
 	l := &v.e.linger
 	if l.bySPI == nil {
 		l.bySPI = map[uint64]lastAnswer{}
@@ -37,7 +38,7 @@ func (v *Env) Linger(now time.Time, request []byte, response [][]byte) {
 	if _, dup := l.bySPI[v.spiLocal]; dup || v.spiLocal == 0 || size > limitLingerBytes {
 		return
 	}
-	l.bySPI[v.spiLocal] = lastAnswer{sha256.Sum256(request), response, now.Add(timeoutLinger)}
+	l.bySPI[v.spiLocal] = lastAnswer{request, response, now.Add(timeoutLinger)}
 	l.order = append(l.order, v.spiLocal)
 }
 

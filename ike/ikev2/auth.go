@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"crypto/sha256"
 	"slices"
 	"time"
 
@@ -141,7 +142,7 @@ func (s *sa) up(now time.Time, p *proof, initialContact bool) {
 func (s *sa) forgetAuth() {
 	s.life.forgetAt = time.Time{}
 	if s.win.recvID == s.authID && s.sched.busy == 0 {
-		s.win.response, s.sched.working = nil, nil
+		s.win.response, s.sched.working = nil, [sha256.Size]byte{}
 	}
 }
 

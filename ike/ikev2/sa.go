@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"time"
 
@@ -329,7 +330,7 @@ func (s *sa) end(now time.Time, c ike.Closed) {
 	if s.state.phase() == phaseDead {
 		return
 	}
-	if s.win.response != nil && s.sched.working != nil {
+	if s.win.response != nil && s.sched.working != ([sha256.Size]byte{}) {
 		s.env.Linger(now, s.sched.working, s.win.response)
 	}
 	s.state.leave()

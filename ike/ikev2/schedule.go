@@ -2,6 +2,7 @@ package ikev2
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"slices"
 	"time"
 
@@ -32,7 +33,9 @@ type scheduler struct {
 	busy      ike.JobID
 	busyUntil time.Time
 	held      []ike.Datagram
-	working   []byte // the request that is being worked at
+	// working is the SHA-256 of the request that is being worked at, or was last:
+	// to know it again takes no more in an IKE SA that stands for days.
+	working   [sha256.Size]byte
 	heldBytes int
 }
 
@@ -58,7 +61,7 @@ func (q *scheduler) hold(s *sa, now time.Time, d ike.Datagram) {
 			return
 		}
 	}
-	if st, ok := s.state.(*initReceived); bytes.Equal(q.working, d.Data) || ok && bytes.Equal(st.request, d.Data) {
+	if st, ok := s.state.(*initReceived); q.working == sha256.Sum256(d.Data) || ok && bytes.Equal(st.request, d.Data) {
 		s.env.Drop(now, ike.DropBusy, d.Remote)
 		return
 	}

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"crypto/sha256"
 	"time"
 
 	"adit/ike"
@@ -254,7 +255,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		s.forgetPartials(true)
 	} else {
 		s.decidedByUse(now, in)
-		s.sched.working = in.first
+		s.sched.working = sha256.Sum256(in.first)
 	}
 	r.take(s, now, in)
 	if s.win.sendID >= limitMessageID || s.win.recvID >= limitMessageID {
