@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -30,76 +31,106 @@ func issued(t *testing.T, name string, ca, entity pkitest.KeyKind) duo {
 func TestCertKeys(t *testing.T) {
 	t.Parallel()
 	kinds := []struct {
-		name, auth string
-		key, ca    pkitest.KeyKind
-		scheme     string // what adit logs
-		old        bool   // it has a fixed method
+		name, auth       string
+		key, ca          pkitest.KeyKind
+		pss              bool   // the authority signs with RSASSA-PSS
+		scheme, old, rsa string // of AUTH: by RFC 7427, by the methods of before, with rsa_pss = yes
 	}{
-		{"rsa", "pubkey", pkitest.RSA2048, pkitest.RSA2048, "", true},
-		{"rsa-sha512", "pubkey-ike:rsa-sha512", pkitest.RSA2048, pkitest.RSA2048, "RSA_EMSA_PKCS1_SHA2_512", false},
-		{"pss", "pubkey-ike:rsa/pss-sha256", pkitest.RSA2048, pkitest.RSA2048, "RSA_EMSA_PSS_SHA2_256_SALT_32", false},
-		{"pss512", "ike:rsa/pss-sha512", pkitest.RSA2048, pkitest.RSA2048, "RSA_EMSA_PSS_SHA2_512_SALT_64", false},
-		{"p256", "pubkey", pkitest.P256, pkitest.P256, "", true},
-		{"p384", "pubkey", pkitest.P384, pkitest.P384, "", true},
-		{"p521", "pubkey", pkitest.P521, pkitest.P521, "", true},
-		{"p256rsa", "pubkey", pkitest.P256, pkitest.RSA2048, "", true},
-		{"ed25519", "pubkey", pkitest.Ed25519, pkitest.Ed25519, "", false},
-		{"ed25519rsa", "pubkey", pkitest.Ed25519, pkitest.RSA2048, "", false},
-		{"ed448", "pubkey", pkitest.Ed448, pkitest.Ed448, "", false},
-		{"ed448rsa", "pubkey", pkitest.Ed448, pkitest.RSA2048, "", false},
+		{"rsa", "pubkey", pkitest.RSA2048, pkitest.RSA2048, false, "RSA_EMSA_PKCS1_SHA2_256", "RSA_EMSA_PKCS1_SHA1", "RSA_EMSA_PSS_SHA2_256_SALT_32"},
+		{"rsa3072", "rsa-3072", pkitest.RSA3072, pkitest.RSA3072, true, "RSA_EMSA_PKCS1_SHA2_", "RSA_EMSA_PKCS1_SHA1", "RSA_EMSA_PSS_SHA2_"},
+		{"rsa-sha512", "pubkey-ike:rsa-sha512", pkitest.RSA2048, pkitest.RSA2048, false, "RSA_EMSA_PKCS1_SHA2_512", "", ""},
+		{"pss", "pubkey-ike:rsa/pss-sha256", pkitest.RSA2048, pkitest.RSA2048, true, "RSA_EMSA_PSS_SHA2_256_SALT_32", "", ""},
+		{"pss512", "ike:rsa/pss-sha512", pkitest.RSA2048, pkitest.RSA2048, false, "RSA_EMSA_PSS_SHA2_512_SALT_64", "", ""},
+		{"p256", "pubkey", pkitest.P256, pkitest.P256, false, "ECDSA_WITH_SHA256_DER", "ECDSA-256", ""},
+		{"p384", "pubkey", pkitest.P384, pkitest.P384, false, "ECDSA_WITH_SHA384_DER", "ECDSA-384", ""},
+		{"p521", "pubkey", pkitest.P521, pkitest.P521, false, "ECDSA_WITH_SHA512_DER", "ECDSA-521", ""},
+		{"p256rsa", "pubkey", pkitest.P256, pkitest.RSA2048, false, "ECDSA_WITH_SHA256_DER", "ECDSA-256", ""},
+		{"ed25519", "pubkey", pkitest.Ed25519, pkitest.Ed25519, false, "ED25519", "", ""},
+		{"ed25519rsa", "pubkey", pkitest.Ed25519, pkitest.RSA2048, false, "ED25519", "", ""},
+		{"ed448", "pubkey", pkitest.Ed448, pkitest.Ed448, false, "ED448", "", ""},
+		{"ed448rsa", "pubkey", pkitest.Ed448, pkitest.RSA2048, false, "ED448", "", ""},
 	}
 	duos := make([]duo, len(kinds))
 	for i, k := range kinds {
 		duos[i] = issued(t, k.name, k.ca, k.key)
+		if k.pss {
+			for _, e := range []**pkitest.Entity{&duos[i].left, &duos[i].right} {
+				*e = duos[i].ca.Issue(pkitest.Spec{Name: "PSS " + k.name, DNS: (*e).Cert.X509.DNSNames, Key: k.key, PSS: true})
+			}
+		}
 	}
-	sites := func(old, left bool) (list []site, names []string, f files) {
-		f = files{}
+	const modern, fixed, pss = 0, 1, 2
+	run := func(p *path, variant int) {
+		t := p.t
+		left, right := p.ends(false)
+		var ls, rs []site
+		lf, rf := files{}, files{}
+		var names []string
+		scheme := map[string]string{}
 		for i, k := range kinds {
-			if old && !k.old {
+			want := [...]string{k.scheme, k.old, k.rsa}[variant]
+			if want == "" {
 				continue
 			}
-			d, mine, mineID, otherID := duos[i], duos[i].left, "l.", "r."
-			if !left {
-				mine, mineID, otherID = d.right, "r.", "l."
+			names, scheme[k.name] = append(names, k.name), want
+			one := func(f files, e *pkitest.Entity, id, peerID string) site {
+				maps.Copy(f, owned(k.name, e))
+				f["x509ca/"+k.name+".pem"] = duos[i].ca.PEM()
+				return site{name: k.name,
+					local:  fmt.Sprintf("auth = %s\ncerts = %s.pem\nid = %s.%s.example.org", k.auth, k.name, id, k.name),
+					remote: fmt.Sprintf("auth = %s\nid = %s.%s.example.org", k.auth, peerID, k.name)}
 			}
-			f = f.and(owned(k.name, mine))
-			f["x509ca/"+k.name+".pem"] = d.ca.PEM()
-			names = append(names, k.name)
-			list = append(list, site{name: k.name,
-				local:  fmt.Sprintf("auth = %s\ncerts = %s.pem\nid = %s%s.example.org", k.auth, k.name, mineID, k.name),
-				remote: fmt.Sprintf("auth = %s\nid = %s%s.example.org", k.auth, otherID, k.name),
-			})
+			ls, rs = append(ls, one(lf, duos[i].left, "l", "r")), append(rs, one(rf, duos[i].right, "r", "l"))
 		}
-		return list, names, f
-	}
-	for _, old := range []bool{false, true} {
-		name, charon := "rfc7427", ""
-		if old {
-			name, charon = "fixed", "signature_authentication = no\n"
+		p.give(setting{lf, left.with("", ls...)}, setting{rf, right.with("", rs...)})
+		for _, n := range names {
+			m := p.mark()
+			l, r := p.reach(t, n)
+			if l.RemoteID != "r."+n+".example.org" || r.RemoteID != "l."+n+".example.org" || r.Name != n {
+				t.Errorf("%s: left has %s, right %s with %s", n, l.RemoteID, r.Name, r.RemoteID)
+			}
+			ll, rl := m.since()
+			p.says(t, p.left, ll, scheme[n])
+			p.says(t, p.right, rl, scheme[n])
 		}
-		t.Run(name, func(t *testing.T) {
-			across(t, settings{middle: lab.Bridge, charon: charon}, func(t *testing.T, p *path) {
-				left, right := p.ends(false)
-				ls, names, lf := sites(old, true)
-				rs, _, rf := sites(old, false)
-				p.give(setting{lf, left.with("", ls...)}, setting{rf, right.with("", rs...)})
-				for i, n := range names {
-					m := p.mark()
-					l, r := p.reach(t, n)
-					if l.RemoteID != "r."+n+".example.org" || r.RemoteID != "l."+n+".example.org" || r.Name != n {
-						t.Errorf("%s: left has %s, right %s with %s", n, l.RemoteID, r.Name, r.RemoteID)
-					}
-					if scheme := kinds[i].scheme; scheme != "" && !old {
-						ll, rl := m.since()
-						if !strings.Contains(ll+rl, scheme) {
-							t.Errorf("%s: no %s in the logs\n%s\n%s", n, scheme, ll, rl)
-						}
-					}
-				}
-				p.facts["keys"] = strings.Join(names, ",")
-			})
-		})
+		p.facts["keys"] = strings.Join(names, ",")
 	}
+	t.Run("rfc7427", func(t *testing.T) {
+		across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { run(p, modern) })
+	})
+	t.Run("rsa_pss", func(t *testing.T) {
+		across(t, settings{middle: lab.Bridge, charon: "rsa_pss = yes\n"}, func(t *testing.T, p *path) { run(p, pss) })
+	})
+	const off = "signature_authentication = no\n"
+	t.Run("fixed", func(t *testing.T) {
+		across(t, settings{middle: lab.Bridge, charon: off}, func(t *testing.T, p *path) { run(p, fixed) })
+	})
+	t.Run("peer_without_rfc7427", func(t *testing.T) {
+		among(t, []pair{{adit, strongSwan}, {strongSwan, adit}}, settings{middle: lab.Bridge, strongSwan: off}, func(t *testing.T, p *path) { run(p, fixed) })
+	})
+}
+
+// Of several certificates for an identity that one is taken whose authority the peer
+// asks for (RFC 7296 §3.7).
+func TestCertRequest(t *testing.T) {
+	t.Parallel()
+	one, two := pkitest.NewCA(t, pkitest.Spec{Name: "CA one"}), pkitest.NewCA(t, pkitest.Spec{Name: "CA two"})
+	cas := []*pkitest.Entity{one, two}
+	twice := func(id string) files {
+		return owned("a", leaf(one, id, pkitest.Spec{})).and(owned("b", leaf(two, id, pkitest.Spec{}))).and(trusted(cas...))
+	}
+	lf, rf := twice(leftID), twice(rightID)
+	var trials []trial
+	for i, ca := range cas {
+		// strongSwan asks for all that it knows as responder, so that is one here.
+		c := usual(fmt.Sprint("initiator has two, asked for ", i), one, leaf(ca, rightID, pkitest.Spec{}), "", "", ca)
+		c.left.files, c.left.local = lf, "auth = pubkey\nid = "+leftID
+		trials = append(trials, c)
+		c = usual(fmt.Sprint("responder has two, asked for ", i), leaf(one, leftID, pkitest.Spec{}), one, fmt.Sprintf("cacerts = ca%d.pem", i), "", cas...)
+		c.right.files, c.right.local = rf, "auth = pubkey\nid = "+rightID
+		trials = append(trials, c)
+	}
+	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.tries(trials) })
 }
 
 // Raw public keys on both sides, without any certificate (strongSwan's pubkeys).

@@ -228,6 +228,12 @@ func TestRevocation(t *testing.T) {
 		trials = append(trials, c)
 	}
 
+	ca, _, r := authority(pkitest.Spec{})
+	sub := ca.IssueCA(pkitest.Spec{Name: "intermediate"})
+	below := usual("intermediate revoked", leaf(sub, leftID, pkitest.Spec{}), r, "", "", ca).
+		with(files{"x509ca/sub.pem": sub.PEM()}, files{"x509crl/ca.crl": ca.CRL(pkitest.List{Revoked: []*pki.Certificate{sub.Cert}})})
+	trials = append(trials, below.refusedAtRight("revoked", "CN=intermediate"))
+
 	ca, l, r := authority(pkitest.Spec{})
 	trials = append(trials, usual("strict, nothing known", l, r, "", "revocation = strict", ca).refusedAtRight("revocation status unknown"))
 	trials = append(trials, usual("ifuri, no URI", l, r, "", "revocation = ifuri", ca))

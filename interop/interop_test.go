@@ -63,11 +63,12 @@ type path struct {
 
 // settings are how a path is built.
 type settings struct {
-	middle   lab.Middle
-	charon   string // lines for the section of the daemon in strongswan.conf, of both
-	noAttach bool   // no capture, for load tests
-	file     bool   // the left adit is started with its usual configuration in a file
-	mtu      int    // of the path outside, 0: 1500
+	middle     lab.Middle
+	charon     string // lines for the section of the daemon in strongswan.conf, of both
+	strongSwan string // the same, of strongSwan alone
+	noAttach   bool   // no capture, for load tests
+	file       bool   // the left adit is started with its usual configuration in a file
+	mtu        int    // of the path outside, 0: 1500
 }
 
 // Labs are in /tmp and /var/run under their prefix: each gets a number. Two runs at
@@ -155,7 +156,7 @@ func (p *path) daemon(node string, k kind, s settings, config string) peer.Gatew
 	if k == adit {
 		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Config: config, Race: os.Getenv("ADIT_LONG") != ""})
 	} else {
-		g, err = peer.StrongSwan(p.Lab, node, peer.StrongSwanOptions{Extra: s.charon})
+		g, err = peer.StrongSwan(p.Lab, node, peer.StrongSwanOptions{Extra: s.charon + s.strongSwan})
 	}
 	if err == nil {
 		err = g.Start()
