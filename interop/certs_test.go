@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"adit/interop/lab"
 	"adit/interop/peer"
@@ -305,4 +306,30 @@ func TestAuthRounds(t *testing.T) {
 		c.right.top = c.left.top
 	}
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.tries(trials) })
+}
+
+// Rekeys and reauthentications of SAs that certificates proved, from either side.
+func TestCertReauthentication(t *testing.T) {
+	t.Parallel()
+	d := issued(t, "reauth", pkitest.P256, pkitest.Ed25519)
+	l, r := d.ends("id = l.reauth.example.org", "id = r.reauth.example.org", "id = r.reauth.example.org", "id = l.reauth.example.org")
+	across(t, settings{middle: lab.Bridge, charon: "make_before_break = yes\n"}, func(t *testing.T, p *path) {
+		left, right := p.ends(false)
+		p.give(setting{l.files, left.with("", site{name: "gw", local: l.local, remote: l.remote})},
+			setting{r.files, right.with("", site{name: "gw", local: r.local, remote: r.remote})})
+		was, _ := p.established(t, "gw")
+		for _, g := range []peer.Gateway{p.left, p.right} {
+			if _, err := g.Swanctl("--rekey", "--ike", "gw", "--reauth"); err != nil {
+				t.Fatal(err)
+			}
+			p.wait("another IKE SA with a child", p.left, func(s []peer.SA) bool {
+				e := peer.Established(s, "gw")
+				return len(s) == 1 && len(e) == 1 && e[0].InitiatorSPI != was.InitiatorSPI && len(peer.Installed(s, "gw")) == 1
+			})
+			was = p.sas(p.left)[0]
+			if err := p.WaitPing(lab.LeftHost, p.R.Host4, 5*time.Second); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
