@@ -260,8 +260,11 @@ func (c *conversations) serverTLS(v *conversation, q ike.EAPRound, r *ike.AuthRo
 	}
 	return &eap.TLSConfig{Certificates: certs, VerifyPeer: func(identity string, chain [][]byte) error {
 		id, err := ike.ParseIdentity(identity)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case id.IsPattern(): // anybody's certificate would be one of %any
+			return fmt.Errorf("the EAP identity %q is nobody's", identity)
 		}
 		return c.g.trust.chain(v.ctx, chain, id, r)
 	}}, nil
@@ -283,7 +286,7 @@ func (c *conversations) peer(v *conversation, q ike.EAPRound) (eap.Session, erro
 	cfg.Secret = secret
 	if slices.ContainsFunc(cfg.Methods, tunnels) {
 		server := r.AAAID
-		if server.IsAny() && !q.RemoteID.IsPattern() {
+		if server.IsAny() {
 			server = q.RemoteID
 		}
 		remote := &ike.AuthRound{Method: ike.AuthPubkey}
@@ -294,6 +297,9 @@ func (c *conversations) peer(v *conversation, q ike.EAPRound) (eap.Session, erro
 			}
 		}
 		cfg.TLS = &eap.TLSConfig{Certificates: c.g.trust.tlsCertificates(q.LocalID, r), VerifyPeer: func(_ string, chain [][]byte) error {
+			if server.IsPattern() { // RFC 5998: what the gateway calls itself may be proved by this alone
+				return fmt.Errorf("the server must be %s, which is nobody: set aaa_id", server)
+			}
 			return c.g.trust.chain(v.ctx, chain, server, remote)
 		}}
 	}

@@ -49,7 +49,9 @@ type dialogue struct {
 	local, remote  ike.AuthRound // the client's local round, the authenticator's remote one
 	mutual         bool          // EAP alone
 	session        uint64
-	packets        [][]byte // as they went to and fro
+	claim          ike.Identity  // what the client calls itself; zero: clientName
+	gateway        *ike.Identity // what the gateway calls itself; nil: gatewayName
+	packets        [][]byte      // as they went to and fro
 }
 
 const (
@@ -65,6 +67,12 @@ func (d *dialogue) questions() (client, server ike.EAPRound) {
 		LocalID: fqdn(clientName), RemoteID: fqdn(gatewayName), Local: a, Remote: b, MutualOnly: d.mutual}
 	server = ike.EAPRound{Session: d.session, Server: true, Peer: &ike.Peer{Name: "s", Local: gw, Remote: []ike.AuthRound{d.remote}},
 		LocalID: fqdn(gatewayName), RemoteID: fqdn(clientName), Local: b, Remote: a, MutualOnly: d.mutual}
+	if d.claim != (ike.Identity{}) {
+		server.RemoteID = d.claim
+	}
+	if d.gateway != nil {
+		client.RemoteID = *d.gateway
+	}
 	return client, server
 }
 
@@ -295,6 +303,36 @@ func TestEAPCertificates(t *testing.T) {
 	for _, p := range d.packets {
 		if bytes.Contains(p, []byte("swordfish")) {
 			t.Error("the password left us")
+		}
+	}
+}
+
+// An identity that a client claims is never a pattern: a certificate of anybody's would
+// be good for it.
+func TestEAPClaimsAreNoPatterns(t *testing.T) {
+	client, server := schools(t)
+	for _, claim := range []string{"%any", "*", "0.0.0.0", "::", "*.example", "@*", "0.0.0.0/0", "192.0.2.1-192.0.2.9"} {
+		id := ike.Identity{Type: ike.IDFQDN, Data: claim} // as it may stand on the wire
+		for _, asked := range []bool{true, false} {
+			d := &dialogue{client: client, server: server, local: ike.AuthRound{EAP: ike.EAPTLS, EAPID: id}, remote: ike.AuthRound{EAP: ike.EAPTLS, EAPAsk: asked}}
+			if !asked {
+				d.claim = id
+			}
+			if _, s := d.run(t); s.Success {
+				t.Errorf("%q was accepted as %q", claim, s.Identity)
+			}
+		}
+	}
+}
+
+// A gateway that calls itself by the very pattern that the client expects is not one of
+// those: any certificate of the CA would do.
+func TestRFC5998_GatewayNamedByAPattern(t *testing.T) {
+	client, server := schools(t)
+	for _, name := range []ike.Identity{{}, fqdn("*"), fqdn("*.example"), ident(t, "*.example"), ident(t, "C=*, O=adit")} {
+		d := &dialogue{client: client, server: server, local: ike.AuthRound{EAP: ike.EAPTLS}, remote: asking(ike.EAPTLS), mutual: true, gateway: &name}
+		if c, _ := d.run(t); c != nil && c.Success {
+			t.Errorf("%s: %+v", name, c)
 		}
 	}
 }
