@@ -9,18 +9,23 @@ import (
 // NewKeyExchangeFrom is NewKeyExchange with a given secret, for known answers.
 func NewKeyExchangeFrom(id TransformID, secret []byte) (KeyExchange, error) {
 	curves := map[TransformID]ecdh.Curve{
-		KEECP256: ecdh.P256(), KEECP384: ecdh.P384(), KEECP521: ecdh.P521(), KECurve25519: ecdh.X25519(),
+		KEECP256: ecdh.P256(), KEECP384: ecdh.P384(), KEECP521: ecdh.P521(),
 	}
 	if curve := curves[id]; curve != nil {
 		private, err := curve.NewPrivateKey(secret)
 		if err != nil {
 			return nil, err
 		}
-		skip := 1
-		if id == KECurve25519 {
-			skip = 0
+		return &ecdhExchange{private, private.PublicKey().Bytes()[1:]}, nil
+	}
+	if id == KECurve25519 {
+		x := new(x25519Exchange)
+		if len(secret) != len(x.secret) {
+			return nil, errors.New("secret length")
 		}
-		return &ecdhExchange{private, private.PublicKey().Bytes()[skip:], skip}, nil
+		copy(x.secret[:], secret)
+		x.derive()
+		return x, nil
 	}
 	if id == KECurve448 {
 		x := new(x448Exchange)

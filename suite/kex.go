@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cloudflare/circl/dh/x25519"
 	"github.com/cloudflare/circl/dh/x448"
 )
 
@@ -36,13 +37,13 @@ var (
 func NewKeyExchange(id TransformID) (KeyExchange, error) {
 	switch id {
 	case KEECP256:
-		return newECDH(ecdh.P256(), 1)
+		return newECDH(ecdh.P256())
 	case KEECP384:
-		return newECDH(ecdh.P384(), 1)
+		return newECDH(ecdh.P384())
 	case KEECP521:
-		return newECDH(ecdh.P521(), 1)
+		return newECDH(ecdh.P521())
 	case KECurve25519:
-		return newECDH(ecdh.X25519(), 0)
+		return newX25519()
 	case KECurve448:
 		return newX448()
 	}
@@ -89,20 +90,19 @@ func PublicLen(id TransformID) int {
 	return 0
 }
 
-// ecdhExchange is ECP (RFC 5903) or Curve25519 (RFC 8031) by crypto/ecdh. On the
-// wire ECP points have no 0x04 prefix: skip is its length in Go's encoding.
+// ecdhExchange is ECP (RFC 5903) by crypto/ecdh. On the wire points have no 0x04
+// prefix, which they have in Go's encoding.
 type ecdhExchange struct {
 	private *ecdh.PrivateKey
 	public  []byte
-	skip    int
 }
 
-func newECDH(curve ecdh.Curve, skip int) (KeyExchange, error) {
+func newECDH(curve ecdh.Curve) (KeyExchange, error) {
 	private, err := curve.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	return &ecdhExchange{private, private.PublicKey().Bytes()[skip:], skip}, nil
+	return &ecdhExchange{private, private.PublicKey().Bytes()[1:]}, nil
 }
 
 func (x *ecdhExchange) Public() []byte { return x.public }
@@ -114,21 +114,53 @@ func (x *ecdhExchange) Shared(peer []byte) (Key, error) {
 	if len(peer) != len(x.public) {
 		return nil, ErrPublicValue
 	}
-	encoded := make([]byte, x.skip+len(peer))
-	if x.skip > 0 {
-		encoded[0] = 4 // uncompressed
-	}
-	copy(encoded[x.skip:], peer)
+	encoded := append([]byte{4}, peer...) // uncompressed
 	point, err := x.private.Curve().NewPublicKey(encoded) // on the curve, not infinity
 	if err != nil {
 		return nil, ErrPublicValue
 	}
-	shared, err := x.private.ECDH(point) // refuses the all-zero result of X25519
+	shared, err := x.private.ECDH(point)
 	if err != nil {
 		return nil, ErrPublicValue
 	}
 	x.private = nil
 	return shared, nil
+}
+
+// x25519Exchange is Curve25519 (RFC 8031). It is by circl: with its tables for the
+// base point both steps together take half the time of crypto/ecdh's, which are a
+// quarter of what a whole set-up costs.
+type x25519Exchange struct {
+	secret, public x25519.Key
+	used           bool
+}
+
+func newX25519() (KeyExchange, error) {
+	x := new(x25519Exchange)
+	rand.Read(x.secret[:])
+	x.derive()
+	return x, nil
+}
+
+func (x *x25519Exchange) derive() { x25519.KeyGen(&x.public, &x.secret) }
+
+func (x *x25519Exchange) Public() []byte { return x.public[:] }
+
+func (x *x25519Exchange) Shared(peer []byte) (Key, error) {
+	if x.used {
+		return nil, ErrKeyUsed
+	}
+	if len(peer) != x25519.Size {
+		return nil, ErrPublicValue
+	}
+	var shared, point x25519.Key
+	copy(point[:], peer)
+	if !x25519.Shared(&shared, &x.secret, &point) { // small order: all zeros
+		return nil, ErrPublicValue
+	}
+	clear(x.secret[:])
+	x.used = true
+	return shared[:], nil
 }
 
 // x448Exchange is Curve448 (RFC 8031).

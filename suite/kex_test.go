@@ -2,6 +2,8 @@ package suite_test
 
 import (
 	"bytes"
+	"crypto/ecdh"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -247,5 +249,36 @@ func BenchmarkKeyExchange(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Ours agrees with the standard library's X25519, either side made by either, also
+// for public values that are not reduced or have their highest bit set (RFC 7748 §5).
+func TestRFC7748_X25519AgainstCryptoECDH(t *testing.T) {
+	for i := range 200 {
+		var secret, odd [32]byte
+		rand.Read(secret[:])
+		rand.Read(odd[:])
+		if i%2 == 0 {
+			copy(odd[:], bytes.Repeat([]byte{0xff}, 32)) // above p
+			odd[0] = byte(i)
+		}
+		theirs, err := ecdh.X25519().NewPrivateKey(secret[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, err := suite.NewKeyExchangeFrom(suite.KECurve25519, secret[:])
+		if err != nil || !bytes.Equal(ours.Public(), theirs.PublicKey().Bytes()) {
+			t.Fatalf("public values of %x: %x and %x, %v", secret, ours.Public(), theirs.PublicKey().Bytes(), err)
+		}
+		point, err := ecdh.X25519().NewPublicKey(odd[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err1 := theirs.ECDH(point)
+		got, err2 := ours.Shared(odd[:])
+		if (err1 == nil) != (err2 == nil) || !bytes.Equal(got, want) {
+			t.Fatalf("shared secret of %x and %x: %x and %x, %v and %v", secret, odd, []byte(got), want, err2, err1)
+		}
 	}
 }
