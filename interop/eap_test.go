@@ -121,6 +121,8 @@ var eapMethods = []login{
 	// RFC 5998: nothing but EAP-TLS proves the gateway.
 	{name: "only", client: "auth = eap-tls\ncerts = client.pem", server: "auth = eap-tls\neap_id = %any",
 		gateway: "auth = eap-tls\ncerts = gateway.pem", ofGateway: "auth = eap-tls"},
+	{name: "onlyttls", client: "auth = eap-ttls\neap_id = alice", server: "auth = eap-ttls\neap_id = %any", eapID: "alice",
+		gateway: "auth = eap-ttls\ncerts = gateway.pem", ofGateway: "auth = eap-ttls"},
 	// RFC 4739: a certificate first, then EAP.
 	{name: "two", client: "auth = pubkey\ncerts = client.pem", server: "auth = pubkey", eapID: "alice",
 		rounds:   "local-2 {\nround = 2\nauth = eap-mschapv2\nid = " + clientID("two") + "\neap_id = alice\n}",

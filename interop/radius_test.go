@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -57,6 +58,8 @@ var radiusLogins = []login{
 	{name: "md5", client: "auth = eap-md5\neap_id = alice", server: "auth = eap-radius\neap_id = %any", eapID: "alice"},
 	{name: "tls", client: "auth = eap-tls\ncerts = client.pem\naaa_id = " + aaaID, server: "auth = eap-radius\neap_id = %any"},
 	{name: "ttls", client: "auth = eap-ttls\neap_id = alice\naaa_id = " + aaaID, server: "auth = eap-radius\neap_id = %any", eapID: "alice"},
+	{name: "timed", client: "auth = eap-mschapv2\neap_id = carol", server: "auth = eap-radius\neap_id = %any", eapID: "carol",
+		extra: "rekey_time = 1h\nover_time = 10s\nrand_time = 0s\n"},
 	{name: "staff", client: "auth = eap-mschapv2\neap_id = alice", server: "auth = eap-radius\neap_id = %any\ngroups = staff, board", eapID: "alice"},
 }
 
@@ -70,6 +73,7 @@ func TestRADIUS(t *testing.T) {
 			DefaultEAP: "mschapv2", Users: []radiustest.User{
 				{Name: "alice", Password: "Tweedle dee", Reply: []string{`Class = "staff"`}},
 				{Name: "bob", Password: "Tweedle dum", Reply: []string{`Class = "guests"`}},
+				{Name: "carol", Password: "Snark", Reply: []string{"Session-Timeout = 600"}},
 			}}
 		for i := range atOnce {
 			cfg.Users = append(cfg.Users, radiustest.User{Name: fmt.Sprintf("user%d", i), Password: fmt.Sprintf("secret of %d", i)})
@@ -92,7 +96,23 @@ func TestRADIUS(t *testing.T) {
 		t.Run("wrong", func(t *testing.T) {
 			p.says(t, p.right, p.refusedLogin(t, "wrong"), "RADIUS server live", "mallory")
 		})
+		t.Run("session_timeout", func(t *testing.T) {
+			// A Session-Timeout becomes AUTH_LIFETIME (RFC 4478).
+			left, _ := p.established(t, "timed")
+			if n, err := strconv.Atoi(left.Fields["reauth-time"]); err != nil || n < 500 || n > 600 {
+				t.Errorf("the client authenticates again in %q s, want somewhat less than 600", left.Fields["reauth-time"])
+			}
+			p.down(t, "timed")
+		})
 		t.Run("at_once", func(t *testing.T) { p.manyAtOnce(t) })
+		server.Stop()
+		cfg.TLSMax = "1.3"
+		server = radiustest.Start(t, cfg)
+		for _, g := range radiusLogins {
+			if g.name == "tls" || g.name == "ttls" {
+				t.Run(g.name+"13", func(t *testing.T) { p.logsIn(t, g) })
+			}
+		}
 		// What answers now signs with another secret, or does not answer at all.
 		server.Stop()
 		cfg.Secret = "another secret than before"
@@ -116,7 +136,7 @@ func (p *path) giveRADIUS(t *testing.T, ca *pkitest.Entity) {
 		left, right := g.both()
 		ls, rs = append(ls, left), append(rs, right)
 	}
-	secrets := []string{"alice", "Tweedle dee", "bob", "Tweedle dum", "mallory", "guessed"}
+	secrets := []string{"alice", "Tweedle dee", "bob", "Tweedle dum", "carol", "Snark", "mallory", "guessed"}
 	for i := range atOnce {
 		secrets = append(secrets, fmt.Sprintf("user%d", i), fmt.Sprintf("secret of %d", i))
 		ls = append(ls, site{name: fmt.Sprintf("many%d", i), remote: "auth = pubkey\nid = " + rightID, extra: "vips = 0.0.0.0\n", localTS: "dynamic",
