@@ -65,11 +65,12 @@ func wrap(x *x509.Certificate) (*Certificate, error) {
 // DER is the certificate's encoding; it must not be changed.
 func (c *Certificate) DER() []byte { return c.X509.Raw }
 
-// Subject is the subject's distinguished name, for people; an overlong one is cut.
-func (c *Certificate) Subject() string { return cut(c.X509.Subject.String(), maxNameText) }
+// Subject is the subject's distinguished name, for people, in the order in which
+// identities are configured; an overlong one is cut.
+func (c *Certificate) Subject() string { return nameText(c.X509.RawSubject, c.X509.Subject) }
 
 // Issuer is the issuer's distinguished name, for people; an overlong one is cut.
-func (c *Certificate) Issuer() string { return cut(c.X509.Issuer.String(), maxNameText) }
+func (c *Certificate) Issuer() string { return nameText(c.X509.RawIssuer, c.X509.Issuer) }
 
 // Serial is the serial number in hexadecimal, for people.
 func (c *Certificate) Serial() string { return hex.EncodeToString(c.X509.SerialNumber.Bytes()) }

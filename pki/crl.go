@@ -92,7 +92,7 @@ func ParseCRL(b []byte) (*CRL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pki: CRL: %w", err)
 	}
-	l := &CRL{Issuer: list.Issuer.String(), Number: list.Number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate,
+	l := &CRL{Issuer: nameText(list.RawIssuer, list.Issuer), Number: list.Number, ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate,
 		der: list.Raw, issuer: string(list.RawIssuer), signer: string(list.AuthorityKeyId), size: len(list.Raw),
 		revoked: make(map[string]revocation, len(list.RevokedCertificateEntries))}
 	for _, e := range list.Extensions {
