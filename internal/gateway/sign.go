@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -23,6 +24,20 @@ type own struct {
 	spki   []byte
 	chain  []*pki.Certificate // the intermediates above cert, nearest first
 	asked  bool               // the peer asked for an authority in the chain
+	valid  bool               // the certificate is, now
+}
+
+// rank is which of several the peer rather takes: one that it asked for, one that has
+// not expired.
+func (o own) rank() int {
+	n := 0
+	if o.asked {
+		n += 2
+	}
+	if o.valid {
+		n++
+	}
+	return n
 }
 
 // sign answers a SignAuth.
@@ -65,7 +80,8 @@ func cmpErr(first, err error) error {
 
 // owned are the keys that may sign as the identity: of the certificates and keys
 // that the connection names, else of all that are loaded. Those that the peer asked
-// for by an authority go first.
+// for by an authority go first, then those that are valid now: a renewed certificate
+// may lie beside the old one.
 func (t *trust) owned(q ike.SignAuth, r *ike.AuthRound) (list []own) {
 	add := func(c *pki.Certificate) {
 		if key := t.keyOf(c.KeyHash, c); key != nil && !slices.ContainsFunc(list, func(o own) bool { return o.cert != nil && o.cert.Equal(c) }) {
@@ -90,22 +106,17 @@ func (t *trust) owned(q ike.SignAuth, r *ike.AuthRound) (list []own) {
 			}
 		}
 	}
+	now := time.Now()
 	for i := range list {
 		if list[i].cert == nil {
+			list[i].valid = true
 			continue
 		}
+		list[i].valid = !now.Before(list[i].cert.X509.NotBefore) && !now.After(list[i].cert.X509.NotAfter)
 		list[i].chain = t.issuers(list[i].cert, configured)
 		list[i].asked = asksFor(q.Authorities, append([]*pki.Certificate{list[i].cert}, list[i].chain...), t)
 	}
-	slices.SortStableFunc(list, func(a, b own) int {
-		switch {
-		case a.asked == b.asked:
-			return 0
-		case a.asked:
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(list, func(a, b own) int { return b.rank() - a.rank() })
 	return list
 }
 

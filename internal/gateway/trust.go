@@ -229,13 +229,17 @@ func (c *checker) check(r *ike.AuthRound) error {
 		}
 		return nil
 	}
+	if slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, c.signer.cert.X509.RawSubjectPublicKeyInfo) }) {
+		return nil // the key is configured; what the certificate adds is not asked for
+	}
 	if len(r.Pubkeys) > 0 && len(r.Certs) == 0 {
-		if slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, c.signer.cert.X509.RawSubjectPublicKeyInfo) }) {
-			return nil // the key is configured; what the certificate adds is not asked for
-		}
 		return errors.New("its pubkeys do not have the key of the peer's certificate")
 	}
-	return c.t.believe(c.ctx, c.signer.cert, c.proof.certs[min(1, len(c.proof.certs)):], c.proof.ocsp, r, want)
+	more := c.proof.certs // all of them, if the signer's is a loaded one
+	if len(more) > 0 && more[0].Equal(c.signer.cert) {
+		more = more[1:]
+	}
+	return c.t.believe(c.ctx, c.signer.cert, more, c.proof.ocsp, r, want)
 }
 
 // checkKey holds a key of the peer's, or of an authority above it, against the

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -106,6 +107,38 @@ func TestConstraintsOfCandidates(t *testing.T) {
 	for i, fits := range []bool{true, false, false, false, false, false, true, true, false} {
 		if (v.Why[i] == "") != fits {
 			t.Errorf("candidate %d: %q", i, v.Why[i])
+		}
+	}
+}
+
+// A certificate that was renewed lies beside the one that has expired.
+func TestRenewedCertificate(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+	now := time.Now()
+	old := ca.Issue(pkitest.Spec{Name: "old", DNS: []string{"gw.example"}, NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(-24 * time.Hour)})
+	next := ca.Issue(pkitest.Spec{Name: "next", DNS: []string{"gw.example"}, NotBefore: now.Add(24 * time.Hour), NotAfter: now.Add(48 * time.Hour)})
+	gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}})
+	v, _, err := prove(t, believer(t, ca, old, next, gw), believer(t, ca), fqdn("gw.example"), allHashes, pubkeyPeer(nil))
+	if err != nil || v.Why[0] != "" || v.Subject != "CN=gw" {
+		t.Errorf("%+v %v", v, err)
+	}
+}
+
+// certs and pubkeys of a remote section stand side by side: either will do.
+func TestCertsOrPubkeys(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+	gw, other := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}}), ca.Issue(pkitest.Spec{Name: "other", DNS: []string{"other.example"}})
+	for _, c := range []struct {
+		cert, key *pkitest.Entity
+		want      bool
+	}{{gw, other, true}, {other, gw, true}, {other, other, false}} {
+		p := pubkeyPeer(func(_, remote *ike.AuthRound) {
+			remote.Certs = [][]byte{c.cert.Cert.DER()}
+			remote.Pubkeys = [][]byte{c.key.Cert.X509.RawSubjectPublicKeyInfo}
+		})
+		v, _, err := prove(t, believer(t, ca, gw), believer(t, ca), fqdn("gw.example"), allHashes, p)
+		if err != nil || (v.Why[0] == "") != c.want {
+			t.Errorf("%s, %s: %+v %v", c.cert.Cert.Subject(), c.key.Cert.Subject(), v, err)
 		}
 	}
 }
