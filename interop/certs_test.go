@@ -228,16 +228,24 @@ func TestLargeChain(t *testing.T) {
 		return end{files: files{"x509/chain.pem": e.ChainPEM(), "private/key.pem": e.KeyPEM(), "x509ca/root.pem": root.PEM(), "x509ca/sub.pem": sub.PEM()},
 			local: "auth = pubkey\ncerts = chain.pem\nid = " + id, remote: "auth = pubkey\nid = " + peerID}
 	}
-	for name, limit := range map[string]int{"1280": 0, "576": 576} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit int // fragment_size, 0: the default
+		v6    bool
+	}{{"1280", 0, false}, {"1280_v6", 0, true}, {"576", 576, false}} {
+		t.Run(c.name, func(t *testing.T) {
 			s := settings{middle: lab.Bridge, mtu: 1280}
-			if limit != 0 {
-				s.charon = fmt.Sprintf("fragment_size = %d\n", limit)
+			if c.limit != 0 {
+				s.charon = fmt.Sprintf("fragment_size = %d\n", c.limit)
 			}
 			across(t, s, func(t *testing.T, p *path) {
+				p.v6 = c.v6
 				p.tries([]trial{{name: "chain", left: side(left, leftID, rightID), right: side(right, rightID, leftID)}})
-				limit := cmp.Or(limit, 1280)
-				const next = 20 + 8 + 4 + 16 // the type of the first payload, behind IP, UDP and the non-ESP marker
+				limit := cmp.Or(c.limit, 1280)
+				next := 20 + 8 + 4 + 16 // the type of the first payload, behind IP, UDP and the non-ESP marker
+				if c.v6 {
+					next += 20
+				}
 				fragments := 0
 				p.outside.Count(func(k *lab.Packet) bool {
 					if k.Class == lab.ClassFragment || k.Class == lab.ClassIKE && k.Len > limit {

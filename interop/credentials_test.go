@@ -152,7 +152,8 @@ func (p *path) established(t *testing.T, child string) (left, right peer.SA) {
 func (p *path) reach(t *testing.T, child string) (left, right peer.SA) {
 	t.Helper()
 	left, right = p.established(t, child)
-	if err := p.WaitPing(lab.LeftHost, p.R.Host4, 5*time.Second); err != nil {
+	_, host := p.hosts(p.v6)
+	if err := p.WaitPing(lab.LeftHost, host, 5*time.Second); err != nil {
 		t.Fatalf("%s: %v", child, err)
 	}
 	p.down(t, child)
@@ -243,7 +244,7 @@ type trial struct {
 
 // tries runs trials one after the other over one path.
 func (p *path) tries(trials []trial) {
-	l, r := p.ends(false)
+	l, r := p.ends(p.v6)
 	whole := p.t
 	for _, c := range trials {
 		if c.leftAdit && !strings.HasPrefix(p.left.Name(), "adit") {

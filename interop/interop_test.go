@@ -59,6 +59,7 @@ type path struct {
 	outside     *lab.Capture
 	patience    time.Duration // how long a state of the SAs is waited for
 	facts       map[string]string
+	v6          bool // what trials use, outside and inside
 }
 
 // settings are how a path is built.
