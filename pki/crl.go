@@ -169,7 +169,8 @@ func (p *issuingPoint) read(der []byte) error {
 	return nil
 }
 
-// DER is the list's encoding; nil if it came from a fetch, whose encoding isn't kept.
+// DER is the list's encoding; nil if it came from a fetch and is too large to keep for
+// listings.
 func (l *CRL) DER() []byte { return l.der }
 
 // Len is the number of entries.
@@ -214,8 +215,12 @@ func (l *CRL) checkIssuer(issuer *Certificate) error {
 	return nil
 }
 
-// forget drops the encoding once the signature has been checked.
-func (l *CRL) forget() { l.der = nil }
+// forget drops a large encoding once the signature has been checked.
+func (l *CRL) forget() {
+	if len(l.der) > maxKeptCRLBytes {
+		l.der = nil
+	}
+}
 
 // covers says whether l speaks about c (RFC 5280 §6.3.3 (b)(2)): a CRL of a part says
 // nothing about certificates of other parts, which would all look good by it.

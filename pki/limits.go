@@ -56,8 +56,10 @@ const (
 
 // Bounds of revocation.
 const (
-	maxCRLBytes  = 4 << 20
-	maxOCSPBytes = 64 << 10
+	maxCRLBytes = 4 << 20
+	// maxKeptCRLBytes bounds what is kept of a fetched CRL beside its entries, in bytes.
+	maxKeptCRLBytes = 64 << 10
+	maxOCSPBytes    = 64 << 10
 	// maxURIs is how many URIs of a kind are tried for a certificate.
 	maxURIs = 4
 	// maxCachedCRLs and maxCachedCRLBytes bound the CRLs kept from fetches.

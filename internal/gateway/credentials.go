@@ -340,6 +340,9 @@ func (g *Gateway) Certificates() []LoadedCert {
 		}
 	}
 	for _, l := range fetched {
+		if l.DER() == nil {
+			continue // too large to be kept
+		}
 		add(config.Cert{Kind: config.CertCRL, Flag: "NONE", DER: l.DER()}, false, [20]byte{})
 	}
 	return out
