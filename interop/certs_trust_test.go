@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -253,13 +254,38 @@ func TestRevocation(t *testing.T) {
 	mux.Handle("/replay", replay)
 	trials = append(trials, usual("strict, OCSP answers with another nonce", l, r, "", "revocation = strict", ca).refusedAtRight("nonce"))
 
+	ca, l, r = authority(pkitest.Spec{CRL: []string{statusURL + "/cached"}})
+	crlAt("/cached", ca)
+	cached := usual("cached", l, r, "", "revocation = strict", ca)
+
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
+		var fetched atomic.Int64
 		before := make([]int64, len(asked))
 		for i, a := range asked {
 			before[i] = a.Requests.Load()
 		}
-		p.serve(mux)
+		p.serve(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if q.URL.Path == "/cached" {
+				fetched.Add(1)
+			}
+			mux.ServeHTTP(w, q)
+		}))
 		p.tries(trials)
+
+		// A CRL is fetched once, listed, and fetched again after swanctl has had it
+		// forgotten.
+		p.tries([]trial{cached})
+		p.reach(t, "net")
+		out, err := p.right.Swanctl("--list-certs", "--type", "x509_crl")
+		if err != nil || fetched.Load() != 1 || !strings.Contains(out, "CN="+ca.Cert.X509.Subject.CommonName) {
+			t.Errorf("the CRL was fetched %d times; listed: %s %v", fetched.Load(), out, err)
+		}
+		if _, err := p.right.Swanctl("--flush-certs", "--type", "x509_crl"); err != nil {
+			t.Error(err)
+		}
+		if p.reach(t, "net"); fetched.Load() != 2 {
+			t.Errorf("after the flush: fetched %d times", fetched.Load())
+		}
 		for i, a := range asked {
 			if a.Requests.Load() == before[i] {
 				t.Errorf("responder %d was not asked", i)
