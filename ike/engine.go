@@ -35,6 +35,7 @@ type Engine struct {
 	halfOpen      int
 	bySource      map[netip.Addr]int
 	cookies       cookieSecrets
+	espSPIs       espSPIs
 	policies      policyTable
 	linger        lingering
 	timers        timerHeap

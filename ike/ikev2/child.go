@@ -1,7 +1,6 @@
 package ikev2
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -88,22 +87,9 @@ func (s *sa) childByOut(spi ipsec.SPI) *child {
 
 // newChild numbers a Child SA and chooses our SPI for it.
 func (s *sa) newChild(cfg *ike.Child, initiator bool) *child {
-	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), spiIn: newSPI(s)}
+	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), spiIn: s.env.NewESPSPI()}
 	s.children = append(s.children, c)
 	return c
-}
-
-func newSPI(s *sa) ipsec.SPI {
-	for range spiTries {
-		var b [4]byte
-		rand.Read(b[:])
-		spi := ipsec.SPI(binary.BigEndian.Uint32(b[:]))
-		if spi < ipsec.MinSPI || slices.ContainsFunc(s.children, func(c *child) bool { return c.spiIn == spi }) {
-			continue
-		}
-		return spi
-	}
-	panic("ikev2: no SPI")
 }
 
 // forgetChild takes a Child SA that was never installed out of all tables.

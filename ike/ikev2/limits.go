@@ -96,8 +96,6 @@ const (
 	timeoutReplaced = 60 * time.Second
 	// retryRekey is the wait before a refused rekey is tried again.
 	retryRekey = 30 * time.Second
-	// spiTries bounds the search for an unused SPI.
-	spiTries = 32
 	// softPackets is when a Child SA without ESN is rekeyed: long before its 2^32
 	// sequence numbers end, whatever the configuration says.
 	softPackets = 1<<32 - 1<<29

@@ -98,7 +98,7 @@ type State struct {
 // Limits of a State; Apply refuses more by name.
 const (
 	// MaxPolicies is the number of policies in one State.
-	MaxPolicies = 20000
+	MaxPolicies = 65536
 	// MaxSelectors is the number of selectors on one side of a policy.
 	MaxSelectors = 256
 	// MaxPairs is the number of pairs of a local and a remote selector in one
