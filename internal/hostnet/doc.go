@@ -36,10 +36,19 @@
 // Packets that become a policy's only by source NAT are not steered but held
 // back: translate before the gateway, or route such traffic to the device.
 //
+// # Many policies
+//
+// Apply looks at the whole State. The thousands of clients of a gateway differ in
+// their remote addresses alone (Policy.Group): they are a crowd, whose rules ask a set
+// of addresses, and Change adds and removes members at the cost of what changes, in
+// the same order (stale routes, guard, new routes). What Change cannot do, it leaves
+// to Apply.
+//
 // The package knows no IKE and no ESP: its Selector and Policy are plain. It
 // must run on threads of the network namespace that it is to change, which
 // means: the process is in that namespace.
 //
 // Start reading at Net.Apply, then plan.go (what a State means), ruleset.go (the
-// nftables program as plain values), nft.go and routes.go (its installation).
+// nftables program as plain values), nft.go and routes.go (its installation); then
+// crowd.go and change.go.
 package hostnet
