@@ -114,7 +114,7 @@ func (x *ecdhExchange) Shared(peer []byte) (Key, error) {
 	if len(peer) != len(x.public) {
 		return nil, ErrPublicValue
 	}
-	encoded := append([]byte{4}, peer...) // uncompressed
+	encoded := append([]byte{4}, peer...)                 // uncompressed
 	point, err := x.private.Curve().NewPublicKey(encoded) // on the curve, not infinity
 	if err != nil {
 		return nil, ErrPublicValue

@@ -13,6 +13,7 @@ import (
 	"adit/ike"
 	"adit/internal/config"
 	"adit/radius"
+	"adit/suite"
 )
 
 // conversations are the EAP sessions under way, by the engine's number: with our own
@@ -35,7 +36,10 @@ type conversation struct {
 	claimed string        // who a client says it is, for logs
 	// ctx is that of the round under way: what VerifyPeer looks up may take as long as
 	// the round, and no round's context outlives it.
-	ctx   context.Context
+	ctx context.Context
+	// msk was given to the engine. If the answer came too late for anybody to take it,
+	// it is overwritten at the end all the same.
+	msk   suite.Key
 	ended bool
 }
 
@@ -69,17 +73,30 @@ func (c *conversations) close() {
 	}
 }
 
-// next carries one packet on.
+// next is expect and round in one.
 func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
-	v, err := c.find(q)
+	v, err := c.expect(q.Session)
 	if err != nil {
 		return nil, err
 	}
+	return c.round(ctx, v, q)
+}
+
+// round carries one packet on. It may wait for others.
+func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRound) (*ike.EAPAnswer, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ended {
 		return nil, errors.New("the EAP conversation was ended")
 	}
+	if v.session == nil && v.relay == nil {
+		if err := c.begin(v, q); err != nil {
+			v.ended = true
+			c.forget(q.Session)
+			return nil, err
+		}
+	}
+	var err error
 	v.ctx = ctx
 	if len(q.Message) > 4 {
 		if t := eap.Type(q.Message[4]); t != eap.TypeIdentity && t != eap.TypeNak && t != eap.TypeNotification {
@@ -95,10 +112,13 @@ func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswe
 	} else {
 		a, err = v.local(q)
 	}
-	if err == nil && a.Done && !a.Success {
+	if err != nil {
+		return nil, err
+	}
+	if v.msk = a.MSK; a.Done && !a.Success {
 		a.Identity = v.claimed
 	}
-	return a, err
+	return a, nil
 }
 
 // local asks our own machine.
@@ -152,20 +172,25 @@ func methodName(t eap.Type) string {
 	return "EAP_" + strings.ToUpper(t.String())
 }
 
-// find is the conversation of that number, begun if it is new.
-func (c *conversations) find(q ike.EAPRound) (*conversation, error) {
+// expect is the conversation of that number, entered if it is new. It is called in
+// the order of the engine's effects: whatever is entered is ended later.
+func (c *conversations) expect(session uint64) (*conversation, error) {
 	c.mu.Lock()
-	v := c.open[q.Session]
-	full := len(c.open) >= limitConversations
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	v := c.open[session]
 	switch {
 	case v != nil:
 		return v, nil
-	case full:
+	case len(c.open) >= limitConversations:
 		return nil, fmt.Errorf("more than %d EAP conversations at once", limitConversations)
 	}
 	v = &conversation{}
-	var err error
+	c.open[session] = v
+	return v, nil
+}
+
+// begin makes a conversation's machine, or its relay.
+func (c *conversations) begin(v *conversation, q ike.EAPRound) (err error) {
 	switch {
 	case !q.Server:
 		v.session, err = c.peer(v, q)
@@ -176,22 +201,20 @@ func (c *conversations) find(q ike.EAPRound) (*conversation, error) {
 	default:
 		v.session, err = c.server(v, q)
 	}
-	if err != nil {
-		return nil, err
-	}
+	return err
+}
+
+func (c *conversations) forget(session uint64) *conversation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open[q.Session] = v
-	return v, nil
+	v := c.open[session]
+	delete(c.open, session)
+	return v
 }
 
 // end forgets a conversation.
 func (c *conversations) end(session uint64) {
-	c.mu.Lock()
-	v := c.open[session]
-	delete(c.open, session)
-	c.mu.Unlock()
-	if v != nil {
+	if v := c.forget(session); v != nil {
 		go v.end() // a round may be under way, which waits for others
 	}
 }
@@ -202,6 +225,7 @@ func (v *conversation) end() {
 	if v.ended = true; v.session != nil {
 		v.session.Close()
 	}
+	v.msk.Zero()
 }
 
 func (c *conversations) relay(q ike.EAPRound) *radius.Relay {

@@ -539,3 +539,40 @@ func TestEAPThroughRADIUS(t *testing.T) {
 		d.agree(t, "EAP_MD5 by RADIUS server two", "alice", false)
 	})
 }
+
+// An end that overtakes the round which it ends leaves nothing behind: neither the
+// conversation nor its key.
+func TestEndBeforeTheRound(t *testing.T) {
+	c := &conversations{g: &Gateway{}, open: map[uint64]*conversation{}}
+	q := ike.EAPRound{Session: 7, Server: true, Peer: &ike.Peer{Remote: []ike.AuthRound{{Method: ike.AuthEAP, EAP: ike.EAPMSCHAPv2}}}}
+	v, err := c.expect(q.Session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.msk = []byte{1, 2, 3}
+	key := v.msk
+	c.forget(q.Session).end()
+	if a, err := c.round(context.Background(), v, q); err == nil {
+		t.Fatalf("a round after the end: %+v", a)
+	}
+	if len(c.open) != 0 || key[0]+key[1]+key[2] != 0 {
+		t.Fatalf("left behind: %d conversations, key %v", len(c.open), []byte(key))
+	}
+}
+
+// What a peer gave us and has gone before the kernel was asked does not stay.
+func TestAddressesGivenUpMeanwhile(t *testing.T) {
+	v := &virtualAddresses{held: map[uint64][]netip.Prefix{}}
+	p := []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32")}
+	v.expect(1)
+	if list := v.forget(1); len(list) != 0 {
+		t.Fatalf("%v", list)
+	}
+	if v.keep(1, p) || len(v.held) != 0 {
+		t.Fatal("kept after the end")
+	}
+	v.expect(2)
+	if !v.keep(2, p) || len(v.forget(2)) != 1 {
+		t.Fatal("not kept")
+	}
+}

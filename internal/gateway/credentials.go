@@ -79,11 +79,12 @@ func (t *trust) parse(der []byte) *pki.Certificate {
 	return c
 }
 
-func (t *trust) parseAll(list [][]byte) (out []*pki.Certificate) {
-	for _, der := range list {
-		if c := t.parse(der); c != nil {
-			out = append(out, c)
-		}
+// parseAll keeps a nil for what is no certificate: a constraint that cannot be read
+// matches nothing, where an empty list would match all.
+func (t *trust) parseAll(list [][]byte) []*pki.Certificate {
+	out := make([]*pki.Certificate, len(list))
+	for i, der := range list {
+		out[i] = t.parse(der)
 	}
 	return out
 }

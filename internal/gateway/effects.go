@@ -189,8 +189,14 @@ func (s *shard) ask(e ike.Ask) {
 	case ike.VerifyAuth:
 		s.verify(e, q)
 	case ike.EAPRound:
-		s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.next(ctx, q) })
+		v, err := s.g.conversations.expect(q.Session) // now: its end may be the next effect
+		if err != nil {
+			s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: err}})
+			return
+		}
+		s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.round(ctx, v, q) })
 	case ike.AssumeAddresses:
+		s.g.virtual.expect(q.Lease) // now: its end may be the next effect
 		s.outside(e, func(context.Context) (any, error) { return nil, s.g.assume(q) })
 	case ike.Resolve:
 		s.outside(e, func(ctx context.Context) (any, error) {
@@ -251,8 +257,9 @@ func (s *shard) outside(e ike.Ask, work func(context.Context) (any, error)) {
 // undoAddresses takes virtual addresses away on a thread of its own, since the
 // kernel may take its time.
 func (s *shard) undoAddresses(lease uint64) {
-	if !s.g.pool.ask(func(context.Context) { s.g.undo(lease) }, func(error) {}) {
-		s.g.undo(lease)
+	list := s.g.virtual.forget(lease)
+	if len(list) > 0 && !s.g.pool.ask(func(context.Context) { s.g.undo(list) }, func(error) {}) {
+		s.g.undo(list)
 	}
 }
 

@@ -233,6 +233,7 @@ func (g *Gateway) removeAll() {
 		}
 	})
 	g.conversations.close()
+	g.trust.store.Close()
 	g.ClearCredentials()
 }
 

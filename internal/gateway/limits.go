@@ -10,7 +10,7 @@ const (
 	limitCommands      = 1024                 // commands that wait; whoever has more waits with them
 	limitJobs          = 8192                 // jobs outstanding at any time
 	limitComputes      = 1024                 // computations that wait for the pool
-	limitAsks          = 256                  // questions under way at any time
+	limitAsks          = 1024                 // questions under way at any time
 	limitAcquires      = 1024                 // acquires that wait
 	limitLog           = 4096                 // events that wait for the log
 	limitSubscribers   = 256                  // readers of events

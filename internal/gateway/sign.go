@@ -88,7 +88,7 @@ func (t *trust) owned(q ike.SignAuth, r *ike.AuthRound) (list []own) {
 			list = append(list, own{signer: key, cert: c})
 		}
 	}
-	configured := t.parseAll(r.Certs)
+	configured := slices.DeleteFunc(t.parseAll(r.Certs), func(c *pki.Certificate) bool { return c == nil })
 	for _, c := range configured {
 		add(c)
 	}

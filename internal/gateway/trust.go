@@ -32,6 +32,14 @@ func (p prover) key() crypto.PublicKey {
 	return p.raw.Key
 }
 
+// pssOnly reports whether the key is marked for RSASSA-PSS alone (RFC 4055 §1.2).
+func (p prover) pssOnly() bool {
+	if p.cert != nil {
+		return p.cert.PSSOnly
+	}
+	return p.raw.PSSOnly
+}
+
 func (p prover) String() string {
 	if p.cert != nil {
 		return p.cert.Subject()
@@ -145,6 +153,9 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 	var failed error
 	for _, c := range list {
 		s, err := sig.Verify(c.key(), uint8(p.Method), p.Data, p.Octets, nil)
+		if err == nil && c.pssOnly() && s.Algorithm != sig.RSAPSS {
+			err = errors.New("the key is for RSASSA-PSS only, and the signature is " + s.String())
+		}
 		if err == nil {
 			signer, scheme, failed = c, s, nil
 			break

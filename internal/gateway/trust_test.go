@@ -11,6 +11,7 @@ import (
 	"adit/ike/wire"
 	"adit/internal/config"
 	"adit/pki/pkitest"
+	"adit/suite/sig"
 )
 
 // believer is a trust with a CA and what it issued.
@@ -237,5 +238,35 @@ func TestIdentityBinding(t *testing.T) {
 	}
 	if v, err := verifier.verify(context.Background(), readProof(ike.VerifyAuth{ID: fqdn("gw.example"), Certs: s.Certs, Method: s.Method, Data: s.Data, Octets: octets})); err != nil || len(v.Why) != 0 {
 		t.Errorf("without candidates: %+v %v", v, err)
+	}
+}
+
+// A constraint that cannot be read matches nobody, it does not vanish.
+func TestUnreadableConstraintFailsClosed(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+	gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}})
+	for name, spoil := range map[string]func(r *ike.AuthRound){
+		"certs":   func(r *ike.AuthRound) { r.Certs = [][]byte{{0x30, 0x00}} },
+		"cacerts": func(r *ike.AuthRound) { r.CACerts = [][]byte{{0x30, 0x00}} },
+	} {
+		v, _, err := prove(t, believer(t, ca, gw), believer(t, ca), fqdn("gw.example"), allHashes, pubkeyPeer(nil), pubkeyPeer(func(_, r *ike.AuthRound) { spoil(r) }))
+		if err != nil || v.Why[0] != "" || v.Why[1] == "" {
+			t.Errorf("%s: %+v %v", name, v, err)
+		}
+	}
+}
+
+// A key that is marked for RSASSA-PSS signs nothing else (RFC 4055 §1.2).
+func TestRFC4055_1_2_PSSOnlyKey(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Test CA"})
+	gw := ca.Issue(pkitest.Spec{Name: "gw", DNS: []string{"gw.example"}, Key: pkitest.RSAPSS2048})
+	data, err := sig.Sign(gw.Key, sig.Choice{Method: sig.MethodSignature, Scheme: sig.Scheme{Algorithm: sig.RSAPKCS1, Hash: sig.SHA256}}, octets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := ike.VerifyAuth{Peers: []*ike.Peer{pubkeyPeer(nil)}, ID: fqdn("gw.example"), Method: wire.AuthMethod(14), Data: data, Octets: octets,
+		Certs: []ike.CertPayload{{Encoding: wire.CertX509Signature, Data: gw.Cert.DER()}}}
+	if v, err := believer(t, ca).verify(context.Background(), readProof(q)); err == nil {
+		t.Fatalf("PKCS#1 v1.5 by a key for PSS: %+v", v)
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -11,9 +12,38 @@ import (
 )
 
 // virtualAddresses are those that peers gave us, by the engine's number of the lease.
+// A lease is entered when it is asked for and goes when it is given up, in the order of
+// the engine's effects; what the kernel did for one that has gone is undone at once.
 type virtualAddresses struct {
 	mu   sync.Mutex
 	held map[uint64][]netip.Prefix
+}
+
+// expect enters a lease.
+func (v *virtualAddresses) expect(lease uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.held[lease] = append(v.held[lease], []netip.Prefix(nil)...)
+}
+
+// forget takes a lease out and returns what is on the device for it.
+func (v *virtualAddresses) forget(lease uint64) []netip.Prefix {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := v.held[lease]
+	delete(v.held, lease)
+	return list
+}
+
+// keep notes what is on the device for a lease; false: it has gone meanwhile.
+func (v *virtualAddresses) keep(lease uint64, list []netip.Prefix) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	held, ok := v.held[lease]
+	if ok {
+		v.held[lease] = append(held, list...)
+	}
+	return ok
 }
 
 // assume puts the addresses that a peer gave us on our device. Name servers and
@@ -33,21 +63,18 @@ func (g *Gateway) assume(q ike.AssumeAddresses) error {
 		}
 		done = append(done, p)
 	}
-	g.virtual.mu.Lock()
-	g.virtual.held[q.Lease] = append(g.virtual.held[q.Lease], done...)
-	g.virtual.mu.Unlock()
+	if !g.virtual.keep(q.Lease, done) {
+		g.undo(done)
+		return errors.New("the addresses were given up while they were set up")
+	}
 	if text := settings(q.Attributes); text != "" {
 		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: q.Peer.Name}, Level: 1, Text: "the peer tells " + text})
 	}
 	return nil
 }
 
-// undo takes the addresses of a lease off the device.
-func (g *Gateway) undo(lease uint64) {
-	g.virtual.mu.Lock()
-	list := g.virtual.held[lease]
-	delete(g.virtual.held, lease)
-	g.virtual.mu.Unlock()
+// undo takes addresses off the device.
+func (g *Gateway) undo(list []netip.Prefix) {
 	for _, p := range list {
 		if err := g.opt.Host.DelAddress(g.opt.Device, p); err != nil {
 			g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("removing virtual address: %v", err)})
