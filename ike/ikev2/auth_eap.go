@@ -265,6 +265,15 @@ func eapIdentityFits(r *ike.AuthRound, text string) string {
 	return "its eap_id " + r.EAPID.String() + " does not match " + shortText(text)
 }
 
+// isClaimed reports whether the user that EAP has proved is the one that the round is
+// about. Without eap_id that is its id: a user with a password of its own does not come
+// in as the user whom remote.id names. Who uses a RADIUS server believes in its names.
+// Deviates: strongSwan takes any user there.
+func isClaimed(r *ike.AuthRound, v *verified) bool {
+	return r.EAPAsk || !r.EAPID.IsAny() || r.EAP == ike.EAPRadius || v.eapID == "" || v.eapID == v.id.String() ||
+		eapIdentity(v.eapID).Match(r.ID) != ike.MatchNone
+}
+
 // eapProved takes the initiator's AUTH with the key of the method that has
 // succeeded, and answers by ours.
 func (s *sa) eapProved(now time.Time, st *authReceived, in *inbound) {
@@ -287,6 +296,8 @@ func (s *sa) eapProved(now time.Time, st *authReceived, in *inbound) {
 			return "it wants another way of EAP than was used"
 		case !groupsOverlap(r.Groups, v.groups):
 			return "the peer is in none of its groups"
+		case !isClaimed(r, v):
+			return "the user " + shortText(v.eapID) + " is not " + r.ID.String() + ", and it has no eap_id"
 		}
 		return eapIdentityFits(r, v.eapID)
 	})

@@ -92,9 +92,11 @@ func (v *inventory) replaceSecrets(list []config.Secret) {
 	}
 }
 
-// keys are the pre-shared keys that fit both identities, best first: one whose
-// owners name the peer goes before one whose owners name only us, and that
-// before one that is everybody's. Keys with owners that name neither don't fit.
+// keys are the pre-shared keys that fit both identities, best first: those whose
+// owners name the peer, else those whose owners name only us, before those that are
+// everybody's. Keys with owners that name neither don't fit. A peer for which a key is
+// named proves itself by no other one: who has a key beside ours with us, or one that
+// is everybody's, can't be everybody. Deviates: strongSwan tries all of them.
 func (v *inventory) keys(q ike.PSKLookup) []suite.Key {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -119,6 +121,9 @@ func (v *inventory) keys(q ike.PSKLookup) []suite.Key {
 	slices.SortStableFunc(fits, func(a, b fit) int {
 		return cmp.Or(cmp.Compare(b.peer, a.peer), cmp.Compare(b.local, a.local))
 	})
+	if i := slices.IndexFunc(fits, func(f fit) bool { return f.peer < fits[0].peer }); i > 0 {
+		fits = fits[:i]
+	}
 	out := make([]suite.Key, len(fits))
 	for i, f := range fits {
 		out[i] = append(suite.Key(nil), f.key...)
