@@ -109,6 +109,9 @@ func TestChecksBite(t *testing.T) {
 		"ledger": {
 			files: map[string]string{"conf/a_test.go": "package conf\nfunc TestA() {}", "docs/rfc/7296.md": "| 2.1 | TestA, TestB |"},
 			check: (*archtest.Source).CheckLedger, want: []string{"TestB does not exist"}},
+		"attacks": {
+			files: map[string]string{"conf/a_test.go": "package conf\nfunc TestA() {}", "docs/attacks.md": "| hole | tests |\n|---|---|\n| a | TestA, TestC |\n| b | none |"},
+			check: (*archtest.Source).CheckLedger, want: []string{"TestC does not exist", "docs/attacks.md:4"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys := fstest.MapFS{}

@@ -368,7 +368,8 @@ func (s *Source) CheckUnfinished() []Problem {
 
 var testName = regexp.MustCompile(`\b(Test|Fuzz|Benchmark|Example)[A-Z]\w*`)
 
-// CheckLedger wants every test that docs/rfc/*.md names to exist.
+// CheckLedger wants every test that docs/rfc/*.md and docs/attacks.md name to exist,
+// and one in each row of the latter.
 func (s *Source) CheckLedger() []Problem {
 	have := map[string]bool{}
 	for _, r := range s.rooms {
@@ -382,11 +383,19 @@ func (s *Source) CheckLedger() []Problem {
 	}
 	var ps []Problem
 	for p, text := range s.texts {
-		if !strings.HasPrefix(p, "docs/rfc/") {
+		attacks := p == "docs/attacks.md"
+		if !attacks && !strings.HasPrefix(p, "docs/rfc/") {
 			continue
 		}
+		header := true
 		for i, line := range strings.Split(string(text), "\n") {
-			for _, name := range testName.FindAllString(line, -1) {
+			names := testName.FindAllString(line, -1)
+			row := strings.HasPrefix(line, "| ")
+			if attacks && row && !header && len(names) == 0 {
+				ps = append(ps, Problem{fmt.Sprintf("%s:%d", p, i+1), "an attack without a test"})
+			}
+			header = !row && !strings.HasPrefix(line, "|---")
+			for _, name := range names {
 				if !have[name] {
 					ps = append(ps, Problem{fmt.Sprintf("%s:%d", p, i+1), name + " does not exist"})
 				}
