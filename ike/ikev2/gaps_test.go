@@ -152,3 +152,106 @@ func TestFragmentsOfOneByte(t *testing.T) {
 		}
 	}
 }
+
+// RFC 7296 §2.10: our nonces have at least half the key of every PRF, and differ. A
+// peer's have 16 to 256 bytes.
+func TestRFC7296_2_10_Nonces(t *testing.T) {
+	nonce := func(data []byte) *wire.Nonce {
+		msg, err := wire.ParseMessage(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := wire.First[*wire.Nonce](msg.Payloads)
+		if !ok {
+			t.Fatal("no nonce")
+		}
+		return n
+	}
+	seen := map[string]bool{}
+	for range 2 {
+		p := mustUp(t, nil)
+		for _, h := range []*host{p.a, p.b} {
+			n := nonce(h.sent[0].Data)
+			if len(n.Data) < 64/2 || seen[string(n.Data)] {
+				t.Errorf("nonce of %d bytes, or seen before", len(n.Data))
+			}
+			seen[string(n.Data)] = true
+		}
+	}
+	p := newPair(t, nil)
+	p.a.initiate("net")
+	p.run(time.Millisecond)
+	msg, err := wire.ParseMessage(p.a.sent[0].Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{15, 16, 256, 257, 0} {
+		p.queue = nil // only what is sent here
+		for i, x := range msg.Payloads {
+			if x.Type() == wire.PayloadNonce {
+				msg.Payloads[i] = &wire.Unknown{PayloadType: wire.PayloadNonce, Body: make([]byte, n)}
+			}
+		}
+		h := msg.Header
+		h.SPIi++
+		data := wire.AppendMessage(nil, h, msg.Payloads)
+		before := len(p.b.sent)
+		p.b.e.Datagram(p.now, ike.Datagram{Local: p.a.sent[0].Remote, Remote: p.a.sent[0].Local, Data: data})
+		p.b.drain()
+		p.run(50 * time.Millisecond)
+		answered := false
+		for _, d := range p.b.sent[before:] {
+			if m, err := wire.ParseMessage(d.Data); err == nil {
+				_, ok := wire.First[*wire.KE](m.Payloads)
+				answered = answered || ok
+			}
+		}
+		if answered != (n >= 16 && n <= 256) {
+			t.Errorf("a nonce of %d bytes: taken %v", n, answered)
+		}
+		msg.Header.SPIi++
+	}
+}
+
+// RFC 7296 §2.19: CP goes before SA, in the message of SA, and CFG_REPLY only to who
+// asked. §2.20: no version is told, whoever asks for it.
+func TestRFC7296_2_19_PlaceOfCP(t *testing.T) {
+	for _, asks := range []bool{true, false} {
+		m := roadPair(t, list(any4), list(vip4), func(a, b *side) {
+			if !asks {
+				b.peer.Pools = nil
+			}
+		})
+		asked, answered := 0, 0
+		m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+			cp := slices.IndexFunc(p, func(x wire.Payload) bool { return x.Type() == wire.PayloadCP })
+			sa := slices.IndexFunc(p, func(x wire.Payload) bool { return x.Type() == wire.PayloadSA })
+			switch {
+			case cp < 0:
+				return p
+			case from == m.b:
+				answered++
+				for _, a := range p[cp].(*wire.CP).Attributes {
+					if a.Type == wire.ApplicationVersion {
+						t.Errorf("our version is told: %q", a.Value)
+					}
+				}
+			case asks:
+				asked++
+				q := p[cp].(*wire.CP)
+				q.Attributes = append(q.Attributes, wire.Attribute{Type: wire.ApplicationVersion})
+			default:
+				return slices.Delete(p, cp, cp+1)
+			}
+			if sa < cp {
+				t.Errorf("SA at %d, CP at %d", sa, cp)
+			}
+			return p
+		}
+		m.a.initiate("net")
+		m.run(time.Second)
+		if want := map[bool]int{true: 1}[asks]; asked != want || answered != want {
+			t.Errorf("asks %v: %d CFG_REQUEST, %d CFG_REPLY", asks, asked, answered)
+		}
+	}
+}
