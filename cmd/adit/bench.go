@@ -21,7 +21,7 @@ func benchCommand() *cobra.Command {
 
 func benchIKECommand() *cobra.Command {
 	var o bench.Options
-	auth, peers := []string{"psk"}, []string{"adit", "charon"}
+	auth, peers := []string{"psk", "ecdsa"}, []string{"adit", "charon"}
 	cmd := &cobra.Command{
 		Use:   "ike",
 		Short: "IKE set-ups: CPU time and memory of the responder",
@@ -30,7 +30,7 @@ plane and its route: CPU time a set-up and resident memory. The same initiator
 (thousands of identities in this process) meets adit and charon in turn, each a
 process of its own in network namespaces that are removed again. Needs root, and
 Debian's strongSwan for charon. See docs/bench.md.`,
-		Example: "  adit bench ike\n  adit bench ike --sas 1000,10000 --auth psk,ecdsa --rounds 5\n  adit bench ike --peer adit --sas 10000 --rounds 1 --profile /tmp/p",
+		Example: "  adit bench ike\n  adit bench ike --sas 1000,10000 --auth psk --rounds 5\n  adit bench ike --peer adit --sas 10000 --rounds 1 --profile /tmp/p",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out, o.Auth, o.Peers = cmd.OutOrStdout(), auth, peers

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	Out    io.Writer
 	SAs    []int    // how many set-ups, one measurement each (1000, 10000)
-	Auth   []string // "psk", "ecdsa" (psk)
+	Auth   []string // "psk", "ecdsa" (both)
 	Peers  []string // "adit", "charon" (both)
 	Rounds int      // of all measurements, the peers in turn; medians count (3)
 	// Parallel is the number of set-ups under way at any time (64).
@@ -43,7 +43,7 @@ func (o *Options) complete() error {
 		o.SAs = []int{1000, 10_000}
 	}
 	if len(o.Auth) == 0 {
-		o.Auth = []string{"psk"}
+		o.Auth = []string{"psk", "ecdsa"}
 	}
 	if len(o.Peers) == 0 {
 		o.Peers = []string{"adit", "charon"}
