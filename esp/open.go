@@ -139,7 +139,7 @@ func (s *SA) detunnel(p *Packet, next uint8) error {
 		}
 		tos = tos&^ecnMask | ecn
 	}
-	if s.dscpTo {
+	if s.params.dscpTo {
 		tos = tos&ecnMask | p.TOS&^ecnMask
 	}
 	if tos != was {

@@ -43,18 +43,30 @@ type Endpoints struct {
 	Encap         bool
 }
 
+// Params are what an SA keeps of its ipsec.SAParams, under the same names: what
+// packets are handled by, and no more, since a gateway has many SAs.
+type Params struct {
+	SPI                              ipsec.SPI
+	Mode                             ipsec.Mode
+	DF                               ipsec.DFMode
+	ESN, TrackNAT, CopyECN, MSSClamp bool
+	aead                             bool
+	dscpTo                           bool             // copy DSCP between the headers in this direction
+	LocalTS, RemoteTS                []ipsec.Selector // those of the giver: never changed
+	Life                             ipsec.Lifetime
+	TFC, MTU                         int32
+}
+
 // SA is one unidirectional ESP SA (RFC 4301 §4.1). Seal and Open keep scratch
 // space in the cipher: one goroutine at a time. Everything else may be called at
 // any time from anywhere; numbers and window are atomic all the same, so that a
 // mistake there can never reuse an IV or take a packet twice.
 type SA struct {
-	params ipsec.SAParams // without keys
+	params Params
 	cipher suite.Cipher
 	ivLen  int
 	icvLen int
 	align  int // of the ciphertext: a multiple of 4 (RFC 4303 §2.4)
-	aead   bool
-	dscpTo bool // copy DSCP between the headers in this direction
 	max    uint64
 	soft   uint64 // sequence number from which a new SA is wanted
 
@@ -109,21 +121,21 @@ func New(p ipsec.SAParams) (*SA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("esp: %w", err)
 	}
-	s := &SA{cipher: c, ivLen: c.IVLen(), icvLen: c.ICVLen(), align: max(4, c.Align()), aead: c.AEAD()}
+	s := &SA{cipher: c, ivLen: c.IVLen(), icvLen: c.ICVLen(), align: max(4, c.Align())}
 	if s.ivLen > maxIVLen || s.icvLen > maxICVLen || s.align > maxAlign || s.align%4 != 0 {
 		return nil, errors.New("esp: cipher beyond this package's limits")
 	}
-	s.params = p
-	s.params.EncKey, s.params.IntegKey = nil, nil
+	s.params = Params{SPI: p.SPI, Mode: p.Mode, ESN: p.ESN, TrackNAT: p.TrackNAT, CopyECN: p.CopyECN, MSSClamp: p.MSSClamp, DF: p.DF,
+		LocalTS: p.LocalTS, RemoteTS: p.RemoteTS, Life: p.Life, TFC: int32(min(p.TFC, 65535)), MTU: int32(min(p.MTU, 65535)), aead: c.AEAD()}
 	s.max, s.soft = maxSeq, softMaxSeq
 	if p.ESN {
 		s.max, s.soft = maxESN, softMaxESN
 	}
 	if p.Ref.Dir == ipsec.In {
 		s.window = newWindow(p.ReplayWindow)
-		s.dscpTo = p.CopyDSCP == ipsec.DSCPIn || p.CopyDSCP == ipsec.DSCPBoth
+		s.params.dscpTo = p.CopyDSCP == ipsec.DSCPIn || p.CopyDSCP == ipsec.DSCPBoth
 	} else {
-		s.dscpTo = p.CopyDSCP == ipsec.DSCPOut || p.CopyDSCP == ipsec.DSCPBoth
+		s.params.dscpTo = p.CopyDSCP == ipsec.DSCPOut || p.CopyDSCP == ipsec.DSCPBoth
 	}
 	s.endpoints.Store(&Endpoints{Local: p.Local, Remote: p.Remote, Encap: p.Encap})
 	mtu := p.MTU
@@ -145,9 +157,8 @@ func (s *SA) Close() {
 	}
 }
 
-// Params are the parameters that the SA was made of, without keys and with the
-// endpoints of that time.
-func (s *SA) Params() *ipsec.SAParams { return &s.params }
+// Params are the parameters that the SA was made of, as far as they are kept.
+func (s *SA) Params() *Params { return &s.params }
 
 // Endpoints are the outer addresses now; do not change what is pointed to.
 func (s *SA) Endpoints() *Endpoints { return s.endpoints.Load() }

@@ -107,7 +107,7 @@ func (s *SA) sealAs(p *Packet, seq uint64) error {
 	if s.params.CopyECN {
 		tos = inner & ecnMask
 	}
-	if s.dscpTo {
+	if s.params.dscpTo {
 		tos |= inner &^ ecnMask
 	}
 	next := uint8(protoIPv6)
@@ -127,7 +127,7 @@ func (s *SA) sealAs(p *Packet, seq uint64) error {
 	case want == ipsec.TFCToMTU:
 		tfc = s.InnerMTU() - p.Len
 	case want > 0:
-		tfc = min(want, s.InnerMTU()) - p.Len
+		tfc = min(int(want), s.InnerMTU()) - p.Len
 	}
 	return s.protect(p, seq, next, max(tfc, 0))
 }
@@ -204,7 +204,7 @@ func (s *SA) authenticated(p *Packet, head []byte, seq uint64) (aad, trailer []b
 	switch {
 	case !s.params.ESN:
 		return head, nil
-	case !s.aead:
+	case !s.params.aead:
 		trailer = p.scratch[:4]
 		binary.BigEndian.PutUint32(trailer, uint32(seq>>32))
 		return head, trailer

@@ -131,6 +131,9 @@ func (e *Engine) newEnv(now time.Time, version uint8, initiator bool) *Env {
 // ID is the unique number of the IKE SA, as listed.
 func (v *Env) ID() uint32 { return v.id }
 
+// Created is when the IKE SA was begun.
+func (v *Env) Created() time.Time { return v.created }
+
 // Config is the engine's configuration, defaults filled in.
 func (v *Env) Config() *Config { return &v.e.cfg }
 

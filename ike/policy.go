@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"crypto/sha256"
 	"math/big"
 	"net/netip"
 	"slices"
@@ -59,9 +60,8 @@ func narrowness(sel []ipsec.Selector) uint32 {
 // once make a second Child SA for the same selectors, and when one goes the
 // policy must pass to the other without a gap.
 type policyTable struct {
-	groups     map[string]*policyGroup
+	groups     map[groupKey]*policyGroup
 	byChild    map[uint32]*policyGroup
-	byPolicy   map[ipsec.PolicyID]*policyGroup
 	identities map[[2]Identity][]*Env
 	waiting    map[uint32][]*waiter // commands, by the Child SA that is to go
 	lastReqID  uint32
@@ -69,7 +69,7 @@ type policyTable struct {
 }
 
 type policyGroup struct {
-	key     string
+	key     groupKey
 	policy  ipsec.Policy
 	none    bool     // the Child SA's configuration wants no policies
 	members []uint32 // bound and not retired, in order of binding
@@ -79,11 +79,15 @@ type policyGroup struct {
 }
 
 func (t *policyTable) init() {
-	t.groups, t.byChild = map[string]*policyGroup{}, map[uint32]*policyGroup{}
-	t.byPolicy, t.identities = map[ipsec.PolicyID]*policyGroup{}, map[[2]Identity][]*Env{}
+	t.groups, t.byChild = map[groupKey]*policyGroup{}, map[uint32]*policyGroup{}
+	t.identities = map[[2]Identity][]*Env{}
 }
 
-func groupKey(peer string, c *Child, mode ipsec.Mode, local, remote []ipsec.Selector) string {
+// groupKey is the SHA-256 of what the Child SAs of a group have in common: that text
+// is long, and there is one for each of them in a crowd.
+type groupKey [sha256.Size]byte
+
+func keyOf(peer string, c *Child, mode ipsec.Mode, local, remote []ipsec.Selector) groupKey {
 	var b strings.Builder
 	b.WriteString(strconv.Quote(peer) + strconv.Quote(c.Name) + mode.String())
 	for _, list := range [2][]ipsec.Selector{local, remote} {
@@ -92,7 +96,7 @@ func groupKey(peer string, c *Child, mode ipsec.Mode, local, remote []ipsec.Sele
 			b.WriteString(s.From.String() + "-" + s.To.String() + "/" + strconv.Itoa(int(s.Proto)) + "/" + strconv.Itoa(int(s.PortFrom)) + "-" + strconv.Itoa(int(s.PortTo)) + " ")
 		}
 	}
-	return b.String()
+	return sha256.Sum256([]byte(b.String()))
 }
 
 // BindPolicy gives a Child SA its request ID and its policies: those of the
@@ -100,7 +104,7 @@ func groupKey(peer string, c *Child, mode ipsec.Mode, local, remote []ipsec.Sele
 // or RemoveChild undoes it.
 func (v *Env) BindPolicy(id uint32, peer *Peer, c *Child, mode ipsec.Mode, local, remote []ipsec.Selector) (reqid uint32, policies []ipsec.Policy) {
 	t := &v.e.policies
-	key := groupKey(peer.Name, c, mode, local, remote)
+	key := keyOf(peer.Name, c, mode, local, remote)
 	g := t.groups[key]
 	if g == nil {
 		t.lastPolicy++
@@ -116,7 +120,6 @@ func (v *Env) BindPolicy(id uint32, peer *Peer, c *Child, mode ipsec.Mode, local
 		g = &policyGroup{key: key, none: !c.Policies, policy: ipsec.Policy{ID: t.lastPolicy, Name: c.Name, Action: ipsec.Protect,
 			Local: local, Remote: remote, Priority: prio, Mode: mode, IfID: c.IfID, ReqID: reqid}}
 		t.groups[key] = g
-		t.byPolicy[g.policy.ID] = g
 	}
 	g.members = append(g.members, id)
 	g.bound++
@@ -222,7 +225,6 @@ func (t *policyTable) unbind(id uint32) (gone []ipsec.PolicyID) {
 	}
 	if g.bound--; g.bound == 0 {
 		delete(t.groups, g.key)
-		delete(t.byPolicy, g.policy.ID)
 	}
 	return gone
 }

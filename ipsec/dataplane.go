@@ -25,7 +25,7 @@ type Policy struct {
 	ID       PolicyID
 	Name     string // the child's configuration name
 	Action   Action
-	Local    []Selector
+	Local    []Selector // kept by the data plane, as those of SAParams: never changed
 	Remote   []Selector
 	Priority uint32
 	Mode     Mode

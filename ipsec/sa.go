@@ -119,7 +119,8 @@ type SAParams struct {
 	ReplayWindow     uint32 // packets; 0 switches replay protection off
 
 	// LocalTS and RemoteTS are the negotiated selectors, for the check of every
-	// inner packet (RFC 4301 §5.2 step 4).
+	// inner packet (RFC 4301 §5.2 step 4). The data plane keeps the slices: nobody
+	// changes them.
 	LocalTS, RemoteTS []Selector
 
 	Life Lifetime

@@ -206,7 +206,7 @@ func (w *inbound) admit(s *sa, b []byte) bool {
 // by the packet of ours that it quotes, seen from the peer's side, and must go to
 // that packet's sender (RFC 4301 §6.2): else a peer could break connections
 // that it has no part in, and routers behind it could not report anything.
-func (w *inbound) selected(params *ipsec.SAParams, b []byte) bool {
+func (w *inbound) selected(params *esp.Params, b []byte) bool {
 	quoted, isError := w.h.quote(b)
 	if !isError {
 		return matches(&w.h.flow, params.RemoteTS, params.LocalTS)

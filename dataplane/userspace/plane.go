@@ -287,7 +287,6 @@ func (p *Plane) AddPolicy(pol ipsec.Policy) error {
 		return nil
 	}
 	e := &entry{policy: pol, prefixes: indexPrefixes(pol.Remote)}
-	e.policy.Local, e.policy.Remote = slices.Clone(pol.Local), slices.Clone(pol.Remote)
 	if old != nil {
 		p.moveWaiting(old, e)
 	}
@@ -415,7 +414,7 @@ func (p *Plane) dropAged(now time.Time) {
 			if s.mtuSet.IsZero() || now.Sub(s.mtuSet) < pmtuAge {
 				continue
 			}
-			mtu := s.Params().MTU
+			mtu := int(s.Params().MTU)
 			if mtu == 0 {
 				mtu = esp.DefaultPathMTU
 			}

@@ -128,6 +128,7 @@ func (s *sa) up(now time.Time, p *proof, initialContact bool) {
 	}
 	known := s.identify(p)
 	s.enter(established{})
+	s.keys.proved()
 	s.life.setupEnd = time.Time{}
 	if !s.initiator {
 		s.authID, s.life.forgetAt = s.win.recvID, now.Add(timeoutRepeated)
@@ -184,7 +185,7 @@ func (s *sa) ask(now time.Time, limit time.Duration, q ike.Question, then func(t
 // prolong gives a set-up that goes on more time, up to a bound.
 func (s *sa) prolong(now time.Time, by time.Duration) {
 	at := now.Add(by)
-	if most := s.life.created.Add(limitSetup); at.After(most) {
+	if most := s.env.Created().Add(limitSetup); at.After(most) {
 		at = most
 	}
 	if !s.life.setupEnd.IsZero() && at.After(s.life.setupEnd) {

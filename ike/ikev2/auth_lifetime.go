@@ -25,7 +25,7 @@ type authLife struct {
 // lifetimeNotify is the AUTH_LIFETIME for a peer that only itself can
 // authenticate again (RFC 4478 §3); others we ask when it is time.
 func (s *sa) lifetimeNotify(p *proof) []wire.Payload {
-	d, only := p.peer.ReauthTime, len(s.cp.given) > 0
+	d, only := p.peer.ReauthTime, len(s.cp().given) > 0
 	for _, v := range p.rounds {
 		only = only || v.method == ike.AuthEAP
 		if v.lifetime > 0 && (d == 0 || v.lifetime < d) {

@@ -256,8 +256,8 @@ func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ik
 	if len(spi) != 4 || binary.BigEndian.Uint32(spi) < uint32(ipsec.MinSPI) {
 		return refuse(ike.ReasonSyntax, "the answer's SPI is not valid")
 	}
-	if s.cp.refused != nil {
-		x := *s.cp.refused.record
+	if s.cp().refused != nil {
+		x := *s.cp().refused.record
 		x.Child = o.c.cfg.Name
 		return &x
 	}
@@ -334,9 +334,9 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 	theirs := fromWire(saP)
 	remote, local := selectors(tsi), selectors(tsr)
 	transport := wire.FindNotify(payloads, wire.UseTransportMode) != nil
-	if s.cp.refused != nil && s.cp.refused.notify != 0 {
-		x := *s.cp.refused.record
-		return nil, &refusal{s.cp.refused.notify, nil, &x}
+	if s.cp().refused != nil && s.cp().refused.notify != 0 {
+		x := *s.cp().refused.record
+		return nil, &refusal{s.cp().refused.notify, nil, &x}
 	}
 	list := s.peer.Children
 	if only != nil {

@@ -24,6 +24,22 @@ type addresses struct {
 	refused *refusal
 }
 
+// cp is what the IKE SA knows of virtual addresses, to be read; most know nothing.
+func (s *sa) cp() addresses {
+	if s.vips == nil {
+		return addresses{}
+	}
+	return *s.vips
+}
+
+// holding is the same to be changed.
+func (s *sa) holding() *addresses {
+	if s.vips == nil {
+		s.vips = &addresses{}
+	}
+	return s.vips
+}
+
 // cpRequest is the CP payload of our first IKE_AUTH request, nil if we want no
 // addresses (RFC 7296 §2.19).
 func (s *sa) cpRequest() []wire.Payload {
@@ -34,7 +50,7 @@ func (s *sa) cpRequest() []wire.Payload {
 	if len(want) == 0 {
 		return nil
 	}
-	s.cp.asked = slices.Clone(want)
+	s.holding().asked = slices.Clone(want)
 	cp := &wire.CP{CFGType: wire.CFGRequest}
 	var four, six bool
 	for _, a := range want {
@@ -198,7 +214,7 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		addressed = slices.ContainsFunc(request, func(a wire.Attribute) bool { return attributeAddr(a).IsValid() })
 	}
 	refuse := func(t wire.NotifyType, why string) {
-		s.cp.refused = &refusal{notify: t, record: &ike.Rejection{Reason: ike.ReasonAddresses, Difference: why, Hint: "connections." + s.peer.Name + ".pools"}}
+		s.holding().refused = &refusal{notify: t, record: &ike.Rejection{Reason: ike.ReasonAddresses, Difference: why, Hint: "connections." + s.peer.Name + ".pools"}}
 		if sa, _ := wire.First[*wire.SA](payloads); sa == nil {
 			then(now, []wire.Payload{notify(t, nil)}) // childless: nobody else will say it
 			return
@@ -216,8 +232,8 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		refuse(wire.FailedCPRequired, "the connection gives virtual addresses and the peer wants none")
 		return
 	}
-	s.cp.leased = s.ourSPI()
-	s.askHost(now, ike.LeaseAddresses{Lease: s.cp.leased, Peer: s.peer, ID: s.leaseID(), Remote: s.remote, Request: request}, func(now time.Time, v any, err error) {
+	s.holding().leased = s.ourSPI()
+	s.askHost(now, ike.LeaseAddresses{Lease: s.cp().leased, Peer: s.peer, ID: s.leaseID(), Remote: s.remote, Request: request}, func(now time.Time, v any, err error) {
 		lease, _ := v.(*ike.Lease)
 		switch {
 		case err != nil:
@@ -229,7 +245,7 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		}
 		cp := &wire.CP{CFGType: wire.CFGReply}
 		for _, a := range lease.Addrs[:min(len(lease.Addrs), limitVIPs)] {
-			s.cp.given = append(s.cp.given, a.Unmap())
+			s.holding().given = append(s.cp().given, a.Unmap())
 			cp.Attributes = append(cp.Attributes, addressAttribute(a.Unmap()))
 		}
 		cp.Attributes = append(cp.Attributes, lease.Attributes[:min(len(lease.Attributes), limitAttributes)]...)
@@ -241,7 +257,7 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 // came with it is installed. Without an address the Child SA is not accepted.
 func (s *sa) cpTake(now time.Time, payloads []wire.Payload, then func(time.Time)) {
 	cp := findCP(payloads, wire.CFGReply)
-	if len(s.cp.asked) == 0 {
+	if len(s.cp().asked) == 0 {
 		if cp != nil {
 			s.note(2, "the peer sends a configuration that nobody asked for; left out")
 		}
@@ -249,7 +265,7 @@ func (s *sa) cpTake(now time.Time, payloads []wire.Payload, then func(time.Time)
 		return
 	}
 	refuse := func(why string) {
-		s.cp.refused = &refusal{record: &ike.Rejection{Reason: ike.ReasonAddresses, Difference: why, Hint: "connections." + s.peer.Name + ".vips"}}
+		s.holding().refused = &refusal{record: &ike.Rejection{Reason: ike.ReasonAddresses, Difference: why, Hint: "connections." + s.peer.Name + ".vips"}}
 		then(now)
 	}
 	var addrs []netip.Addr
@@ -260,7 +276,7 @@ func (s *sa) cpTake(now time.Time, payloads []wire.Payload, then func(time.Time)
 			switch {
 			case !ip.IsValid():
 				rest = append(rest, a)
-			case !slices.Contains(addrs, ip) && len(addrs) < len(s.cp.asked) && slices.ContainsFunc(s.cp.asked, func(w netip.Addr) bool { return w.Is4() == ip.Is4() }):
+			case !slices.Contains(addrs, ip) && len(addrs) < len(s.cp().asked) && slices.ContainsFunc(s.cp().asked, func(w netip.Addr) bool { return w.Is4() == ip.Is4() }):
 				addrs = append(addrs, ip)
 			}
 		}
@@ -269,13 +285,13 @@ func (s *sa) cpTake(now time.Time, payloads []wire.Payload, then func(time.Time)
 		refuse("the peer gives no virtual address")
 		return
 	}
-	s.cp.assumed = s.ourSPI()
-	s.askHost(now, ike.AssumeAddresses{Lease: s.cp.assumed, Peer: s.peer, Addrs: addrs, Attributes: rest}, func(now time.Time, _ any, err error) {
+	s.holding().assumed = s.ourSPI()
+	s.askHost(now, ike.AssumeAddresses{Lease: s.cp().assumed, Peer: s.peer, Addrs: addrs, Attributes: rest}, func(now time.Time, _ any, err error) {
 		if err != nil {
 			refuse("the host cannot take the virtual address: " + err.Error())
 			return
 		}
-		s.cp.got = addrs
+		s.holding().got = addrs
 		then(now)
 	})
 }
@@ -291,13 +307,13 @@ func cpInformational(payloads []wire.Payload) []wire.Payload {
 
 // releaseAddresses gives back what this IKE SA holds.
 func (s *sa) releaseAddresses() {
-	if s.cp.leased != 0 {
-		s.env.Effect(ike.ReleaseLease{Lease: s.cp.leased})
+	if s.cp().leased != 0 {
+		s.env.Effect(ike.ReleaseLease{Lease: s.cp().leased})
 	}
-	if s.cp.assumed != 0 {
-		s.env.Effect(ike.UndoAddresses{Lease: s.cp.assumed})
+	if s.cp().assumed != 0 {
+		s.env.Effect(ike.UndoAddresses{Lease: s.cp().assumed})
 	}
-	s.cp = addresses{}
+	s.vips = nil
 }
 
 // ourSPI is our SPI of the IKE SA.
@@ -329,7 +345,7 @@ func spansOf(list []netip.Addr) (out []span) {
 
 // wantsAddresses reports whether our dynamic selectors wait for the peer's CFG_REPLY.
 func (s *sa) wantsAddresses() bool {
-	return len(s.cp.asked) > 0 && len(s.cp.got) == 0 && s.cp.refused == nil
+	return len(s.cp().asked) > 0 && len(s.cp().got) == 0 && s.cp().refused == nil
 }
 
 // localSpans are what dynamic selectors of ours stand for: the virtual addresses;
@@ -337,13 +353,13 @@ func (s *sa) wantsAddresses() bool {
 // (RFC 7296 §2.19); without any our endpoint.
 func (s *sa) localSpans() []span {
 	switch {
-	case len(s.cp.got) > 0:
-		return spansOf(s.cp.got)
-	case s.cp.refused != nil && len(s.cp.asked) > 0:
+	case len(s.cp().got) > 0:
+		return spansOf(s.cp().got)
+	case s.cp().refused != nil && len(s.cp().asked) > 0:
 		return nil
 	case s.wantsAddresses():
 		var out []span
-		for _, a := range s.cp.asked {
+		for _, a := range s.cp().asked {
 			all := span{netip.IPv4Unspecified(), netip.AddrFrom4([4]byte{255, 255, 255, 255})}
 			if a.Is6() {
 				all.from, all.to = netip.IPv6Unspecified(), netip.AddrFrom16([16]byte(slices.Repeat([]byte{255}, 16)))
@@ -359,8 +375,8 @@ func (s *sa) localSpans() []span {
 
 // remoteSpans are what the peer's dynamic selectors stand for.
 func (s *sa) remoteSpans() []span {
-	if len(s.cp.given) > 0 {
-		return spansOf(s.cp.given)
+	if len(s.cp().given) > 0 {
+		return spansOf(s.cp().given)
 	}
 	return spansOf([]netip.Addr{s.remote.Addr()})
 }

@@ -174,7 +174,7 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		t.failed(s, now, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: t.cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}))
 		return
 	}
-	if no := s.cp.refused; no != nil {
+	if no := s.cp().refused; no != nil {
 		r := *no.record
 		r.Child = t.cfg.Name
 		t.failed(s, now, s.reject(&r))

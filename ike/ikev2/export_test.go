@@ -38,8 +38,11 @@ const LimitMessageID = limitMessageID
 // KeysSpent reports whether the keys of an IKE SA are gone.
 func KeysSpent(x ike.SA) bool {
 	k := x.(*sa).keys
-	return k == nil || k.d == nil && k.pi == nil && k.pr == nil && k.in == nil && k.out == nil
+	return k == nil || k.d == nil && k.setupKeys == nil && k.in == nil && k.out == nil
 }
+
+// SetupKeysSpent reports whether the keys are gone that only a set-up needs, SK_pi and SK_pr among them.
+func SetupKeysSpent(x ike.SA) bool { return x.(*sa).keys.setupKeys == nil }
 
 // Derive derives the keys of an IKE SA as IKE_SA_INIT does, in the order of RFC
 // 7296 §2.14; then a Child SA's without and with key exchange (§2.17), and the

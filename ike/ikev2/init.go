@@ -27,7 +27,6 @@ func newNonce() []byte {
 // initiate begins an IKE SA: IKE_SA_INIT as initiator (RFC 7296 §1.2).
 func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 	s := &sa{env: env, peer: r.Peer, initiator: true, local: r.Local, remote: r.Remote}
-	s.life.created = now
 	s.spiI = env.NewSPI()
 	env.Register(s.spiI, 0)
 	s.ids = [2]ike.Identity{localID(r.Peer, r.Local.Addr()), r.Peer.Remote[0].ID}
@@ -169,7 +168,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 		return refuse(wire.InvalidKEPayload, binary.BigEndian.AppendUint16(nil, uint16(sel.KE.ID)), nil)
 	}
 	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi, selected: sel, vendor: vendor(msg.Payloads)}
-	s.life.created, s.life.setupEnd = now, now.Add(env.Config().HalfOpenTimeout)
+	s.life.setupEnd = now.Add(env.Config().HalfOpenTimeout)
 	if simbug.Chosen == simbug.HalfOpenForever {
 		s.life.setupEnd = time.Time{}
 	}

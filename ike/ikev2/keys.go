@@ -12,15 +12,37 @@ import (
 // ikeKeys are the keys of one IKE SA (RFC 7296 §2.14).
 type ikeKeys struct {
 	prf suite.PRF
-	// d derives the keys of Child SAs and of the next IKE SA; pi and pr are
-	// authenticated with the identities.
-	d, pi, pr suite.Key
-	// ai, ar, ei and er are kept only until the ciphers are made.
-	ai, ar, ei, er suite.Key
-	in, out        suite.Cipher
+	// d derives the keys of Child SAs and of the next IKE SA.
+	d suite.Key
+	*setupKeys
+	in, out suite.Cipher
 	// sealed counts what out has sealed: the IV of counter modes, never repeated
 	// under one key.
 	sealed uint64
+}
+
+// setupKeys are those that only the set-up of an IKE SA needs. They are gone, and
+// the pointer nil, as soon as both sides have proved themselves.
+type setupKeys struct {
+	// pi and pr are authenticated with the identities.
+	pi, pr suite.Key
+	// ai, ar, ei and er are kept only until the ciphers are made.
+	ai, ar, ei, er suite.Key
+}
+
+func (k *setupKeys) wipe() {
+	if k == nil {
+		return
+	}
+	for _, key := range []suite.Key{k.pi, k.pr, k.ai, k.ar, k.ei, k.er} {
+		key.Zero()
+	}
+}
+
+// proved forgets what no message will be authenticated with any more.
+func (k *ikeKeys) proved() {
+	k.setupKeys.wipe()
+	k.setupKeys = nil
 }
 
 // deriveIKE computes the keys of an IKE SA from SKEYSEED. It zeroes skeyseed.
@@ -46,7 +68,7 @@ func deriveIKE(sel suite.Selected, skeyseed suite.Key, ni, nr []byte, spiI, spiR
 		all = all[n:]
 		return k
 	}
-	k := &ikeKeys{prf: prf}
+	k := &ikeKeys{prf: prf, setupKeys: &setupKeys{}}
 	k.d = take(p)
 	k.ai, k.ar = take(integ), take(integ)
 	k.ei, k.er = take(enc), take(enc)
@@ -79,9 +101,8 @@ func (k *ikeKeys) wipe() {
 	if k == nil {
 		return
 	}
-	for _, key := range []suite.Key{k.d, k.pi, k.pr, k.ai, k.ar, k.ei, k.er} {
-		key.Zero()
-	}
+	k.d.Zero()
+	k.setupKeys.wipe()
 	for _, c := range []suite.Cipher{k.in, k.out} {
 		if z, ok := c.(interface{ Zero() }); ok {
 			z.Zero()

@@ -176,7 +176,6 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel suite.Selected, shared suite.Key, ni, nr []byte) (*sa, error) {
 	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, peerCaps: s.peerCaps,
 		tieBreak: slices.Clone(lowerNonce(ni, nr)), state: established{}}
-	n.life.created = now
 	n.spiI, n.spiR = ours, peers
 	if !initiator {
 		n.spiI, n.spiR = peers, ours
@@ -187,6 +186,7 @@ func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel su
 	if err := n.armKeys(sel, skeyseed, ni, nr); err != nil {
 		return nil, err
 	}
+	n.keys.proved() // by the IKE SA that is replaced
 	s.env.Adopt(now, initiator, func(env *ike.Env) ike.SA {
 		n.env = env
 		env.Register(ours, peers)
@@ -218,7 +218,7 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 	old := s.Info()
 	s.replacedBy = n
 	n.local, n.remote, n.nat = s.local, s.remote, s.nat
-	n.cp, s.cp = s.cp, addresses{}
+	n.vips, s.vips = s.vips, nil
 	n.children, s.children = append(n.children, s.children...), nil
 	move := func(t task) bool {
 		switch t.(type) {

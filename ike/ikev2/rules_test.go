@@ -78,6 +78,9 @@ func TestRFC7296_2_2_MessageIDsNeverWrap(t *testing.T) {
 	p.a.initiate("net")
 	p.run(2 * time.Second)
 	p.up()
+	if !ikev2.SetupKeysSpent(sa[0]) || !ikev2.SetupKeysSpent(sb[0]) {
+		t.Error("keys of the set-up are left in an established IKE SA")
+	}
 	ikev2.SkipMessageIDs(sa[0], ikev2.LimitMessageID-1, 0)
 	ikev2.SkipMessageIDs(sb[0], 0, ikev2.LimitMessageID-1)
 	p.a.do(ike.Rekey{Child: "net"})

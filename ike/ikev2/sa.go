@@ -25,7 +25,6 @@ var Version = ike.Version{
 type sa struct {
 	env       *ike.Env
 	peer      *ike.Peer // nil in a responder until IKE_AUTH has chosen
-	initiator bool      // the original initiator of this IKE SA
 	spiI      uint64
 	spiR      uint64
 	local     netip.AddrPort
@@ -34,21 +33,23 @@ type sa struct {
 	keys      *ikeKeys
 	selected  suite.Selected
 	nat       nat
+	peerCaps  capabilities
+	initiator bool            // the original initiator of this IKE SA
+	byEAP     bool            // the peer proved itself by EAP
+	redundant bool            // made by one of two rekeys at once, and not the one that stays
+	authID    uint32          // the message ID after IKE_AUTH
 	ids       [2]ike.Identity // ours, the peer's
 	vendor    string
 	eapID     string   // the peer's identity inside EAP
-	byEAP     bool     // the peer proved itself by EAP
 	auth      authLife // of what is proved
-	authID    uint32   // the message ID after IKE_AUTH
 	tieBreak  []byte
-	peerCaps  capabilities
 
 	win      window
 	children []*child
 	// earlyDeletes are SPIs that the peer deleted while our request for a Child SA
 	// was not answered: the answer may name them.
 	earlyDeletes []ipsec.SPI
-	cp           addresses
+	vips         *addresses // nil: there is nothing about any
 	sched        scheduler
 	life         life
 	// partial are the messages of the peer of which not all fragments have come: a
@@ -61,8 +62,6 @@ type sa struct {
 	replacedBy *sa
 	// previous are those that came before this one and wait for the peer's Delete, oldest first.
 	previous []*sa
-	// redundant: made by one of two rekeys at once, and not the one that stays.
-	redundant bool
 	// undecided is the IKE SA that this one replaces if it wins against our own
 	// rekey, which is still in flight.
 	undecided *sa
@@ -77,7 +76,7 @@ type capabilities struct {
 
 // life are the timers of an established IKE SA.
 type life struct {
-	created, established     time.Time
+	established              time.Time
 	rekeyAt, reauthAt, endAt time.Time
 	setupEnd                 time.Time // half-open: closed by then
 	forgetAt                 time.Time // when nobody repeats IKE_AUTH any more
@@ -226,7 +225,7 @@ func (s *sa) Info() ike.SAInfo {
 		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
 		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
 		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor, RemoteEAPID: s.eapID}
-	i.LocalVIPs, i.RemoteVIPs = s.cp.got, s.cp.given
+	i.LocalVIPs, i.RemoteVIPs = s.cp().got, s.cp().given
 	for _, c := range s.children {
 		if c.state != childPending {
 			i.Children = append(i.Children, c.info(s))

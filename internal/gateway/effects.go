@@ -98,7 +98,7 @@ func (s *shard) startThen(job ike.JobID, then func(error) error, begin func(fini
 	var once atomic.Bool
 	finish := func(v any, err error) {
 		if once.CompareAndSwap(false, true) {
-			s.done <- outcome{ike.Result{Job: job, Value: v, Err: err}, then} // has room for every outstanding job
+			s.done <- &outcome{ike.Result{Job: job, Value: v, Err: err}, then} // has room for every outstanding job
 		}
 	}
 	if !begin(finish) {

@@ -22,7 +22,7 @@ func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed []ipsec.
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		old, known := v.active[p.ID]
-		v.active[p.ID] = activePolicy{Policy: p, mtu: mtu}
+		v.active[p.ID] = &activePolicy{Policy: p, mtu: mtu}
 		delete(v.prepared, p.Out.Child)
 		if !known || old.mtu != mtu || !slices.Equal(old.Local, p.Local) || !slices.Equal(old.Remote, p.Remote) {
 			changed = append(changed, p.ID)
@@ -38,7 +38,7 @@ func (v *inventory) prepare(policies []ipsec.Policy, mtu int) (changed []ipsec.P
 	defer v.mu.Unlock()
 	for _, p := range policies {
 		if _, known := v.active[p.ID]; !known {
-			v.active[p.ID] = activePolicy{Policy: p, mtu: mtu}
+			v.active[p.ID] = &activePolicy{Policy: p, mtu: mtu}
 			v.prepared[p.Out.Child] = append(v.prepared[p.Out.Child], p.ID)
 			changed = append(changed, p.ID)
 		}
@@ -51,7 +51,7 @@ func (v *inventory) servedBy(child uint32, policies []ipsec.Policy) (ids []ipsec
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range policies {
-		if v.active[p.ID].Out.Child == child {
+		if a := v.active[p.ID]; a != nil && a.Out.Child == child {
 			ids = append(ids, p.ID)
 		}
 	}
@@ -63,7 +63,7 @@ func (v *inventory) deactivate(child uint32, ids []ipsec.PolicyID) (changed []ip
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, id := range v.prepared[child] {
-		if v.active[id].Out.Child == child {
+		if a := v.active[id]; a != nil && a.Out.Child == child {
 			delete(v.active, id)
 			changed = append(changed, id)
 		}
@@ -130,7 +130,7 @@ func (v *inventory) hostDelta(of map[ipsec.PolicyID]bool, device string, routes 
 func hostID(id ipsec.PolicyID) string { return "sa/" + strconv.FormatUint(uint64(id), 10) }
 
 // host is the policy as the host's. Those of one child share what they can.
-func (p activePolicy) host(id ipsec.PolicyID, device string, routes bool) hostnet.Policy {
+func (p *activePolicy) host(id ipsec.PolicyID, device string, routes bool) hostnet.Policy {
 	q := hostPolicy(hostID(id), p.Policy, device, routes)
 	q.MTU, q.Group = p.mtu, p.Name
 	return q

@@ -196,7 +196,7 @@ func TestLimits(t *testing.T) {
 // A flood that claims SPIs of ours fills its own queue only: the messages of a
 // known IKE SA still find room.
 func TestFloodHasAQueueOfItsOwn(t *testing.T) {
-	s := &shard{first: make(chan ike.Datagram, limitFirst), established: make(chan ike.Datagram, limitEstablished)}
+	s := &shard{first: make(chan *ike.Datagram, limitFirst), established: make(chan *ike.Datagram, limitEstablished)}
 	s.known.add(0x0102)
 	message := func(spi uint16) ike.Datagram {
 		b := make([]byte, 28)

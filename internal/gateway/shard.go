@@ -20,10 +20,10 @@ type shard struct {
 	g      *Gateway
 	engine *ike.Engine
 
-	first, established chan ike.Datagram
+	first, established chan *ike.Datagram // pointers: the queues are long, and mostly empty
 	commands           chan ike.Command
 	acquires           chan ipsec.Event
-	done               chan outcome
+	done               chan *outcome
 	calls              chan func(*ike.Engine)
 	expired            expiries
 	known              spiSet
@@ -54,9 +54,9 @@ func newShard(g *Gateway) *shard {
 	}
 	return &shard{
 		g: g, engine: ike.New(cfg, g.opt.Versions...), ended: make(chan struct{}),
-		first: make(chan ike.Datagram, limitFirst), established: make(chan ike.Datagram, limitEstablished),
+		first: make(chan *ike.Datagram, limitFirst), established: make(chan *ike.Datagram, limitEstablished),
 		commands: make(chan ike.Command, limitCommands), acquires: make(chan ipsec.Event, limitAcquires),
-		done: make(chan outcome, limitJobs), calls: make(chan func(*ike.Engine)),
+		done: make(chan *outcome, limitJobs), calls: make(chan func(*ike.Engine)),
 		expired: expiries{signal: make(chan struct{}, 1), pending: map[ipsec.SARef]bool{}},
 	}
 }
@@ -72,9 +72,10 @@ func (s *shard) datagram(d ike.Datagram) {
 		s.dropped.Add(1)
 		return
 	}
-	d.Data = append([]byte(nil), d.Data...)
+	kept := d
+	kept.Data = append([]byte(nil), d.Data...)
 	select {
-	case queue <- d:
+	case queue <- &kept:
 	default:
 		s.dropped.Add(1)
 	}
@@ -138,7 +139,7 @@ func (s *shard) run(ctx context.Context) {
 	for turn := 0; ctx.Err() == nil; turn++ {
 		s.wake(timer)
 		if len(s.done) > 0 {
-			s.finish(<-s.done)
+			s.finish(*<-s.done)
 			continue
 		}
 		first := s.first
@@ -148,11 +149,11 @@ func (s *shard) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case c := <-s.done:
-			s.finish(c)
+			s.finish(*c)
 		case d := <-s.established:
-			s.step(func(now time.Time) { s.engine.Datagram(now, d) })
+			s.step(func(now time.Time) { s.engine.Datagram(now, *d) })
 		case d := <-first:
-			s.step(func(now time.Time) { s.engine.Datagram(now, d) })
+			s.step(func(now time.Time) { s.engine.Datagram(now, *d) })
 		case c := <-s.commands:
 			s.command(c)
 		case e := <-s.acquires:
