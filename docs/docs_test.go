@@ -17,6 +17,7 @@ import (
 	"adit/dataplane/userspace"
 	"adit/ike"
 	"adit/internal/config"
+	"adit/pki/pkitest"
 )
 
 // option is a row of a table in internal/config.
@@ -284,6 +285,48 @@ func TestExamplesLoad(t *testing.T) {
 	}
 	if n != 2 {
 		t.Errorf("%d examples were found, want 2", n)
+	}
+}
+
+// The configurations with certificates load without warnings where the files that
+// their pages speak of lie beside them.
+func TestExamplesWithCertificatesLoad(t *testing.T) {
+	root := pkitest.NewCA(t, pkitest.Spec{Name: "Lab Root"})
+	ca := root.IssueCA(pkitest.Spec{Name: "Lab Gateways"})
+	for _, c := range []struct {
+		page, local string
+		examples    int
+	}{{"certificates.md", "left.example", 1}, {"eap.md", "right.example", 2}} {
+		dir := t.TempDir()
+		gw := ca.Issue(pkitest.Spec{Name: c.local, DNS: []string{c.local}})
+		for name, b := range map[string][]byte{"x509/fullchain.pem": append(gw.PEM(), ca.PEM()...), "private/gw.key": gw.KeyPEM(), "x509ca/root.pem": root.PEM()} {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		examples := block.FindAllStringSubmatch(read(t, c.page), -1)
+		if len(examples) != c.examples {
+			t.Errorf("%s: %d examples were found, want %d", c.page, len(examples), c.examples)
+		}
+		for _, m := range examples {
+			path := filepath.Join(dir, "swanctl.conf")
+			if err := os.WriteFile(path, []byte(m[1]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d, err := config.LoadDaemon("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			model, err := config.Load(path, d)
+			if err != nil {
+				t.Errorf("%s: %v", c.page, err)
+			} else if len(model.Peers) != 1 || len(model.Warnings) != 0 {
+				t.Errorf("%s: %d connections, warnings %v", c.page, len(model.Peers), model.Warnings)
+			}
+		}
 	}
 }
 
