@@ -90,6 +90,10 @@ func TestNobodyUpWithoutAUTH(t *testing.T) {
 			return l
 		}},
 		{"the honest peer's ID with the guest's key", func(p *hostile) []wire.Payload { p.id = honestID; return p.authPayloads() }},
+		{"INITIAL_CONTACT as the honest peer", func(p *hostile) []wire.Payload {
+			p.id = honestID
+			return append(p.authPayloads(), notify(wire.InitialContact, nil))
+		}},
 		{"our own ID", func(p *hostile) []wire.Payload { p.id = victimID; return p.authPayloads() }},
 		{"empty ID", func(p *hostile) []wire.Payload { p.id = ""; return p.authPayloads() }},
 		{"ID with a NUL", func(p *hostile) []wire.Payload { p.id = guestID + "\x00"; return p.authPayloads() }},
