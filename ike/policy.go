@@ -71,10 +71,10 @@ type policyTable struct {
 type policyGroup struct {
 	key     groupKey
 	policy  ipsec.Policy
-	none    bool     // the Child SA's configuration wants no policies
 	members []uint32 // bound and not retired, in order of binding
 	usable  []uint32 // those of members that were activated, last one last
-	bound   int
+	bound   int32
+	none    bool // the Child SA's configuration wants no policies
 	live    bool // the data plane has the policies
 }
 

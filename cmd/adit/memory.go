@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// heapGrowth is GOGC where the environment does not set it: the heap grows by half of
-// what lives before the collector runs. At Go's 100 the garbage of thousands of
-// set-ups leaves twice as many holes between what stays of them (10,000 IKE SAs: 13
-// MB more); the collector's time is a few per cent of a set-up either way. At 25 it
-// would save 8 MB more, for twice that time.
-const heapGrowth = 50
+// heapGrowth is GOGC where the environment does not set it: the heap grows by a third
+// of what lives before the collector runs. At Go's 100 the garbage of thousands of
+// set-ups leaves many more holes between what stays of them; the price is some of
+// the collector's time in each set-up (docs/bench.md has figures).
+const heapGrowth = 35
 
 // While thousands of peers connect the heap grows, and then nothing happens for a
 // long time: a gateway whose tunnels stand allocates next to nothing, so that the

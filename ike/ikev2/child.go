@@ -29,15 +29,21 @@ func (c childState) String() string {
 
 // child is one Child SA: a pair of ESP SAs.
 type child struct {
-	id                uint32
 	cfg               *ike.Child
-	reqid             uint32
-	state             childState
+	id, reqid         uint32
 	spiIn, spiOut     ipsec.SPI
 	suite             suite.Selected
 	mode              ipsec.Mode
+	state             childState
+	cause             ike.Cause
+	initiator         bool // we asked for it
+	announced         bool // ChildUp was emitted
+	bound             bool // has policies
+	dataplane         bool // is installed
+	deleted           bool // the peer has deleted it, or knows that it is
+	deleteSent        bool // our Delete went out
+	activated         bool // carries, or has carried, outbound traffic
 	localTS, remoteTS []ipsec.Selector
-	initiator         bool   // we asked for it
 	nonce             []byte // the lower one of those that made it
 	requested, born   time.Time
 	rekeyAt, endAt    time.Time
@@ -45,14 +51,7 @@ type child struct {
 	// replacement is the Child SA that took over; the policies follow when the
 	// peer's Delete shows that it uses it (RFC 7296 §2.8).
 	replacement *child
-	announced   bool // ChildUp was emitted
-	bound       bool // has policies
-	dataplane   bool // is installed
-	deleted     bool // the peer has deleted it, or knows that it is
-	deleteSent  bool // our Delete went out
-	activated   bool // carries, or has carried, outbound traffic
 	reason      string
-	cause       ike.Cause
 }
 
 func (c *child) installed() bool { return c.dataplane }
