@@ -53,9 +53,10 @@ func (a *authentication) endEAP() {
 	a.eap = nil
 }
 
-// eapOnly reports whether the connection lets EAP alone prove the responder.
+// eapOnly reports whether the connection lets EAP alone prove the responder: not with
+// `any`, if something is demanded of its key or certificate.
 func eapOnly(p *ike.Peer) bool {
-	return p.Local[0].Method == ike.AuthEAP && len(p.Remote) == 1 && (p.Remote[0].Method == ike.AuthEAP || p.Remote[0].Method == ike.AuthAny)
+	return p.Local[0].Method == ike.AuthEAP && len(p.Remote) == 1 && (p.Remote[0].Method == ike.AuthEAP || p.Remote[0].Method == ike.AuthAny && !wantsKey(&p.Remote[0]))
 }
 
 // askEAP hands a packet of the peer's to the method; nil begins as authenticator.

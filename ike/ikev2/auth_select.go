@@ -85,9 +85,16 @@ func (a *authentication) keepMethod(m ike.AuthMethod) {
 			return "it wants fewer rounds of authentication"
 		case !takes(&p.Remote[k], m) || m == ike.AuthEAP && p.Remote[k].Method != m: // any is not for EAP
 			return "it wants authentication by " + p.Remote[k].Method.String() + ", not by " + m.String()
+		case m == ike.AuthPSK && p.Remote[k].Method == ike.AuthAny && wantsKey(&p.Remote[k]):
+			return "it wants a certificate or public key, which a shared key is not"
 		}
 		return ""
 	})
+}
+
+// wantsKey reports whether a round demands something that only a signature can show.
+func wantsKey(r *ike.AuthRound) bool {
+	return len(r.Certs)+len(r.CACerts)+len(r.CertPolicies)+len(r.Pubkeys)+len(r.Constraints) > 0
 }
 
 // keepRounds drops those whose number of rounds the peer cannot or did not fulfil.

@@ -255,3 +255,43 @@ func TestRFC7296_2_19_PlaceOfCP(t *testing.T) {
 		}
 	}
 }
+
+// `auth = any` with something demanded of a certificate or key: a shared key does not
+// fulfil it, at either side, nor does EAP alone (RFC 5998).
+func TestSharedKeyFulfilsNoCertificateConstraint(t *testing.T) {
+	demands := map[string]func(r *ike.AuthRound){
+		"none":        func(*ike.AuthRound) {},
+		"cacerts":     func(r *ike.AuthRound) { r.CACerts = [][]byte{selfSigned(t).Raw} },
+		"certs":       func(r *ike.AuthRound) { r.Certs = [][]byte{selfSigned(t).Raw} },
+		"pubkeys":     func(r *ike.AuthRound) { r.Pubkeys = [][]byte{{1}} },
+		"cert_policy": func(r *ike.AuthRound) { r.CertPolicies = []string{"1.2.3"} },
+		"auth":        func(r *ike.AuthRound) { r.Constraints = []string{"rsa", "4096"} },
+	}
+	for name, demand := range demands {
+		for _, of := range []string{"the initiator", "the responder", "EAP alone"} {
+			p := newPair(t, func(a, b *side) {
+				by(a, b, ike.AuthPSK, ike.AuthPSK)
+				r := &b.peer.Remote[0]
+				switch of {
+				case "the responder":
+					r = &a.peer.Remote[0]
+				case "EAP alone":
+					by(a, b, ike.AuthEAP, ike.AuthEAP)
+					r = &a.peer.Remote[0]
+				}
+				r.Method = ike.AuthAny
+				demand(r)
+			})
+			credentialsFor(t, p)
+			p.a.initiate("net")
+			p.run(60 * time.Second)
+			side := p.a
+			if of == "the initiator" {
+				side = p.b
+			}
+			if up := len(eventsOf[ike.IKEUp](side)) == 1; up != (name == "none") {
+				t.Errorf("%s of %s: up %v, %v", name, of, up, side.reasons())
+			}
+		}
+	}
+}

@@ -194,6 +194,8 @@ func (c *conversations) begin(v *conversation, q ike.EAPRound) (err error) {
 	switch {
 	case !q.Server:
 		v.session, err = c.peer(v, q)
+	case q.Peer.Remote[q.Round].EAP == ike.EAPRadius && constrained(&q.Peer.Remote[q.Round]):
+		err = errConstrained
 	case q.Peer.Remote[q.Round].EAP == ike.EAPRadius:
 		if v.relay = c.relay(q); v.relay == nil {
 			err = c.failed
@@ -248,6 +250,12 @@ func (c *conversations) server(v *conversation, q ike.EAPRound) (eap.Session, er
 		return nil, err
 	}
 	cfg.Methods = mutual(cfg.Methods, q)
+	if constrained(r) {
+		cfg.Methods = slices.DeleteFunc(cfg.Methods, func(t eap.Type) bool { return t != eap.TypeTLS })
+	}
+	if len(cfg.Methods) == 0 && constrained(r) {
+		return nil, errConstrained
+	}
 	if slices.ContainsFunc(cfg.Methods, tunnels) {
 		if cfg.TLS, err = c.serverTLS(v, q, r); err != nil {
 			// Without a certificate the other methods are left.
@@ -268,6 +276,13 @@ func mutual(list []eap.Type, q ike.EAPRound) []eap.Type {
 	}
 	return list
 }
+
+// constrained reports whether a round demands something of a certificate. A password
+// does not fulfil that: methods that show none are then left out, so that the demand
+// does not vanish with the peer's choice of another method.
+func constrained(r *ike.AuthRound) bool { return len(r.Certs)+len(r.CACerts)+len(r.CertPolicies) > 0 }
+
+var errConstrained = errors.New("certs, cacerts and cert_policy can only be fulfilled by EAP-TLS here")
 
 func tunnels(t eap.Type) bool { return t == eap.TypeTLS || t == eap.TypeTTLS }
 
@@ -306,6 +321,9 @@ func (c *conversations) peer(v *conversation, q ike.EAPRound) (eap.Session, erro
 		return nil, err
 	}
 	cfg.Methods = mutual(cfg.Methods, q)
+	if q.MutualOnly && slices.ContainsFunc(q.Peer.Remote, func(r ike.AuthRound) bool { return constrained(&r) }) {
+		cfg.Methods = slices.DeleteFunc(cfg.Methods, func(t eap.Type) bool { return !tunnels(t) })
+	}
 	secret, found := c.g.inv.password(cfg.Identity)
 	cfg.Secret = secret
 	if slices.ContainsFunc(cfg.Methods, tunnels) {
