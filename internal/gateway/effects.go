@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"adit/ike"
 	"adit/ipsec"
@@ -57,7 +56,7 @@ func (s *shard) apply(e ike.Effect) {
 	case ike.Ask:
 		s.ask(e)
 	case ike.ReleaseLease:
-		s.g.leases.release(e.Lease, time.Now())
+		s.g.leases.release(e.Lease)
 	case ike.UndoAddresses:
 		s.undoAddresses(e.Lease)
 	case ike.EndEAP:
@@ -182,7 +181,7 @@ func (s *shard) ask(e ike.Ask) {
 		a, err := s.g.opt.Transport.SourceFor(q.Remote)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a, Err: err}})
 	case ike.LeaseAddresses:
-		l, err := s.g.leases.give(q, time.Now())
+		l, err := s.g.leases.give(q)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: l, Err: err}})
 	case ike.SignAuth:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.sign(q) })

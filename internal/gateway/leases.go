@@ -1,11 +1,11 @@
 package gateway
 
 import (
+	"container/list"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -50,6 +50,7 @@ type addressPool struct {
 	next   netip.Addr // the first that was never given out; invalid: none is left
 	used   map[netip.Addr]*entry
 	last   map[string]netip.Addr // the identity's last address
+	free   list.List             // of netip.Addr: what was given back, the longest ago first
 }
 
 // entry is an address that was given out. A make-before-break reauthentication
@@ -57,7 +58,7 @@ type addressPool struct {
 type entry struct {
 	identity string
 	holders  []uint64
-	freed    time.Time
+	free     *list.Element // where it stands in free; nil: it has holders
 }
 
 func (l *leases) init() { l.pools, l.held = map[string]*addressPool{}, map[uint64][]hold{} }
@@ -183,7 +184,7 @@ func rangeSize(from, to netip.Addr) uint64 {
 // give answers a CFG_REQUEST: an address of each family that is asked for, out of
 // the first of the connection's pools that has one, and what those pools tell. Err:
 // there are addresses to be given and none is left.
-func (l *leases) give(q ike.LeaseAddresses, now time.Time) (*ike.Lease, error) {
+func (l *leases) give(q ike.LeaseAddresses) (*ike.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := &ike.Lease{}
@@ -201,7 +202,7 @@ func (l *leases) give(q ike.LeaseAddresses, now time.Time) (*ike.Lease, error) {
 			break
 		}
 		wish, _ := netip.AddrFromSlice(a.Value[:min(len(a.Value), map[bool]int{false: 4, true: 16}[six])])
-		got, err := l.address(q, wish, six, now)
+		got, err := l.address(q, wish, six)
 		if err != nil {
 			missing = err
 		} else if got.IsValid() {
@@ -223,14 +224,14 @@ func (l *leases) give(q ike.LeaseAddresses, now time.Time) (*ike.Lease, error) {
 }
 
 // address takes one address of the family. No pool of the family: none, without an error.
-func (l *leases) address(q ike.LeaseAddresses, wish netip.Addr, six bool, now time.Time) (netip.Addr, error) {
+func (l *leases) address(q ike.LeaseAddresses, wish netip.Addr, six bool) (netip.Addr, error) {
 	var full error
 	for _, name := range q.Peer.Pools {
 		p := l.pools[name]
 		if p == nil || !p.From.IsValid() || p.From.Is6() != six {
 			continue
 		}
-		if a := p.take(q.Lease, q.ID, wish, now); a.IsValid() {
+		if a := p.take(q.Lease, q.ID, wish); a.IsValid() {
 			l.held[q.Lease] = append(l.held[q.Lease], hold{name, a})
 			return a, nil
 		}
@@ -243,7 +244,7 @@ func (p *addressPool) contains(a netip.Addr) bool {
 	return a.IsValid() && p.From.BitLen() == a.BitLen() && !a.Less(p.From) && !p.To.Less(a)
 }
 
-func (p *addressPool) take(lease uint64, identity string, wish netip.Addr, now time.Time) netip.Addr {
+func (p *addressPool) take(lease uint64, identity string, wish netip.Addr) netip.Addr {
 	mine := func(a netip.Addr, online bool) bool {
 		e := p.used[a]
 		return e != nil && e.identity == identity && online == (len(e.holders) > 0)
@@ -256,24 +257,30 @@ func (p *addressPool) take(lease uint64, identity string, wish netip.Addr, now t
 		} else if e.identity != identity && p.last[e.identity] == a {
 			delete(p.last, e.identity)
 		}
+		if e.free != nil {
+			p.free.Remove(e.free)
+			e.free = nil
+		}
 		e.identity = identity
 		e.holders = append(e.holders, lease)
 		p.last[identity] = a
 		return a
 	}
+	// A pool may be larger than memory: beyond this many, somebody's old address is given.
+	remembered := len(p.used) >= limitRemembered && p.free.Len() > 0
 	if wish.IsValid() && !wish.IsUnspecified() {
 		// Its own address, also if the IKE SA that has it is just being replaced.
 		if mine(wish, false) || mine(wish, true) {
 			return grant(wish)
 		}
-		if p.contains(wish) && p.used[wish] == nil && p.next.IsValid() && !wish.Less(p.next) {
+		if !remembered && p.contains(wish) && p.used[wish] == nil && p.next.IsValid() && !wish.Less(p.next) {
 			return grant(wish)
 		}
 	}
 	if a, ok := p.last[identity]; ok && mine(a, false) {
 		return grant(a)
 	}
-	for p.next.IsValid() {
+	for p.next.IsValid() && !remembered {
 		a := p.next
 		if p.next = a.Next(); !p.contains(p.next) {
 			p.next = netip.Addr{}
@@ -282,20 +289,14 @@ func (p *addressPool) take(lease uint64, identity string, wish netip.Addr, now t
 			return grant(a)
 		}
 	}
-	var oldest netip.Addr
-	for a, e := range p.used {
-		if len(e.holders) == 0 && (!oldest.IsValid() || e.freed.Before(p.used[oldest].freed)) {
-			oldest = a
-		}
-	}
-	if oldest.IsValid() {
-		return grant(oldest)
+	if oldest := p.free.Front(); oldest != nil {
+		return grant(oldest.Value.(netip.Addr))
 	}
 	return netip.Addr{}
 }
 
 // release gives the addresses of a lease back; they are kept for their identity.
-func (l *leases) release(lease uint64, now time.Time) {
+func (l *leases) release(lease uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range l.held[lease] {
@@ -305,7 +306,9 @@ func (l *leases) release(lease uint64, now time.Time) {
 		}
 		e := p.used[h.addr]
 		e.holders = slices.DeleteFunc(e.holders, func(x uint64) bool { return x == lease })
-		e.freed = now
+		if len(e.holders) == 0 && e.free == nil {
+			e.free = p.free.PushBack(h.addr)
+		}
 	}
 	delete(l.held, lease)
 }

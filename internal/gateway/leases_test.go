@@ -1,9 +1,9 @@
 package gateway
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -39,7 +39,7 @@ func want(lease uint64, id string, wish string, pools ...string) ike.LeaseAddres
 
 func one(t *testing.T, l *leases, q ike.LeaseAddresses) string {
 	t.Helper()
-	got, err := l.give(q, time.Now())
+	got, err := l.give(q)
 	if err != nil {
 		return "error"
 	}
@@ -62,11 +62,11 @@ func TestRFC7296_2_19_LeaseOfAnIdentity(t *testing.T) {
 	if a := one(t, l, want(3, "alice", "10.3.0.1", "p")); a != "10.3.0.1" {
 		t.Fatalf("reauthentication moved alice to %s", a)
 	}
-	l.release(1, time.Now())
+	l.release(1)
 	if a := one(t, l, want(4, "carol", "10.3.0.1", "p")); a != "10.3.0.3" {
 		t.Fatalf("carol got %s while alice's second IKE SA has it", a)
 	}
-	l.release(3, time.Now())
+	l.release(3)
 	if a := one(t, l, want(5, "alice", "", "p")); a != "10.3.0.1" {
 		t.Fatalf("alice came back to %s", a)
 	}
@@ -79,9 +79,8 @@ func TestRFC7296_3_15_4_PoolExhausted(t *testing.T) {
 	if a := one(t, l, want(3, "c", "", "p")); a != "error" {
 		t.Fatalf("a third client got %s", a)
 	}
-	early := time.Now()
-	l.release(2, early)
-	l.release(1, early.Add(time.Second))
+	l.release(2)
+	l.release(1)
 	if a := one(t, l, want(3, "c", "", "p")); a != "10.3.0.2" {
 		t.Fatalf("c got %s, not what was free for longest", a)
 	}
@@ -112,10 +111,10 @@ func TestPoolInUse(t *testing.T) {
 	}
 	q := want(2, "b", "", "p")
 	q.Request[0].Type = wire.InternalIP6Address
-	if got, err := l.give(q, time.Now()); err != nil || len(got.Addrs) != 0 {
+	if got, err := l.give(q); err != nil || len(got.Addrs) != 0 {
 		t.Fatalf("%v %v", got, err)
 	}
-	l.release(1, time.Now())
+	l.release(1)
 	if err := g.UnloadPool("p"); err != nil {
 		t.Fatal(err)
 	}
@@ -129,5 +128,33 @@ func TestRangeSize(t *testing.T) {
 		if n := rangeSize(netip.MustParseAddr(x.from), netip.MustParseAddr(x.to)); n != x.n {
 			t.Errorf("%s to %s: %d, not %d", x.from, x.to, n, x.n)
 		}
+	}
+}
+
+// Whoever may call itself anything makes a large pool remember no more than is
+// allowed, by wishes neither; finding the oldest address costs the same in any pool.
+func TestPoolRemembersSoMany(t *testing.T) {
+	l := lessor(t, v4pool("p", "10.0.0.1", "10.255.255.254"))
+	one(t, l, want(1, "stays", "", "p"))
+	wish := netip.MustParseAddr("10.99.0.0")
+	for i := range uint64(limitRemembered + 5000) {
+		q := want(i+2, fmt.Sprint("guest ", i), "", "p")
+		if i%2 == 0 {
+			wish = wish.Next()
+			q.Request[0].Value = wish.AsSlice()
+		}
+		one(t, l, q)
+		l.release(i + 2)
+	}
+	p := l.pools["p"]
+	if len(p.used) != limitRemembered || len(p.last) > limitRemembered || p.free.Len() != limitRemembered-1 || len(l.held) != 1 {
+		t.Errorf("%d addresses, %d identities, %d free, %d held", len(p.used), len(p.last), p.free.Len(), len(l.held))
+	}
+	if e := p.used[netip.MustParseAddr("10.0.0.1")]; e == nil || e.identity != "stays" || len(e.holders) != 1 {
+		t.Errorf("an address in use was given to somebody else: %+v", e)
+	}
+	last := fmt.Sprint("guest ", limitRemembered+4999)
+	if a := one(t, l, want(9_999_999, last, "", "p")); a != p.last[last].String() {
+		t.Errorf("the last guest came back to %s", a)
 	}
 }

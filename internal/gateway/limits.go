@@ -26,6 +26,7 @@ const (
 	limitChecks        = 32                   // different constraints that one peer's certificate is held against
 	limitTrace         = 32                   // lines about a chain that is refused
 	limitSent          = 8                    // certificates that we send
+	limitRemembered    = 1 << 17              // addresses of one pool that are remembered for who had them
 	limitLeased        = 8                    // addresses of one lease
 	limitLookups       = 16                   // names of selectors looked up at once
 	shutdownGrace      = 3 * time.Second      // for Deletes to be answered
