@@ -153,8 +153,10 @@ func TestSecretsNeverInALog(t *testing.T) {
 		}
 		right.settle()
 
+		scalar, err := gw.Key.(*ecdsa.PrivateKey).Bytes()
+		must(err)
 		secrets := map[string][]byte{"PSK": []byte(psk), "EAP password": []byte(password), "guess": []byte(guess),
-			"private key": gw.Key.(*ecdsa.PrivateKey).D.Bytes(), "PKCS#8": gw.KeyDER()}
+			"private key": scalar, "PKCS#8": gw.KeyDER()}
 		mu.Lock()
 		for i, k := range keys {
 			secrets[fmt.Sprint("SK ", i)] = k
