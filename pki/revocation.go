@@ -60,6 +60,8 @@ func (v *verification) checkRevocation(ctx context.Context, chain Chain) error {
 				st.err = errors.New("neither a CRL nor an OCSP responder is known for it")
 			}
 			return refuse(c, RevocationUnknown, st.err)
+		case st.err == nil:
+			v.trace("revocation of %q: nowhere to ask, which is tolerated", c.Subject())
 		default:
 			v.trace("revocation of %q: unknown, which is tolerated: %v", c.Subject(), st.err)
 		}
