@@ -48,6 +48,9 @@ func (w *authWishes) read(payloads []wire.Payload, signatures bool) {
 	for _, p := range payloads {
 		switch p := p.(type) {
 		case *wire.CertReq:
+			if p.Encoding == wire.CertRawPublicKey { // RFC 7670 §3
+				w.requested = true
+			}
 			if p.Encoding == wire.CertX509Signature {
 				w.requested = true
 				room := limitAuthorityBytes - len(w.authorities)
