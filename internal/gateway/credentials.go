@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"crypto"
-	"crypto/sha1" // RFC 7296 §3.6, §3.7: names of keys and certificates, nobody trusts it
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +12,6 @@ import (
 	"adit/internal/config"
 	"adit/pki"
 )
-
-func sha1Sum(b []byte) [20]byte { return sha1.Sum(b) }
 
 // trust is what we prove ourselves with and whom we believe: certificates, private
 // keys, authorities. Safe for concurrent use.

@@ -2,11 +2,11 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rsa"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"adit/ike"
@@ -43,8 +43,8 @@ func (o own) rank() int {
 // sign answers a SignAuth.
 func (t *trust) sign(q ike.SignAuth) (*ike.Signature, error) {
 	r := &q.Peer.Local[q.Round]
-	want, err := sig.ParseConstraints(strings.Join(r.Constraints, "-"))
-	if err != nil && len(r.Constraints) > 0 {
+	want, err := constraints(r)
+	if err != nil {
 		return nil, err
 	}
 	list := t.owned(q, r)
@@ -54,12 +54,12 @@ func (t *trust) sign(q ike.SignAuth) (*ike.Signature, error) {
 	var refused error
 	for _, o := range list {
 		if err := want.CheckKey(o.signer.Public()); err != nil {
-			refused = cmpErr(refused, err)
+			refused = cmp.Or(refused, err)
 			continue
 		}
 		choice, err := t.choose(q, o, want)
 		if err != nil {
-			refused = cmpErr(refused, err)
+			refused = cmp.Or(refused, err)
 			continue
 		}
 		data, err := sig.Sign(o.signer, choice, q.Octets)
@@ -69,13 +69,6 @@ func (t *trust) sign(q ike.SignAuth) (*ike.Signature, error) {
 		return &ike.Signature{Method: wire.AuthMethod(choice.Method), Data: data, Certs: payloads(q, o)}, nil
 	}
 	return nil, refused
-}
-
-func cmpErr(first, err error) error {
-	if first != nil {
-		return first
-	}
-	return err
 }
 
 // owned are the keys that may sign as the identity: of the certificates and keys
@@ -107,23 +100,24 @@ func (t *trust) owned(q ike.SignAuth, r *ike.AuthRound) (list []own) {
 		}
 	}
 	now := time.Now()
+	anchors := t.store.List(pki.Anchor)
+	known := slices.Concat(configured, t.store.List(pki.Intermediate), anchors)
 	for i := range list {
 		if list[i].cert == nil {
 			list[i].valid = true
 			continue
 		}
 		list[i].valid = !now.Before(list[i].cert.X509.NotBefore) && !now.After(list[i].cert.X509.NotAfter)
-		list[i].chain = t.issuers(list[i].cert, configured)
-		list[i].asked = asksFor(q.Authorities, append([]*pki.Certificate{list[i].cert}, list[i].chain...), t)
+		list[i].chain = issuers(list[i].cert, known)
+		list[i].asked = asksFor(q.Authorities, append([]*pki.Certificate{list[i].cert}, list[i].chain...), anchors)
 	}
 	slices.SortStableFunc(list, func(a, b own) int { return b.rank() - a.rank() })
 	return list
 }
 
-// issuers are the CAs above a certificate that we know, without the root: what a
-// peer needs that has the root alone.
-func (t *trust) issuers(leaf *pki.Certificate, configured []*pki.Certificate) (chain []*pki.Certificate) {
-	pool := slices.Concat(configured, t.store.List(pki.Intermediate), t.store.List(pki.Anchor))
+// issuers are those of the known certificates that stand above one, without the root:
+// what a peer needs that has the root alone.
+func issuers(leaf *pki.Certificate, pool []*pki.Certificate) (chain []*pki.Certificate) {
 	for c := leaf; len(chain) < limitSent && !c.SelfIssued(); {
 		i := slices.IndexFunc(pool, func(o *pki.Certificate) bool {
 			return o.IsCA() && bytes.Equal(o.X509.RawSubject, c.X509.RawIssuer) && !o.Equal(c) &&
@@ -140,7 +134,8 @@ func (t *trust) issuers(leaf *pki.Certificate, configured []*pki.Certificate) (c
 
 // asksFor reports whether one of the authorities, 20 bytes each, is in the chain or
 // above it.
-func asksFor(authorities []byte, chain []*pki.Certificate, t *trust) bool {
+func asksFor(authorities []byte, chain, anchors []*pki.Certificate) bool {
+	top := chain[len(chain)-1]
 	for ; len(authorities) >= 20; authorities = authorities[20:] {
 		hash := [20]byte(authorities)
 		for i, c := range chain {
@@ -148,8 +143,7 @@ func asksFor(authorities []byte, chain []*pki.Certificate, t *trust) bool {
 				return true
 			}
 		}
-		top := chain[len(chain)-1]
-		for _, a := range t.store.List(pki.Anchor) {
+		for _, a := range anchors {
 			if a.KeyHash == hash && bytes.Equal(a.X509.RawSubject, top.X509.RawIssuer) {
 				return true
 			}

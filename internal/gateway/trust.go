@@ -4,15 +4,16 @@ import (
 	"context"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha1" // RFC 7296 §3.6: names certificates, nobody trusts it
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/config"
 	"adit/pki"
 	"adit/suite/sig"
 )
@@ -223,9 +224,14 @@ func constraintKey(r *ike.AuthRound) string {
 	return b.String()
 }
 
+// constraints are what a round's `auth` demands of keys and signatures.
+func constraints(r *ike.AuthRound) (sig.Constraints, error) {
+	return sig.ParseConstraints(strings.Join(r.Constraints, "-"))
+}
+
 func (c *checker) check(r *ike.AuthRound) error {
-	want, err := sig.ParseConstraints(strings.Join(r.Constraints, "-"))
-	if err != nil && len(r.Constraints) > 0 {
+	want, err := constraints(r)
+	if err != nil {
 		return err
 	}
 	if err := checkKey(want, c.signer.key(), false); err != nil {
@@ -307,22 +313,15 @@ func (t *trust) chain(ctx context.Context, raw [][]byte, id ike.Identity, r *ike
 	if ids := identities(certs[0]); !id.IsAny() && !id.ConfirmedBy(ids) {
 		return fmt.Errorf("certificate %q is not one of %s but of %s", certs[0].Subject(), id, joined(ids))
 	}
-	want, err := sig.ParseConstraints(strings.Join(r.Constraints, "-"))
-	if err != nil && len(r.Constraints) > 0 {
+	want, err := constraints(r)
+	if err != nil {
 		return err
 	}
 	return t.believe(ctx, certs[0], certs[1:], nil, r, want)
 }
 
-// identities are all that a certificate speaks for.
+// identities are all that a certificate speaks for; here its own SHA-1 names it, too.
 func identities(c *pki.Certificate) []ike.Identity {
-	x := c.X509
-	ips := make([]netip.Addr, 0, len(x.IPAddresses))
-	for _, ip := range x.IPAddresses {
-		if a, ok := netip.AddrFromSlice(ip); ok {
-			ips = append(ips, a.Unmap())
-		}
-	}
-	sum := sha1Sum(x.Raw)
-	return ike.CertificateIdentities(x.RawSubject, x.DNSNames, x.EmailAddresses, ips, x.SubjectKeyId, c.KeyID[:], c.KeyHash[:], sum[:])
+	sum := sha1.Sum(c.DER())
+	return append(config.CertIdentities(c), ike.Identity{Type: ike.IDKeyID, Data: string(sum[:])})
 }
