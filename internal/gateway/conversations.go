@@ -73,15 +73,6 @@ func (c *conversations) close() {
 	}
 }
 
-// next is expect and round in one.
-func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
-	v, err := c.expect(q.Session)
-	if err != nil {
-		return nil, err
-	}
-	return c.round(ctx, v, q)
-}
-
 // round carries one packet on. It may wait for others.
 func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRound) (*ike.EAPAnswer, error) {
 	v.mu.Lock()

@@ -576,3 +576,12 @@ func TestAddressesGivenUpMeanwhile(t *testing.T) {
 		t.Fatal("not kept")
 	}
 }
+
+// next is expect and round in one.
+func (c *conversations) next(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
+	v, err := c.expect(q.Session)
+	if err != nil {
+		return nil, err
+	}
+	return c.round(ctx, v, q)
+}

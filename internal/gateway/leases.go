@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"container/list"
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -170,15 +172,12 @@ func rangeSize(from, to netip.Addr) uint64 {
 	}
 	const most = 1 << 31
 	a, b := from.As16(), to.As16()
-	var n uint64
-	for i := range a {
-		d := int64(b[i]) - int64(a[i])
-		n = uint64(int64(n)*256 + d)
-		if n > most && i < 15 && n < 1<<63 {
-			return most
-		}
+	low, borrow := bits.Sub64(binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(a[8:]), 0)
+	high, _ := bits.Sub64(binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(a[:8]), borrow)
+	if high > 0 || low >= most {
+		return most
 	}
-	return min(n+1, most)
+	return low + 1
 }
 
 // give answers a CFG_REQUEST: an address of each family that is asked for, out of

@@ -23,7 +23,9 @@ type virtualAddresses struct {
 func (v *virtualAddresses) expect(lease uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.held[lease] = append(v.held[lease], []netip.Prefix(nil)...)
+	if _, known := v.held[lease]; !known {
+		v.held[lease] = nil
+	}
 }
 
 // forget takes a lease out and returns what is on the device for it.
