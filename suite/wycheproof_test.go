@@ -2,58 +2,20 @@ package suite_test
 
 import (
 	"bytes"
-	"encoding/hex"
-	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"adit/suite"
+	vectors "adit/suite/wycheproof"
 )
-
-// The Wycheproof vectors come through the Go module cache; the sum pins them.
-const (
-	wycheproofModule = "github.com/C2SP/wycheproof@v0.0.0-20250901140545-b51abcfb8daf"
-	wycheproofSum    = "h1:5BKKVVVj676FUWirLcouEEL6GCYR9X0opkMlEUck8FY="
-)
-
-var wycheproofDir = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("go", "mod", "download", "-json", wycheproofModule).Output()
-	var m struct{ Dir, Sum, Error string }
-	if jsonErr := json.Unmarshal(out, &m); jsonErr == nil && m.Error != "" {
-		return "", &os.PathError{Op: "download", Path: wycheproofModule, Err: os.ErrNotExist}
-	}
-	if err != nil {
-		return "", err
-	}
-	if m.Sum != wycheproofSum {
-		return "", &os.PathError{Op: "checksum " + m.Sum, Path: wycheproofModule, Err: os.ErrInvalid}
-	}
-	return filepath.Join(m.Dir, "testvectors_v1"), nil
-})
-
-type hexBytes []byte
-
-func (h *hexBytes) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	raw, err := hex.DecodeString(s)
-	*h = raw
-	return err
-}
 
 type wycheproofTest struct {
 	TcID                     int
 	Comment                  string
 	Flags                    []string
-	Key, IV, AAD, Msg, Ct    hexBytes
-	Tag                      hexBytes
-	Public, Private, Shared  hexBytes
+	Key, IV, AAD, Msg, Ct    vectors.Hex
+	Tag                      vectors.Hex
+	Public, Private, Shared  vectors.Hex
 	Result                   string
 	keyBits, ivBits, tagBits int
 }
@@ -61,17 +23,6 @@ type wycheproofTest struct {
 // wycheproof loads one file and calls check for every test in it.
 func wycheproof(t *testing.T, file string, check func(t *testing.T, v wycheproofTest)) {
 	t.Helper()
-	dir, err := wycheproofDir()
-	if err != nil {
-		if os.Geteuid() == 0 {
-			t.Fatalf("the Wycheproof vectors can't be had: %v", err)
-		}
-		t.Skipf("the Wycheproof vectors can't be had (this fails as root): %v", err)
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var doc struct {
 		NumberOfTests int
 		TestGroups    []struct {
@@ -79,9 +30,7 @@ func wycheproof(t *testing.T, file string, check func(t *testing.T, v wycheproof
 			Tests                    []wycheproofTest
 		}
 	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		t.Fatal(err)
-	}
+	vectors.Load(t, file, &doc)
 	n := 0
 	for _, g := range doc.TestGroups {
 		for _, v := range g.Tests {

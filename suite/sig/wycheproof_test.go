@@ -4,68 +4,31 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sync"
 	"testing"
 
 	"adit/suite/sig"
+	vectors "adit/suite/wycheproof"
 
 	"github.com/cloudflare/circl/sign/ed448"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// The Wycheproof vectors come through the Go module cache; the sum pins them.
-const (
-	wycheproofModule = "github.com/C2SP/wycheproof@v0.0.0-20250901140545-b51abcfb8daf"
-	wycheproofSum    = "h1:5BKKVVVj676FUWirLcouEEL6GCYR9X0opkMlEUck8FY="
-)
-
-var wycheproofDir = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("go", "mod", "download", "-json", wycheproofModule).Output()
-	var m struct{ Dir, Sum, Error string }
-	if jsonErr := json.Unmarshal(out, &m); jsonErr == nil && m.Error != "" {
-		return "", errors.New(m.Error)
-	}
-	if err != nil {
-		return "", err
-	}
-	if m.Sum != wycheproofSum {
-		return "", errors.New("another checksum: " + m.Sum)
-	}
-	return filepath.Join(m.Dir, "testvectors_v1"), nil
-})
-
-type hexBytes []byte
-
-func (h *hexBytes) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	raw, err := hex.DecodeString(s)
-	*h = raw
-	return err
-}
-
 type wycheproofTest struct {
 	TcID     int
 	Comment  string
-	Msg, Sig hexBytes
+	Msg, Sig vectors.Hex
 	Result   string
 }
 
 type wycheproofGroup struct {
 	Sha, MgfSha  string
 	SLen         int
-	PublicKeyDer hexBytes
+	PublicKeyDer vectors.Hex
 	PublicKeyPem string
 	PublicKey    json.RawMessage
 	Tests        []wycheproofTest
@@ -74,24 +37,11 @@ type wycheproofGroup struct {
 // wycheproof loads one file and calls check for every group in it.
 func wycheproof(t *testing.T, file string, check func(t *testing.T, g wycheproofGroup)) {
 	t.Helper()
-	dir, err := wycheproofDir()
-	if err != nil {
-		if os.Geteuid() == 0 {
-			t.Fatalf("the Wycheproof vectors can't be had: %v", err)
-		}
-		t.Skipf("the Wycheproof vectors can't be had (this fails as root): %v", err)
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var doc struct {
 		NumberOfTests int
 		TestGroups    []wycheproofGroup
 	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		t.Fatal(err)
-	}
+	vectors.Load(t, file, &doc)
 	n := 0
 	for _, g := range doc.TestGroups {
 		n += len(g.Tests)
@@ -294,7 +244,7 @@ func TestWycheproof_EdDSA(t *testing.T) {
 		wycheproof(t, file, func(t *testing.T, g wycheproofGroup) {
 			var pub crypto.PublicKey
 			if a == sig.Ed448 {
-				var k struct{ Pk hexBytes }
+				var k struct{ Pk vectors.Hex }
 				if err := json.Unmarshal(g.PublicKey, &k); err != nil {
 					t.Fatal(err)
 				}
