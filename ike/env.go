@@ -110,6 +110,7 @@ type Env struct {
 	gone    bool
 
 	spiLocal, spiPeer uint64
+	instance          uint64 // our SPI of the first IKE SA of the line that rekeys make
 	first             firstKey
 	source            netip.Addr // of a half-open IKE SA that is counted
 	ids               [2]Identity
@@ -130,6 +131,9 @@ func (e *Engine) newEnv(now time.Time, version uint8, initiator bool) *Env {
 
 // ID is the unique number of the IKE SA, as listed.
 func (v *Env) ID() uint32 { return v.id }
+
+// Instance names the IKE SA and all that replace it by rekey; see SAInfo.
+func (v *Env) Instance() uint64 { return v.instance }
 
 // Created is when the IKE SA was begun.
 func (v *Env) Created() time.Time { return v.created }
@@ -222,6 +226,9 @@ func (v *Env) NewSPI() uint64 {
 // still be zero and be given by another call.
 func (v *Env) Register(ours, peers uint64) {
 	v.spiLocal, v.spiPeer = ours, peers
+	if v.instance == 0 {
+		v.instance = ours
+	}
 	v.e.bySPI[ours] = v
 }
 
@@ -231,7 +238,7 @@ func (v *Env) Adopt(now time.Time, initiator bool, mk func(*Env) SA) *Env {
 	n := v.e.newEnv(now, v.version, initiator)
 	n.sa = mk(n)
 	n.conn, n.ids, n.spare, n.reauth = v.conn, v.ids, v.spare, v.reauth
-	n.origin, n.tie = v.origin, v.tie
+	n.origin, n.tie, n.instance = v.origin, v.tie, v.instance
 	v.e.byID[n.id] = n
 	v.e.touch(n)
 	return n

@@ -121,8 +121,11 @@ func (*Rejection) event()   {}
 
 // SAInfo is the state of an IKE SA at one moment, without secrets.
 type SAInfo struct {
-	Name                         string
-	ID                           uint32
+	Name string
+	ID   uint32
+	// Instance stays the same when a rekey replaces the IKE SA, and no other IKE SA of
+	// this gateway has it: scripts and records can follow a peer by it.
+	Instance                     uint64
 	Version                      uint8
 	State                        string // CREATED CONNECTING ESTABLISHED REKEYING REKEYED DELETING, as VICI prints them
 	Initiator                    bool

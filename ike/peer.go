@@ -130,6 +130,14 @@ type Child struct {
 	Proposals     []suite.Proposal
 	PreferPeer    bool
 
+	// Updown is the script that is run when the Child SA comes up or goes, HostAccess
+	// tells it that the gateway itself may use the tunnel.
+	Updown     string
+	HostAccess bool
+
+	// KeepUp has the Child SA started and brought back, after whatever took it down but
+	// an operator.
+	KeepUp      bool
 	StartAction StartAction
 	CloseAction StartAction // on a Delete by the peer
 	DPDAction   StartAction // when the peer is dead: ActionNone clears, Trap, Start restarts

@@ -221,7 +221,7 @@ func (s *sa) NextWake() time.Time {
 
 // Info is the IKE SA as listed.
 func (s *sa) Info() ike.SAInfo {
-	i := ike.SAInfo{Name: s.key().Name, ID: s.env.ID(), Version: 2, State: s.stateName(), Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
+	i := ike.SAInfo{Name: s.key().Name, ID: s.env.ID(), Instance: s.env.Instance(), Version: 2, State: s.stateName(), Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
 		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
 		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
 		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor, RemoteEAPID: s.eapID}

@@ -91,6 +91,14 @@ func addrsOf(v conf.Value) (out []netip.Addr, err error) {
 	return out, nil
 }
 
+// scriptOf reads a command line for the shell.
+func scriptOf(v conf.Value) (string, error) {
+	if v.IsList || strings.ContainsAny(v.Text, "\x00\n") {
+		return "", v.Errorf("expected one command line")
+	}
+	return v.Text, nil
+}
+
 func boolOf(v conf.Value) (bool, error)              { return v.Bool() }
 func durationOf(v conf.Value) (time.Duration, error) { return v.Duration() }
 
@@ -182,7 +190,9 @@ var childOptions = []option[childDraft]{
 	{name: "rekey_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.rekey }, countOf)},
 	{name: "life_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.life }, countOf)},
 	{name: "rand_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.random }, countOf)},
-	{name: "updown"}, {name: "hostaccess", off: []string{"no"}},
+	{name: "updown", set: into(func(c *childDraft) *string { return &c.Updown }, scriptOf)},
+	{name: "hostaccess", set: into(func(c *childDraft) *bool { return &c.HostAccess }, boolOf)},
+	{name: "keep_up", set: into(func(c *childDraft) *bool { return &c.KeepUp }, boolOf)},
 	{name: "mode", set: setMode},
 	{name: "policies", set: into(func(c *childDraft) *bool { return &c.Policies }, boolOf)},
 	{name: "policies_fwd_out", off: []string{"no"}},
