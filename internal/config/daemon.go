@@ -68,7 +68,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		ReplayWindow: defaultReplayWindow, FragmentSize: 1280, MaxPacket: 10000,
 	}
 	d := &decoder{}
-	for _, name := range []string{"charon", "adit"} {
+	for _, name := range daemonSections {
 		s := root.Sub(name)
 		d.unread(s, name)
 		for _, o := range daemonOptions {
@@ -80,6 +80,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 			dm.VICISocket = v.Text
 		}
 		d.decodeAttributes(&dm, s)
+		d.decodeLogs(&dm, s)
 		for sub := range s.Sub("plugins").Sections() {
 			for v := range sub.Values() {
 				if v.Key != "load" && !slices.Contains([]string{"vici", "attr", "eap-radius"}, sub.Name) && len(d.warnings) < limitErrors {
@@ -94,6 +95,10 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 	dm.Warnings = d.warnings
 	return dm, d.err()
 }
+
+// daemonSections are the sections of strongswan.conf that count, the later ones more:
+// charon-systemd is what charon is called where systemd starts it.
+var daemonSections = []string{"charon", "charon-systemd", "adit"}
 
 // loadOptions say which plugins charon loads; they mean nothing here and are no mistake.
 var loadOptions = []string{"load", "load_modular", "i_dont_care_about_security_and_use_aggressive_mode_psk"}

@@ -134,5 +134,6 @@ type Daemon struct {
 	RSAPSS                                                        bool             // charon.rsa_pss
 	RADIUS                                                        []RADIUSServer   // charon.plugins.eap-radius
 	Attributes                                                    []wire.Attribute // charon.plugins.attr, dns1 …: for every peer with an address
+	Logs                                                          []LogTarget      // charon.filelog, .syslog, .journal
 	Warnings                                                      []Warning
 }
