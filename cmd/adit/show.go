@@ -3,37 +3,13 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"adit/internal/config"
 )
-
-func dig(m map[string]any, keys ...string) any {
-	for _, k := range keys[:len(keys)-1] {
-		m, _ = m[k].(map[string]any)
-	}
-	return or(m[keys[len(keys)-1]], "?")
-}
-
-func or(v, otherwise any) any {
-	if v == nil {
-		return otherwise
-	}
-	return v
-}
-
-func words(v any) string {
-	list, _ := v.([]string)
-	return strings.Join(list, " ")
-}
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
 
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
