@@ -61,18 +61,18 @@ func suiteOf(m map[string]any) string {
 	return strings.Join(parts, "/")
 }
 
-// short prints a span in its two largest units: 45s, 3m 20s, 2h 5m, 3d 4h.
+// short prints a span in its two largest units: 45s, 3m20s, 2h5m, 3d4h.
 func short(d time.Duration) string {
 	s := int64(d / time.Second)
 	switch {
 	case s < 60:
 		return fmt.Sprintf("%ds", s)
 	case s < 3600:
-		return fmt.Sprintf("%dm %ds", s/60, s%60)
+		return fmt.Sprintf("%dm%ds", s/60, s%60)
 	case s < 86400:
-		return fmt.Sprintf("%dh %dm", s/3600, s/60%60)
+		return fmt.Sprintf("%dh%dm", s/3600, s/60%60)
 	}
-	return fmt.Sprintf("%dd %dh", s/86400, s/3600%24)
+	return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
 }
 
 // amount prints bytes with a binary unit.

@@ -9,7 +9,7 @@ import (
 )
 
 func TestShort(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m 1s", 2*time.Hour + 5*time.Minute: "2h 5m", 76 * time.Hour: "3d 4h"} {
+	for d, want := range map[time.Duration]string{0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m1s", 2*time.Hour + 5*time.Minute: "2h5m", 76 * time.Hour: "3d4h"} {
 		if got := short(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
@@ -77,8 +77,8 @@ func TestStatusFitsColumns(t *testing.T) {
 			t.Errorf("too long: %q", l)
 		}
 	}
-	for _, want := range []string{"dropped: replay 12\n", "up 1d 10h", "rekey in 3h", "in 123 KiB (1 Mbit/s), out 112 TiB (0 bit/s)", "rekey in 50m 0s", "other/net  down  TUNNEL"} {
-		if !strings.Contains(out.String(), want) {
+	for _, want := range []string{"dropped: replay 12 ", "up 1d10h", "rekey in 3h25m", "in 123 KiB (1 Mbit/s), out 112 TiB (0 bit/s)", "rekey in 50m0s", "other/net down TUNNEL"} {
+		if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), want) { // wherever lines break
 			t.Errorf("no %q in\n%s", want, &out)
 		}
 	}

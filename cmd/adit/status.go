@@ -255,7 +255,7 @@ func (v *view) only(name string) bool {
 const columns = 80
 
 // nameWidth is what a long name gets in a line that tells other things, too.
-const nameWidth = 20
+const nameWidth = 24
 
 func (v *view) print(out io.Writer) {
 	fmt.Fprintln(out, clip(v.header, columns))
@@ -286,7 +286,7 @@ func (sa *viewSA) print(out io.Writer) {
 			line += fmt.Sprintf(t.format, short(t.d))
 		}
 	}
-	fmt.Fprintln(out, clip(line, columns))
+	fmt.Fprint(out, wrapped(line, "  "))
 	fmt.Fprintln(out, clip("  "+sa.local, columns))
 	fmt.Fprintln(out, clip("  … "+sa.remote, columns))
 	if sa.suite != "" {
@@ -310,7 +310,7 @@ func (c *viewChild) print(out io.Writer) {
 	if c.rekey >= 0 {
 		line += "  rekey in " + short(c.rekey)
 	}
-	fmt.Fprintln(out, clip(line, columns))
+	fmt.Fprint(out, wrapped(line, "    "))
 	fmt.Fprint(out, wrapped(fmt.Sprintf("    %s … %s", c.local, c.remote), "      "))
 	traffic := fmt.Sprintf("    in %s%s, out %s%s", amount(c.bytesIn), speed(c.rateIn), amount(c.bytesOut), speed(c.rateOut))
 	if c.suite != "" {
