@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"adit/ike/wire"
 	"adit/ipsec"
 	"adit/suite"
 )
@@ -56,8 +57,8 @@ type ChildRekeyed struct {
 
 // Moved tells that the peer's or our address changed (NAT rebinding).
 type Moved struct {
-	SA  SAInfo
-	Old netip.AddrPort
+	SA            SAInfo
+	OldLocal, Old netip.AddrPort // ours and the peer's before
 }
 
 // Message tells of one IKE message sent or received, decrypted headers only.
@@ -68,6 +69,11 @@ type Message struct {
 	Bytes         int
 	Summary       string // as wire's summary: exchange, message ID, payload names
 	Retransmit    int    // 0: first sending
+	Exchange      wire.ExchangeType
+	Response      bool
+	// Whole is set once a message: for that of its fragments with which it is complete
+	// (RFC 7383), and for a message in one piece. Messages are counted by it.
+	Whole bool
 }
 
 // Note is a remark worth a log line that belongs to an SA (a peer's quirk, a retry, a collision).
@@ -141,7 +147,8 @@ type SAInfo struct {
 	RemoteEAPID                  string       // the identity inside EAP, empty: none
 	LocalVIPs, RemoteVIPs        []netip.Addr // that we were given, that we gave
 	Children                     []ChildInfo
-	Tasks                        []string // exchanges under way
+	Tasks                        []string // exchanges of ours under way
+	TasksQueued, TasksPassive    []string // those that wait, and the peer's that we take part in
 }
 
 // ChildInfo is the state of a Child SA at one moment.

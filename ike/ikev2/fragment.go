@@ -141,7 +141,7 @@ func (s *sa) collect(now time.Time, d ike.Datagram, m *wire.Message, text []byte
 	p.until = now.Add(timeoutFragments)
 	s.life.lastIn = now
 	if p.have < len(p.parts) {
-		s.env.Emit(ike.Message{SAKey: s.key(), Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary(h, nil) + fragmentTag(number, total)})
+		s.env.Emit(s.message(d, summary(h, nil)+fragmentTag(number, total)))
 		return nil
 	}
 	w := &whole{inner: p.inner, text: make([]byte, 0, p.size), first: p.first}

@@ -181,6 +181,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
 	s.peerCaps.fragments = announcesFragments(peers...) && wire.FindNotify(msg.Payloads, wire.FragmentationSupported) != nil
+	s.received(d, summary(h, msg.Payloads))
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s
 }
@@ -272,7 +273,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.env.Drop(now, ike.DropUnexpected, in.datagram.Remote)
 		return
 	}
-	s.env.Emit(ike.Message{SAKey: s.key(), Local: in.datagram.Local, Remote: in.datagram.Remote, Bytes: len(in.datagram.Data), Summary: summary(in.header, in.payloads)})
+	s.received(in.datagram, summary(in.header, in.payloads))
 	if n := wire.FindNotify(in.payloads, wire.Cookie); n != nil && len(n.Data) > 0 && len(n.Data) <= 64 {
 		// The same request again with the cookie in front (RFC 7296 §2.6).
 		if bytes.Equal(st.cookie, n.Data) {

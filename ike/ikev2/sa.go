@@ -231,7 +231,7 @@ func (s *sa) Info() ike.SAInfo {
 			i.Children = append(i.Children, c.info(s))
 		}
 	}
-	i.Tasks = s.sched.names()
+	i.Tasks, i.TasksQueued, i.TasksPassive = s.tasks()
 	return i
 }
 
@@ -370,7 +370,7 @@ func (s *sa) move(now time.Time, local, remote netip.AddrPort) {
 	if s.local == local && s.remote == remote {
 		return
 	}
-	old := s.remote
+	oldLocal, old := s.local, s.remote
 	s.local, s.remote = local, remote
 	for _, c := range s.children {
 		if c.installed() {
@@ -378,6 +378,6 @@ func (s *sa) move(now time.Time, local, remote netip.AddrPort) {
 		}
 	}
 	if !s.life.established.IsZero() {
-		s.env.Emit(ike.Moved{SA: s.Info(), Old: old})
+		s.env.Emit(ike.Moved{SA: s.Info(), OldLocal: oldLocal, Old: old})
 	}
 }

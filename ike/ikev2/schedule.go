@@ -81,11 +81,28 @@ func (q *scheduler) all() (out []task) {
 	return out
 }
 
-func (q *scheduler) names() (out []string) {
-	for _, t := range q.all() {
-		out = append(out, t.name())
+// tasks names the exchanges that we have begun, those that wait, and what is
+// expected of the peer.
+func (s *sa) tasks() (active, queued, passive []string) {
+	switch s.state.phase() {
+	case phaseInitSent:
+		active = []string{"IKE_INIT", "IKE_AUTH"}
+	case phaseAuthSent:
+		active = []string{"IKE_AUTH"}
+	case phaseInitReceived:
+		passive = []string{"IKE_INIT", "IKE_AUTH"}
+	case phaseAuthReceived:
+		passive = []string{"IKE_AUTH"}
 	}
-	return out
+	if t := s.sched.current; t != nil {
+		active = append(active, t.name())
+	}
+	for _, t := range s.sched.all() {
+		if t != s.sched.current {
+			queued = append(queued, t.name())
+		}
+	}
+	return active, queued, passive
 }
 
 // clear cancels every task.

@@ -89,10 +89,32 @@ func (s *sa) local2remote(data []byte) ike.Datagram {
 	return d
 }
 
+// send sends a message in one packet.
 func (s *sa) send(now time.Time, d ike.Datagram, summary string, repeated int) {
+	s.sendPart(now, d, summary, repeated, true)
+}
+
+// sendPart sends one packet; last tells that the message is whole with it.
+func (s *sa) sendPart(now time.Time, d ike.Datagram, summary string, repeated int, last bool) {
 	s.life.lastOut = now
 	s.env.Effect(ike.Send{Datagram: d})
-	s.env.Emit(ike.Message{SAKey: s.key(), Out: true, Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary, Retransmit: repeated})
+	m := s.message(d, summary)
+	m.Out, m.Retransmit, m.Whole = true, repeated, last
+	s.env.Emit(m)
+}
+
+// message is the event of one IKE message, or of a fragment of one.
+func (s *sa) message(d ike.Datagram, summary string) ike.Message {
+	h, _ := wire.ParseHeader(d.Data) // built or read by us already
+	return ike.Message{SAKey: s.key(), Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary,
+		Exchange: h.Exchange, Response: h.Response()}
+}
+
+// received emits the event of a message of the peer that is whole.
+func (s *sa) received(d ike.Datagram, summary string) {
+	m := s.message(d, summary)
+	m.Whole = true
+	s.env.Emit(m)
 }
 
 // sendAll sends a message in as many packets as it has.
@@ -103,7 +125,7 @@ func (s *sa) sendAll(now time.Time, d ike.Datagram, packets [][]byte, summary st
 			text += fragmentTag(i+1, len(packets))
 		}
 		d.Data = b
-		s.send(now, d, text, repeated)
+		s.sendPart(now, d, text, repeated, i == len(packets)-1)
 	}
 }
 
@@ -241,7 +263,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		payloads, err = wire.ParsePayloads(inner, text)
 	}
 	in := &inbound{header: h, datagram: d, payloads: payloads, first: first}
-	s.env.Emit(ike.Message{SAKey: s.key(), Local: d.Local, Remote: d.Remote, Bytes: len(d.Data), Summary: summary(h, payloads) + tag})
+	s.received(d, summary(h, payloads)+tag)
 	if r == nil {
 		drop(ike.DropUnexpected)
 		return

@@ -190,7 +190,7 @@ func authenticated(data []byte) bool {
 func fingerprint(e *ike.Engine) string {
 	var b strings.Builder
 	for _, sa := range e.SAs() {
-		sa.Tasks = nil
+		sa.Tasks, sa.TasksQueued, sa.TasksPassive = nil, nil, nil
 		fmt.Fprintf(&b, "%+v\n", sa)
 	}
 	return b.String()
