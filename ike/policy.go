@@ -289,7 +289,7 @@ func MatchPeers(peers []*Peer, version uint8, local, remote netip.Addr) (fit []*
 		if why == "" {
 			list = append(list, scored{p, r*4 + l})
 		} else if len(not) < limitRejectionCandidates {
-			not = append(not, Candidate{p.Name, why})
+			not = append(not, Candidate{Name: p.Name, Why: why})
 		}
 	}
 	slices.SortStableFunc(list, func(a, b scored) int { return b.score - a.score })
