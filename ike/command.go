@@ -58,7 +58,10 @@ func (e *Engine) initiate(now time.Time, c Initiate) {
 	if c.ID != 0 {
 		w = &waiter{id: c.ID, matched: 1, left: 1}
 	}
-	persistent := req.Child != nil && conn.peer.keepsUp(req.Child)
+	if req.Child != nil && c.Acquired == nil {
+		delete(conn.keep.held, c.Child) // an operator or the configuration wants it up again
+	}
+	persistent := req.Child != nil && conn.peer.keepsUp(req.Child) && !conn.keep.held[c.Child]
 	conn.want(e, req, w, persistent)
 }
 
@@ -88,6 +91,7 @@ func (e *Engine) terminate(now time.Time, c Terminate) {
 func (e *Engine) terminateIKE(now time.Time, c Terminate, w *waiter) {
 	if c.IKEID == 0 {
 		for _, name := range e.connNames(c.IKE) {
+			e.conns[name].holdAll()
 			e.conns[name].forgetWants(e, "")
 		}
 	}
@@ -96,6 +100,7 @@ func (e *Engine) terminateIKE(now time.Time, c Terminate, w *waiter) {
 			continue
 		}
 		if env.conn != nil {
+			env.conn.holdAll()
 			env.conn.forgetWants(e, "")
 		}
 		w.matched++
@@ -133,6 +138,7 @@ func (c *connection) forgetWants(e *Engine, child string) {
 func (e *Engine) terminateChildren(now time.Time, c Terminate, w *waiter) {
 	if c.ChildID == 0 {
 		for _, name := range e.connNames(c.IKE) {
+			e.conns[name].hold(c.Child)
 			e.conns[name].forgetWants(e, c.Child)
 		}
 	}
@@ -140,6 +146,9 @@ func (e *Engine) terminateChildren(now time.Time, c Terminate, w *waiter) {
 		w.matched++
 		w.left++
 		e.policies.await(m.child, w)
+		if m.env.conn != nil {
+			m.env.conn.hold(m.name)
+		}
 		e.guard(m.env, func() { m.env.sa.DeleteChild(now, m.child, "terminated") })
 	}
 }
@@ -147,6 +156,7 @@ func (e *Engine) terminateChildren(now time.Time, c Terminate, w *waiter) {
 type matchedChild struct {
 	env   *Env
 	child uint32
+	name  string
 }
 
 // matchChildren lists the live Child SAs that fit, in order of their numbers.
@@ -157,7 +167,7 @@ func (e *Engine) matchChildren(ike string, ikeID uint32, child string, childID u
 		}
 		for _, ch := range env.sa.Info().Children {
 			if (child == "" || ch.Name == child) && (childID == 0 || ch.ID == childID) && (ch.State == "INSTALLED" || ch.State == "REKEYING") {
-				out = append(out, matchedChild{env, ch.ID})
+				out = append(out, matchedChild{env, ch.ID, ch.Name})
 			}
 		}
 	}
@@ -221,6 +231,7 @@ func (e *Engine) reload(c Reload) {
 				conn.drop(x)
 			case x.given == nil:
 				x.req.Child = cfg
+				x.persistent = x.persistent && p.keepsUp(cfg)
 			}
 		}
 		if !conn.loaded && len(conn.sas) == 0 && conn.try == nil && len(conn.wants) == 0 {

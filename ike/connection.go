@@ -25,6 +25,7 @@ type connection struct {
 	rounds    int       // of keyingtries
 	queued    bool
 	wakeAt    time.Time
+	keep      keeping
 }
 
 // want is one Child SA, or with a nil child the IKE SA alone, that is to come up.
@@ -97,7 +98,11 @@ func (c *connection) want(e *Engine, req *ChildRequest, w *waiter, persistent bo
 					x.waiters = append(x.waiters, w)
 				}
 			}
-			x.retryAt = time.Time{}
+			if req.Acquired != nil && w == nil {
+				x.retryAt = c.hurried(x)
+			} else {
+				x.retryAt = time.Time{}
+			}
 			c.retryAt = time.Time{}
 			e.queueConn(c)
 			return
@@ -192,6 +197,10 @@ func (c *connection) review(e *Engine, now time.Time) {
 	if e.shutdown {
 		return
 	}
+	for _, name := range c.keep.crashed {
+		c.lost(e, now, name, CauseDead)
+	}
+	c.keep.crashed = nil
 	if env := c.usable(); env != nil {
 		if t := c.try; t != nil && t.replaces == nil && t.env == nil {
 			delete(e.jobs, t.job)
@@ -238,8 +247,11 @@ func (c *connection) reviewHandover(e *Engine, now time.Time, h handover) {
 				continue
 			}
 			if cfg := c.peer.Child(ch.Name); cfg != nil && h.to.sa.Usable() {
-				if !slices.ContainsFunc(c.wants, func(x *want) bool { return x.name() == ch.Name && x.given == h.to }) {
+				switch x := c.wanted(ch.Name); {
+				case x == nil:
 					c.want(e, &ChildRequest{Child: cfg}, nil, false)
+				case x.given == nil || x.given.gone:
+					x.retryAt = time.Time{} // review comes to it next
 				}
 				return
 			}

@@ -385,6 +385,7 @@ func (v *Env) ChildDone(now time.Time, r *ChildRequest, rej *Rejection) {
 func (v *Env) ChildUp(now time.Time, c ChildInfo) {
 	v.e.emit(ChildUp{v.sa.Info(), c})
 	if v.conn != nil {
+		v.conn.keep.cameUp(now, c.Name)
 		v.e.queueConn(v.conn)
 	}
 }
@@ -401,11 +402,15 @@ func (v *Env) ChildDown(now time.Time, c ChildInfo, cfg *Child, cause Cause, rea
 	case CauseExpired:
 		act = cfg.StartAction | cfg.CloseAction
 	}
+	back := v.conn != nil && v.conn.lost(v.e, now, cfg.Name, cause)
+	if back {
+		act |= ActionStart
+	}
 	v.e.emit(ChildDown{v.sa.Info(), c, reason, act})
 	if v.conn == nil {
 		return
 	}
-	if act&ActionStart != 0 && !v.e.shutdown {
+	if act&ActionStart != 0 && !back && !v.e.shutdown && !v.conn.keep.held[cfg.Name] {
 		v.conn.restart(v.e, now, cfg.Name)
 	}
 	v.e.queueConn(v.conn)
@@ -504,6 +509,9 @@ func (v *Env) crash() {
 		}
 	}
 	if v.conn != nil {
+		for _, ch := range info.Children {
+			v.conn.keep.crashed = append(v.conn.keep.crashed, ch.Name)
+		}
 		v.conn.closed(e, v.created, v, up, Closed{Cause: CauseDead, Reason: "internal error", Rejection: &Rejection{SAKey: v.key(), Reason: ReasonInternal}})
 		e.queueConn(v.conn)
 	}

@@ -69,7 +69,12 @@ func (p *Peer) Child(name string) *Child {
 }
 
 // keepsUp reports whether the child is to be tried again until it is up.
-func (p *Peer) keepsUp(c *Child) bool { return c.StartAction&ActionStart != 0 && !p.GiveUp }
+func (p *Peer) keepsUp(c *Child) bool { return c.KeepUp || c.StartAction&ActionStart != 0 && !p.GiveUp }
+
+// Starts reports whether loading the child starts it.
+func (c *Child) Starts() bool {
+	return c.Action == ipsec.Protect && (c.KeepUp || c.StartAction&ActionStart != 0)
+}
 
 // OnlyShunts reports whether the connection has nothing to negotiate: all that it
 // has are bypass and discard policies. It may then have no authentication either,

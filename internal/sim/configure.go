@@ -161,7 +161,7 @@ func action(v string) ike.StartAction {
 }
 
 // setChild makes a child of a connection: local, remote (selectors), esp
-// (proposals), start, close, dpd (actions), rekey, life, rand, rekey-bytes,
+// (proposals), start, close, dpd (actions), keep (keep_up), rekey, life, rand, rekey-bytes,
 // life-bytes, rekey-packets, life-packets, inactivity, window, mode.
 func (h *Host) setChild(conn, name string, a []string) error {
 	old := h.peer(conn)
@@ -204,6 +204,8 @@ func (h *Host) setChild(conn, name string, a []string) error {
 			c.CloseAction = action(v)
 		case "dpd":
 			c.DPDAction = action(v)
+		case "keep":
+			c.KeepUp = v == "yes"
 		case "window":
 			c.ReplayWindow = uint32(number(v))
 		case "mode":

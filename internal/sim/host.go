@@ -98,7 +98,7 @@ func (h *Host) Load() {
 	h.plane.setTraps(h.peers)
 	for _, p := range h.peers {
 		for _, c := range p.Children {
-			if c.StartAction&ike.ActionStart != 0 {
+			if c.Starts() {
 				h.Do(ike.Initiate{Peer: p, Child: c.Name})
 			}
 		}
