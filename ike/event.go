@@ -165,4 +165,7 @@ type ChildInfo struct {
 	Installed         time.Time
 	RekeyAt, ExpireAt time.Time
 	IfID              uint32
+	// Updown and HostAccess are those of the configuration that the Child SA was made from.
+	Updown     string
+	HostAccess bool
 }

@@ -61,7 +61,8 @@ func (c *child) wipe() {}
 func (c *child) info(s *sa) ike.ChildInfo {
 	return ike.ChildInfo{Name: c.cfg.Name, ID: c.id, ReqID: c.reqid, State: c.state.String(), Mode: c.mode, Encap: s.nat.encap(),
 		SPIIn: c.spiIn, SPIOut: c.spiOut, Suite: c.suite, LocalTS: c.localTS, RemoteTS: c.remoteTS,
-		Installed: c.born, RekeyAt: c.rekeyAt, ExpireAt: c.endAt, IfID: c.cfg.IfID}
+		Installed: c.born, RekeyAt: c.rekeyAt, ExpireAt: c.endAt, IfID: c.cfg.IfID,
+		Updown: c.cfg.Updown, HostAccess: c.cfg.HostAccess}
 }
 
 // child finds a Child SA by its number.

@@ -41,10 +41,11 @@ var Imports = map[string][]string{
 	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki"},
 
 	"internal/capture": {"ike", "ipsec", "suite"},
+	"internal/updown":  {"ike", "ipsec"},
 
 	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
 	"internal/gateway": {"ike", "ike/wire", "internal/config", "ipsec", "suite", "suite/sig",
-		"internal/conn", "internal/hostnet", "pki", "eap", "radius"},
+		"internal/conn", "internal/hostnet", "internal/updown", "pki", "eap", "radius"},
 
 	// L5
 	"internal/control": {"internal/gateway", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},

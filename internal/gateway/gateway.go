@@ -14,6 +14,7 @@ import (
 	"adit/ike"
 	"adit/internal/config"
 	"adit/internal/hostnet"
+	"adit/internal/updown"
 	"adit/ipsec"
 	"adit/pki"
 )
@@ -75,6 +76,7 @@ type Gateway struct {
 	virtual       virtualAddresses
 	trust         trust
 	conversations conversations
+	scripts       *updown.Runner
 
 	lastCommand atomic.Uint64
 	waitMu      sync.Mutex
@@ -113,6 +115,8 @@ func New(o Options) (*Gateway, error) {
 	g.bus.subscribe(g.complete)
 	g.logs.init(o.Log)
 	g.bus.subscribe(g.logs.take)
+	g.scripts = updown.New(updown.Options{Report: g.remark})
+	g.bus.subscribe(g.scripts.Event)
 	return g, nil
 }
 
@@ -213,6 +217,7 @@ func (g *Gateway) end() {
 	g.host.changed(nil)
 	g.stopHost()
 	g.hosts.Wait()
+	g.scripts.Close()
 	g.stopLog()
 	g.logging.Wait()
 }
