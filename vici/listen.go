@@ -46,10 +46,17 @@ func parseURI(uri string) (network, address string, err error) {
 // [ErrInUse]. The Unix socket has mode 0770 and is removed by Close, unless something else has
 // taken its place meanwhile. TCP has no access control at all: whoever reaches the port controls
 // the gateway.
+//
+// If the service manager passed sockets to this process (LISTEN_FDS, see sd_listen_fds(3)), the
+// one at the address is used as it is: its mode and its removal are the manager's. If none of
+// them is at the address, the error wraps [ErrActivation].
 func Listen(uri string) (net.Listener, error) {
 	network, address, err := parseURI(uri)
 	if err != nil {
 		return nil, err
+	}
+	if l, err := activated(network, address); l != nil || err != nil {
+		return l, err
 	}
 	if network == "unix" {
 		return listenUnix(address)
