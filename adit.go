@@ -162,7 +162,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	}
 	mark, _ := host.Mark()
 	var plane atomic.Pointer[userspace.Plane]
-	sockets, err := conn.Listen(conn.Options{
+	sockets, err := g.listen(conn.Options{
 		Ports: conn.Ports{IKE: g.daemon.Port, NATT: g.daemon.NATPort}, Mark: mark,
 		OnReport: func(r conn.Report) {
 			if p := plane.Load(); p != nil {
@@ -219,6 +219,18 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 		return err
 	}
 	return g.serve(ctx, ln, host, dp, gw)
+}
+
+// listen opens the outside sockets. In a container that has no CAP_NET_RAW, ESP goes in
+// UDP alone, which is what `encap = auto` asks for anyway.
+func (g *Gateway) listen(o conn.Options) (conn.Conn, error) {
+	sockets, err := conn.Listen(o)
+	if errors.Is(err, conn.ErrNoRaw) {
+		g.log.Warn("CAP_NET_RAW is missing: ESP goes in UDP alone, connections with encap = no and peers without NAT traversal will carry nothing")
+		o.NoRaw = true
+		sockets, err = conn.Listen(o)
+	}
+	return sockets, err
 }
 
 // serve runs everything until ctx ends.

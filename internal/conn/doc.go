@@ -169,6 +169,8 @@ var (
 	ErrPortInUse = errors.New("port in use")
 	// ErrNoRoute says that the host has no route to an address.
 	ErrNoRoute = errors.New("conn: no route to the address")
+	// ErrNoRaw is wrapped where CAP_NET_RAW is missing, see Options.NoRaw.
+	ErrNoRaw = errors.New("conn: raw ESP needs CAP_NET_RAW")
 	// ErrNoSocket says that there is no socket for the address family or for
 	// raw ESP.
 	ErrNoSocket = errors.New("conn: no socket for this kind of packet")
@@ -230,7 +232,8 @@ type Options struct {
 	Mark uint32
 	// NoIPv4, NoIPv6 leave out a family; a host without IPv6 does so by itself.
 	NoIPv4, NoIPv6 bool
-	// NoRaw leaves out the raw ESP sockets, which need CAP_NET_RAW.
+	// NoRaw leaves out the raw ESP sockets, which need CAP_NET_RAW (ErrNoRaw): ESP
+	// then comes and goes in UDP alone, and sending it raw fails.
 	NoRaw bool
 	// NoGRO and NoGSO switch the UDP offloads off.
 	NoGRO, NoGSO bool

@@ -218,7 +218,7 @@ func (c *linuxConn) newSocket(v6 bool, r role, df bool) (*socket, error) {
 	fd, err := unix.Socket(domain(v6), typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
 		if r == roleRaw && errors.Is(err, unix.EPERM) {
-			return nil, fmt.Errorf("conn: raw ESP socket needs CAP_NET_RAW: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrNoRaw, err)
 		}
 		return nil, fmt.Errorf("conn: socket: %w", err)
 	}
@@ -316,6 +316,9 @@ func bind(fd int, v6 bool, port *uint16) error {
 	if err := unix.Bind(fd, sa); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			err = ErrPortInUse
+		}
+		if errors.Is(err, unix.EACCES) {
+			err = fmt.Errorf("%w: CAP_NET_BIND_SERVICE is needed, or net.ipv4.ip_unprivileged_port_start of at most %d", err, *port)
 		}
 		return &PortError{Port: *port, Network: network, Err: err}
 	}

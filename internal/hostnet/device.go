@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,20 +78,8 @@ func setupDevice(device string, mtu int) error {
 	if sysctl("ipv4/conf/all/rp_filter") != "0" {
 		rp = "2"
 	}
-	settings := []struct{ name, value string }{
-		{"ipv4/conf/" + device + "/rp_filter", rp},
-		{"ipv4/conf/" + device + "/src_valid_mark", "1"},
-		{"ipv6/conf/" + device + "/accept_ra", "0"},
-		{"ipv6/conf/" + device + "/autoconf", "0"},
-		{"ipv6/conf/" + device + "/router_solicitations", "0"},
-		{"ipv6/conf/" + device + "/addr_gen_mode", "1"}, // none
-	}
-	for _, s := range settings {
-		err := os.WriteFile("/proc/sys/net/"+s.name, []byte(s.value), 0)
-		if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(s.name, "ipv6/") {
-			continue // IPv6 is off on this host
-		}
-		if err != nil {
+	for _, c := range deviceSettings(rp) {
+		if err := c.set(link); err != nil {
 			return fmt.Errorf("hostnet: device %s: %w", device, err)
 		}
 	}
@@ -106,15 +92,6 @@ func setupDevice(device string, mtu int) error {
 		return fmt.Errorf("hostnet: device %s: up: %w", device, err)
 	}
 	return nil
-}
-
-// sysctl returns a value below /proc/sys/net, "" if it doesn't exist.
-func sysctl(name string) string {
-	b, err := os.ReadFile("/proc/sys/net/" + name)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -46,6 +46,8 @@ func diagnose(s *State) []string {
 			say("device %s is down", d)
 		case v6 && sysctl("ipv6/conf/"+d+"/disable_ipv6") == "1":
 			say("IPv6 is disabled on device %s although a policy has IPv6 addresses", d)
+		case v6 && max(sysctl("ipv6/conf/"+d+"/accept_ra"), "0") != "0":
+			say("accept_ra of device %s is on and can't be switched off: a peer whose selectors are as wide as ::/0 could send router advertisements; set net.ipv6.conf.default.accept_ra to 0 where this network namespace is made", d)
 		}
 	}
 	return found
