@@ -3,6 +3,7 @@ package interop_test
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -369,4 +370,59 @@ func sameCalls(t *testing.T, name string, charon, ours []invocation) {
 			}
 		}
 	}
+}
+
+// A slow script holds nothing up; a reauthentication runs the new child's before the old
+// one's; what is up goes down before adit ends.
+func TestUpdownEnds(t *testing.T) {
+	among(t, []pair{{adit, adit}}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
+		dirs := map[peer.Gateway]string{p.left: filepath.Join(p.left.Dir(), "calls"), p.right: filepath.Join(p.right.Dir(), "calls")}
+		for g, dir := range dirs {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(g.Dir(), "script"), []byte(scriptText), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		command := func(g peer.Gateway) string { return filepath.Join(g.Dir(), "script") + " " + dirs[g] }
+		verbs := func(g peer.Gateway) (out []string) {
+			for _, c := range noted(t, dirs[g]) {
+				out = append(out, c["PLUTO_VERB"]+" "+c["ADIT_CHILD_ID"])
+			}
+			return out
+		}
+		has := func(g peer.Gateway, want ...string) {
+			t.Helper()
+			_ = lab.Poll(5*time.Second, func() (bool, error) { return len(verbs(g)) >= len(want), nil })
+			if got := verbs(g); !slices.Equal(got, want) {
+				t.Errorf("called %v, not %v", got, want)
+			}
+		}
+		left, right := p.ends(false)
+		left.child, right.child = "updown = sleep 1; "+command(p.left), "updown = "+command(p.right)
+		p.load(left, right)
+		begin := time.Now()
+		p.up()
+		l, r := p.hosts(false)
+		for from, to := range map[string]netip.Addr{lab.LeftHost: r, lab.RightHost: l} {
+			if err := p.WaitPing(from, to, 5*time.Second); err != nil {
+				t.Error(err)
+			}
+		}
+		if calls := verbs(p.left); len(calls) != 0 {
+			t.Errorf("the tunnel was there only after %v, when a script of a second had ended: %v", time.Since(begin), calls)
+		}
+		has(p.right, "up-client 1")
+		has(p.left, "up-client 1")
+		if out, err := p.left.Swanctl("--rekey", "--ike", "gw", "--reauth"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		has(p.right, "up-client 1", "up-client 2", "down-client 1")
+		if err := p.left.Stop(); err != nil {
+			t.Error(err)
+		}
+		has(p.left, "up-client 1", "up-client 2", "down-client 1", "down-client 2")
+		has(p.right, "up-client 1", "up-client 2", "down-client 1", "down-client 2")
+	})
 }

@@ -20,7 +20,7 @@ const (
 	limitAtOnce  = 8                      // commands that run at the same time
 	limitWaiting = 1 << 16                // calls that wait; an up beyond is not run, and so has no down
 	limitRun     = 30 * time.Second       // of one command
-	limitDrain   = 20 * time.Second       // of all that is left when the gateway ends
+	limitDrain   = 10 * time.Second       // of all that is left when the gateway ends
 	limitPairs   = 256                    // of selectors, and so calls, of one Child SA
 	limitLines   = 64                     // of output of one call that are told
 	limitLine    = 512                    // octets of each
