@@ -207,12 +207,20 @@ func (e *Engine) rekey(now time.Time, c Rekey) {
 
 func (e *Engine) reload(c Reload) {
 	e.peers = c.Peers
-	byName := make(map[string]*Peer, len(c.Peers))
-	for _, p := range c.Peers {
-		byName[p.Name] = p
+	byName := c.Changed
+	names := slices.Sorted(maps.Keys(byName))
+	if byName == nil {
+		byName = make(map[string]*Peer, len(c.Peers))
+		for _, p := range c.Peers {
+			byName[p.Name] = p
+		}
+		names = e.connNames("")
 	}
-	for _, name := range e.connNames("") {
+	for _, name := range names {
 		conn := e.conns[name]
+		if conn == nil {
+			continue
+		}
 		p := byName[name]
 		if conn.loaded = p != nil; conn.loaded {
 			conn.peer = p

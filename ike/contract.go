@@ -195,7 +195,11 @@ type Rekey struct {
 
 // Reload swaps the PAD. Established SAs keep the configuration that they were
 // made with until they are rekeyed or closed; what to close is the caller's decision.
-type Reload struct{ Peers []*Peer }
+// Changed are those that came, went (nil) or changed, by name; nil: find out.
+type Reload struct {
+	Peers   []*Peer
+	Changed map[string]*Peer
+}
 
 // Shutdown sends Deletes for every IKE SA and refuses everything new. The engine
 // emits ShutdownDone when all are gone or Grace has passed.

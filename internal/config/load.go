@@ -17,17 +17,23 @@ import (
 // are in the error, each with file and line. Files with secrets that others may
 // read give a warning.
 func Load(path string, daemon Daemon) (*Model, error) {
+	_, _, m, err := load(path, daemon)
+	return m, err
+}
+
+// load is Load for those who need the tree and what decoded it, too.
+func load(path string, daemon Daemon) (*conf.Section, *decoder, *Model, error) {
 	files := &recorder{Files: conf.OS}
 	var warnings []Warning
 	p := conf.Parser{Files: files, Warn: func(pos conf.Pos, msg string) { warnings = append(warnings, Warning{pos, msg}) }}
 	root, err := p.Parse(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	d := &decoder{daemon: daemon, files: files, dir: filepath.Dir(path)}
 	m, err := d.decode(root)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	m.Warnings = append(warnings, m.Warnings...)
 	holders := map[string]bool{}
@@ -47,7 +53,7 @@ func Load(path string, daemon Daemon) (*Model, error) {
 			m.Warnings = append(m.Warnings, w)
 		}
 	}
-	return m, nil
+	return root, d, m, nil
 }
 
 // readable reports whether others may read a file with secrets, with the warning to give.

@@ -55,6 +55,7 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"clear-creds": c.clearCreds, "flush-certs": c.flushCerts, "list-certs": c.listCerts,
 		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
 		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
+		"plan": c.plan, "retain-certs": c.retainCerts,
 	} {
 		srv.Handle(name, guarded(f))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -14,8 +13,10 @@ import (
 	"adit/ipsec"
 )
 
-// Source tells who loaded a connection or a secret: a reload of the file
-// replaces what came from the file and nothing else.
+// Source tells who loaded a connection or a secret. A reload of the file replaces
+// and unloads what came from the file and nothing else; VICI's commands replace and
+// unload whatever has the name, so that `adit reload` and swanctl can change what
+// the daemon loaded when it started.
 type Source uint8
 
 // The sources.
@@ -31,7 +32,7 @@ type inventory struct {
 
 	mu      sync.Mutex
 	conns   map[string]*loaded
-	order   []string
+	order   []*loaded
 	secrets []secret
 	static  map[staticKey]*static // trap and shunt policies, guards of start connections
 	byID    map[ipsec.PolicyID]*static
@@ -83,28 +84,27 @@ func (g *Gateway) Load(m *config.Model) error {
 	if len(kept) > 0 {
 		g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("pools %s are in use and stay until nobody has an address of them", strings.Join(kept, ", "))})
 	}
-	return g.edit(FromFile, func(order []string, next map[string]*ike.Peer) ([]string, error) {
-		v := &g.inv
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		order = slices.DeleteFunc(order, func(name string) bool {
-			if v.conns[name].source != FromFile {
-				return false
-			}
-			delete(next, name)
-			return true
-		})
+	return g.edit(FromFile, func(v *inventory) ([]*ike.Peer, []string, error) {
+		kept := map[string]bool{}
 		for _, p := range m.Peers {
-			if next[p.Name] == nil {
-				order = append(order, p.Name)
-			}
-			next[p.Name] = p
+			kept[p.Name] = true
 		}
-		if len(order) > limitConnections {
-			return nil, fmt.Errorf("more than %d connections", limitConnections)
+		var gone []string
+		others := 0
+		for _, l := range v.order {
+			switch {
+			case kept[l.peer.Name]:
+			case l.source == FromFile:
+				gone = append(gone, l.peer.Name)
+			default:
+				others++
+			}
+		}
+		if others+len(m.Peers) > limitConnections {
+			return nil, nil, fmt.Errorf("more than %d connections", limitConnections)
 		}
 		v.replaceSecrets(m.Secrets)
-		return order, nil
+		return m.Peers, gone, nil
 	})
 }
 
@@ -113,33 +113,28 @@ func (g *Gateway) LoadConn(p *ike.Peer) error {
 	for _, w := range p.Warnings {
 		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name}, Level: 1, Text: w})
 	}
-	return g.edit(FromVICI, func(order []string, next map[string]*ike.Peer) ([]string, error) {
-		if next[p.Name] == nil {
-			if len(order) >= limitConnections {
-				return nil, fmt.Errorf("more than %d connections", limitConnections)
-			}
-			order = append(order, p.Name)
+	return g.edit(FromVICI, func(v *inventory) ([]*ike.Peer, []string, error) {
+		if v.conns[p.Name] == nil && len(v.order) >= limitConnections {
+			return nil, nil, fmt.Errorf("more than %d connections", limitConnections)
 		}
-		next[p.Name] = p
-		return order, nil
+		return []*ike.Peer{p}, nil, nil
 	})
 }
 
 // UnloadConn forgets a connection. Its SAs stay, except for those that a start
 // action made.
 func (g *Gateway) UnloadConn(name string) error {
-	return g.edit(FromVICI, func(order []string, next map[string]*ike.Peer) ([]string, error) {
-		if next[name] == nil {
-			return nil, notFound("connection", name)
+	return g.edit(FromVICI, func(v *inventory) ([]*ike.Peer, []string, error) {
+		if v.conns[name] == nil {
+			return nil, nil, notFound("connection", name)
 		}
-		delete(next, name)
-		return slices.DeleteFunc(order, func(n string) bool { return n == name }), nil
+		return nil, []string{name}, nil
 	})
 }
 
-// edit changes the connections by f, which gets the order and the connections as
-// they are and returns the new order. One change happens at a time.
-func (g *Gateway) edit(source Source, f func([]string, map[string]*ike.Peer) ([]string, error)) error {
+// edit changes the connections: f, which is called with mu held, says which to
+// load and which to unload. One change happens at a time.
+func (g *Gateway) edit(source Source, f func(*inventory) (load []*ike.Peer, unload []string, err error)) error {
 	v := &g.inv
 	v.change.Lock()
 	defer v.change.Unlock()
@@ -147,61 +142,76 @@ func (g *Gateway) edit(source Source, f func([]string, map[string]*ike.Peer) ([]
 		return ErrNotRunning
 	}
 	v.mu.Lock()
-	order, next := slices.Clone(v.order), make(map[string]*ike.Peer, len(v.conns))
-	for name, c := range v.conns {
-		next[name] = c.peer
-	}
-	v.mu.Unlock()
-	order, err := f(order, next)
+	load, unload, err := f(v)
 	if err != nil {
+		v.mu.Unlock()
 		return err
 	}
-	return g.replace(order, next, source)
+	changes := v.difference(load, unload)
+	pad := v.take(changes, load, source)
+	v.mu.Unlock()
+	if len(changes) == 0 && source == FromVICI {
+		return nil
+	}
+	return g.apply(changes, pad)
 }
 
-// replace swaps the connections: the guard and traps of new ones stand before
-// those of old ones go, then the engine learns of it, then start actions run.
-func (g *Gateway) replace(order []string, next map[string]*ike.Peer, source Source) error {
-	v := &g.inv
-	var changes []change
-	v.mu.Lock()
-	for _, name := range v.order {
-		old := v.conns[name]
-		if p := next[name]; p == nil || !reflect.DeepEqual(p, old.peer) {
-			changes = append(changes, change{old: old.peer, new: p})
-		} else {
-			next[name] = old.peer // keep what SAs already point to
-		}
-	}
-	peers := make([]*ike.Peer, 0, len(order))
-	conns := make(map[string]*loaded, len(order))
-	for _, name := range order {
-		p, old := next[name], v.conns[name]
+// take records the connections as they are from now on and returns the PAD for the
+// engine. The file's come in the order of the file, behind the others. The caller
+// holds mu.
+func (v *inventory) take(changes []change, load []*ike.Peer, source Source) (pad []*ike.Peer) {
+	gone := false
+	for _, ch := range changes {
 		switch {
-		case old == nil:
-			changes = append(changes, change{new: p})
-			conns[name] = &loaded{p, source}
-		case old.peer != p:
-			conns[name] = &loaded{p, old.source}
+		case ch.new == nil:
+			delete(v.conns, ch.old.Name)
+			gone = true
+		case ch.old == nil:
+			l := &loaded{ch.new, source}
+			v.conns[ch.new.Name] = l
+			v.order = append(v.order, l)
 		default:
-			conns[name] = old
+			v.conns[ch.new.Name].peer = ch.new
 		}
-		peers = append(peers, p)
 	}
-	v.conns, v.order = conns, order
-	v.mu.Unlock()
+	if gone {
+		v.order = slices.DeleteFunc(v.order, func(l *loaded) bool { return v.conns[l.peer.Name] != l })
+	}
+	if source == FromFile {
+		for _, p := range load {
+			v.conns[p.Name].source = FromFile // what the file has too is the file's
+		}
+		v.order = slices.DeleteFunc(v.order, func(l *loaded) bool { return l.source == FromFile })
+		for _, p := range load {
+			v.order = append(v.order, v.conns[p.Name])
+		}
+	}
+	pad = make([]*ike.Peer, 0, len(v.order))
+	for _, l := range v.order {
+		if !l.peer.OnlyShunts() {
+			pad = append(pad, l.peer)
+		}
+	}
+	return pad
+}
 
+// apply makes the changes take effect: the engine learns of them, guard and
+// traps of new connections stand before those of old ones go, then start actions run.
+// It costs what changes, not what is loaded.
+func (g *Gateway) apply(changes []change, pad []*ike.Peer) error {
 	ctx := context.Background() // closing ends every wait
-	pad := slices.DeleteFunc(slices.Clone(peers), (*ike.Peer).OnlyShunts)
-	if err := g.shard.deliver(ctx, ike.Reload{Peers: pad}); err != nil {
+	changed := make(map[string]*ike.Peer, len(changes))
+	for _, ch := range changes {
+		if ch.new == nil || ch.new.OnlyShunts() {
+			changed[ch.name()] = nil
+		} else {
+			changed[ch.name()] = ch.new
+		}
+	}
+	if err := g.shard.deliver(ctx, ike.Reload{Peers: pad, Changed: changed}); err != nil {
 		return err
 	}
-	obsolete := g.statics(peers)
-	_ = g.host.wait() // logged, and tried again
-	for _, s := range obsolete {
-		_ = g.opt.Dataplane.DeletePolicy(s.policy.ID)
-	}
-	g.names.wanted()
+	g.restatic(changes)
 	if err := g.stopStarted(ctx, changes); err != nil {
 		return err
 	}
@@ -215,87 +225,14 @@ func (g *Gateway) replace(order []string, next map[string]*ike.Peer, source Sour
 	return nil
 }
 
-// change is what becomes of one connection; old or new may be nil.
-type change struct{ old, new *ike.Peer }
-
-// samePeer reports whether only children differ.
-func (ch change) samePeer() bool {
-	if ch.old == nil || ch.new == nil {
-		return false
-	}
-	a, b := *ch.old, *ch.new
-	a.Children, b.Children, a.Warnings, b.Warnings = nil, nil, nil, nil
-	return reflect.DeepEqual(a, b)
-}
-
-// stopped are the children of the old connection with a start action that are gone
-// or changed, started those of the new one that are new or changed.
-func (ch change) stopped() []*ike.Child { return started(ch.old, ch.new, ch.samePeer()) }
-func (ch change) started() []*ike.Child { return started(ch.new, ch.old, ch.samePeer()) }
-
-func started(of, other *ike.Peer, samePeer bool) (list []*ike.Child) {
-	if of == nil {
-		return nil
-	}
-	for _, c := range of.Children {
-		if c.Action == ipsec.Protect && c.StartAction&ike.ActionStart != 0 && !(samePeer && reflect.DeepEqual(c, other.Child(c.Name))) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-// stopStarted closes what the start actions of unloaded or changed connections
-// made: the Child SAs, and an IKE SA that is left without any or was still being
-// made.
-func (g *Gateway) stopStarted(ctx context.Context, changes []change) error {
-	var sas []ike.SAInfo
-	for _, ch := range changes {
-		gone := ch.stopped()
-		if len(gone) == 0 {
-			continue
-		}
-		if sas == nil {
-			var err error
-			if sas, err = g.SAs(ctx); err != nil {
-				return err
-			}
-		}
-		for _, sa := range sas {
-			if sa.Name == ch.old.Name && !ch.samePeer() && onlyHas(sa, gone) {
-				if err := g.shard.deliver(ctx, ike.Terminate{IKEID: sa.ID}); err != nil {
-					return err
-				}
-			}
-		}
-		for _, c := range gone {
-			if err := g.shard.deliver(ctx, ike.Terminate{IKE: ch.old.Name, Child: c.Name}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// onlyHas reports whether the IKE SA has none but these children, and has one of
-// them or is not up yet.
-func onlyHas(sa ike.SAInfo, children []*ike.Child) bool {
-	for _, c := range sa.Children {
-		if !slices.ContainsFunc(children, func(x *ike.Child) bool { return x.Name == c.Name }) {
-			return false
-		}
-	}
-	return len(sa.Children) > 0 || sa.Established.IsZero()
-}
-
 // Conns are the loaded connections in the order of loading.
 func (g *Gateway) Conns() []*ike.Peer {
 	v := &g.inv
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	out := make([]*ike.Peer, 0, len(v.order))
-	for _, name := range v.order {
-		out = append(out, v.conns[name].peer)
+	for _, l := range v.order {
+		out = append(out, l.peer)
 	}
 	return out
 }
@@ -304,8 +241,8 @@ func (g *Gateway) Conns() []*ike.Peer {
 func (v *inventory) find(conn, child string) (*ike.Peer, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, name := range v.order {
-		p := v.conns[name].peer
+	for _, l := range v.order {
+		p, name := l.peer, l.peer.Name
 		if conn != "" && conn != name || conn == "" && child == "" {
 			continue
 		}

@@ -15,57 +15,82 @@ import (
 	"adit/ipsec"
 )
 
-// statics brings trap policies, shunts and guards in line with the connections.
-// New ones are in the data plane when it returns; those that nobody wants any
-// more are returned, to be removed once the host has changed.
-func (g *Gateway) statics(peers []*ike.Peer) (obsolete []*static) {
+// restatic brings trap policies, shunts and guards in line with changed
+// connections: new ones stand before old ones go.
+func (g *Gateway) restatic(changes []change) {
+	obsolete, changed := g.statics(changes)
+	if changed {
+		_ = g.host.wait() // logged, and tried again
+	}
+	for _, s := range obsolete {
+		_ = g.opt.Dataplane.DeletePolicy(s.policy.ID)
+	}
+	g.names.wanted()
+}
+
+// statics is restatic for the data plane. New policies are there when it returns;
+// those that nobody wants any more are returned, to be removed once the host has
+// changed, if it has to.
+func (g *Gateway) statics(changes []change) (obsolete []*static, changed bool) {
 	v := &g.inv
+	var keys []staticKey
 	wanted := map[staticKey]*static{}
-	for _, p := range peers {
-		for _, c := range p.Children {
-			if s := g.staticFor(p, c); s != nil {
-				wanted[s.key] = s
+	for _, ch := range changes {
+		for _, p := range []*ike.Peer{ch.old, ch.new} {
+			if p == nil {
+				continue
+			}
+			for _, c := range p.Children {
+				keys = append(keys, staticKey{p.Name, c.Name})
+				if p == ch.new {
+					if s := g.staticFor(p, c); s != nil {
+						wanted[s.key] = s
+					}
+				}
 			}
 		}
 	}
-	v.mu.Lock()
-	// A trap that came while we were looking stays; those of unloaded children go.
-	for key := range v.trapped {
-		i := slices.IndexFunc(peers, func(p *ike.Peer) bool { return p.Name == key.conn })
-		if i < 0 || peers[i].Child(key.child) == nil {
-			delete(v.trapped, key)
-		} else if old := v.static[key]; wanted[key] == nil && old != nil {
-			wanted[key] = old
-		}
-	}
 	var add []ipsec.Policy
-	for key, s := range wanted {
-		if old := v.static[key]; old != nil {
+	v.mu.Lock()
+	for _, key := range keys {
+		old, s := v.static[key], wanted[key]
+		// A trap that came while we were looking stays; those of unloaded children go.
+		if l := v.conns[key.conn]; l == nil || l.peer.Child(key.child) == nil {
+			delete(v.trapped, key)
+		} else if v.trapped[key] && s == nil {
+			continue
+		}
+		switch {
+		case s == nil && old == nil:
+			continue
+		case s == nil:
+			delete(v.static, key)
+			delete(v.byID, old.policy.ID)
+			if old.inDP {
+				obsolete = append(obsolete, old)
+			}
+			changed = true
+			continue
+		case old == s:
+			continue // seen already: both configurations have the child
+		case old == nil:
+			s.policy.ID = v.nextID
+			v.nextID++
+		default:
 			s.policy.ID = old.policy.ID
 			if reflect.DeepEqual(old.policy, s.policy) && old.inDP == s.inDP {
-				old.peer = s.peer
-				wanted[key] = old
+				old.peer, wanted[key] = s.peer, old
 				continue
 			}
 			if old.inDP && !s.inDP {
 				obsolete = append(obsolete, old)
 			}
-		} else {
-			s.policy.ID = v.nextID
-			v.nextID++
 		}
+		changed = true
+		v.static[key], v.byID[s.policy.ID] = s, s
 		if s.inDP {
 			add = append(add, s.policy)
 		}
-	}
-	for key, old := range v.static {
-		if wanted[key] == nil && old.inDP {
-			obsolete = append(obsolete, old)
-		}
-	}
-	v.static, v.byID = wanted, map[ipsec.PolicyID]*static{}
-	for _, s := range wanted {
-		v.byID[s.policy.ID] = s
 	}
 	v.mu.Unlock()
 	slices.SortFunc(add, func(a, b ipsec.Policy) int { return int(a.ID) - int(b.ID) })
@@ -74,7 +99,7 @@ func (g *Gateway) statics(peers []*ike.Peer) (obsolete []*static) {
 			g.bus.publish(ike.Note{SAKey: ike.SAKey{Child: p.Name}, Level: 1, Text: fmt.Sprintf("policy of %s: %v", p.Name, err)})
 		}
 	}
-	return obsolete
+	return obsolete, changed
 }
 
 // trap makes a child whose end has a trap follow (close_action, dpd_action) one with
@@ -124,7 +149,7 @@ func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 	switch {
 	case c.Action != ipsec.Protect:
 		s.inDP, class = true, ike.PriorityShunt
-	case c.StartAction == ike.ActionNone && !trapped || !c.Policies:
+	case c.StartAction == ike.ActionNone && !c.KeepUp && !trapped || !c.Policies:
 		return nil
 	default:
 		pol.Trap = c.StartAction&ike.ActionTrap != 0 || trapped
@@ -289,11 +314,13 @@ func (g *Gateway) lookUp(ctx context.Context) (failed map[string]error) {
 	if !changed {
 		return failed
 	}
-	obsolete := g.statics(g.Conns())
-	_ = g.host.wait()
-	for _, s := range obsolete {
-		_ = g.opt.Dataplane.DeletePolicy(s.policy.ID)
+	var all []change
+	for _, p := range g.Conns() {
+		if slices.ContainsFunc(p.Children, isDynamic) {
+			all = append(all, change{p, p})
+		}
 	}
+	g.restatic(all)
 	return failed
 }
 
@@ -302,7 +329,7 @@ func (g *Gateway) wantedNames() []string {
 	wanted := map[string]bool{}
 	for _, p := range g.Conns() {
 		for _, c := range p.Children {
-			if !isDynamic(c) || c.Action == ipsec.Protect && (c.StartAction == ike.ActionNone || !c.Policies) {
+			if !isDynamic(c) || c.Action == ipsec.Protect && (c.StartAction == ike.ActionNone && !c.KeepUp || !c.Policies) {
 				continue
 			}
 			for _, specs := range [2][]ike.AddrSpec{p.RemoteAddrs, p.LocalAddrs} {
