@@ -1,6 +1,8 @@
 # make test       everything that must hold before a commit, in about 9 minutes on 2 cores
 # make test-long  the same with more seeds, and every fuzz target for a while
 # make build      the static binary, in bin/adit
+# make deb        a Debian package, in bin/
+# make man        the manual page, in bin/adit.8
 # make bench      benchmarks, the tunnel beside strongSwan's among them (root)
 # make demo       two networks joined before your eyes (root; without it in one process)
 # make clean      what the above left behind
@@ -23,7 +25,7 @@ go test -race -timeout $(1) $(TESTFLAGS) $$(go list ./... | grep -v '^adit/inter
 scripts/interop.sh -timeout $(1) $(TESTFLAGS) || rc=$$?;
 endef
 
-.PHONY: test test-long check setup build bench demo clean
+.PHONY: test test-long check setup build deb man bench demo clean
 
 test: setup check
 	@rm -rf interop/out
@@ -51,6 +53,15 @@ check:
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X adit.Version=$(VERSION)' -o bin/adit ./cmd/adit
+
+deb:
+	@mkdir -p bin
+	@scripts/deb.sh bin
+
+man:
+	@mkdir -p bin
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go run -ldflags '-X adit.Version=$(VERSION)' ./cmd/adit man >bin/adit.8
+	@echo bin/adit.8
 
 bench: setup
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./interop/...

@@ -6,7 +6,6 @@ import (
 	"go/token"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -327,26 +326,5 @@ func TestExamplesWithCertificatesLoad(t *testing.T) {
 				t.Errorf("%s: %d connections, warnings %v", c.page, len(model.Peers), model.Warnings)
 			}
 		}
-	}
-}
-
-// systemd finds nothing wrong with the unit, and it is well closed.
-func TestUnit(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("systemd is not installed: " + err.Error())
-	}
-	unit := filepath.Join(t.TempDir(), "adit.service")
-	// The binary need not be installed here.
-	text := strings.Replace(read(t, "../packaging/adit.service"), "ExecStart=/usr/local/sbin/adit ", "ExecStart=/bin/true ", 1)
-	if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) != 0 {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
-	}
-	out, err := exec.Command(analyze, "security", "--offline=yes", "--threshold=30", unit).CombinedOutput()
-	if err != nil {
-		t.Errorf("systemd-analyze security: worse than 3.0, or failed: %v\n%s", err, out)
 	}
 }

@@ -64,6 +64,7 @@ var Imports = map[string][]string{
 	"internal/simbug":   nil,
 	"internal/archtest": nil,
 	"docs":              nil, // tests alone: pages against the program
+	"packaging":         nil, // tests alone
 	"interop":           anything,
 	"interop/lab":       nil,
 	"interop/peer":      {"interop/lab"},
