@@ -70,7 +70,7 @@ type scripted struct {
 }
 
 // A script sees the same under charon and under adit, at either end: networks of both
-// families, host to host, ports, a client with virtual addresses. Rekeys run nothing, a
+// families, host to host, ports, a client with virtual addresses and EAP. Rekeys run nothing, a
 // reload does not change who runs at the end, and the instance outlives an IKE rekey.
 func TestUpdown(t *testing.T) {
 	if _, err := os.Stat(debianUpdown); err != nil {
@@ -137,6 +137,10 @@ func (p *path) withScripts(t *testing.T, kinds pair) map[string]*scripted {
 	t.Helper()
 	// kernel-libipsec wants an address of its own in every local network.
 	for node, addr := range map[string]string{lab.Left: "10.77.1.1/32", lab.Right: "10.77.2.6/32"} {
+		// The outer address stands on another device, too: the one towards the peer counts.
+		if out, err := p.Exec(5*time.Second, node, "ip", "addr", "add", map[string]netip.Addr{lab.Left: p.L.Wan4, lab.Right: p.R.Wan4}[node].String()+"/32", "dev", "lo"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 		if out, err := p.Exec(5*time.Second, node, "ip", "addr", "add", addr, "dev", "lo"); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -180,12 +184,12 @@ func (p *path) scriptConf(left bool, e *scripted, dir string) string {
 	rules := filepath.Join(e.Dir(), "bin/_updown") + " iptables"
 	l, r := p.L, p.R
 	client, pool := "vips = 0.0.0.0, ::", ""
-	ids := []string{leftID, rightID, "id = alice@left.example.org", "id = " + rightID}
+	ids := []string{leftID, rightID, "auth = eap\nid = alice@left.example.org\neap_id = carol", "auth = psk\nid = " + rightID}
 	rw := []string{"dynamic", "10.2.0.0/24, fd02::/64"}
 	if !left {
 		l, r = r, l
 		client, pool = "pools = v4, v6", pools
-		ids = []string{rightID, leftID, "id = " + rightID, "id = *@left.example.org"}
+		ids = []string{rightID, leftID, ids[3], "auth = eap-mschapv2\nid = *@left.example.org\neap_id = %any"}
 		rw = []string{rw[1], rw[0]}
 	}
 	web := []string{"10.77.1.0/24[tcp]", "10.77.2.5-10.77.2.9[tcp/80]"} // a range that is no network
@@ -213,11 +217,9 @@ children {
 rw {
 %[1]s%[5]s
 local {
-auth = psk
 %[6]s
 }
 remote {
-auth = psk
 %[7]s
 }
 children {
@@ -227,6 +229,10 @@ children {
 secrets {
 ike-1 {
 secret = "what both ends share, and long"
+}
+eap-1 {
+id = carol
+secret = "what she knows"
 }
 }
 %[9]s`, head, ids[0], ids[1],
@@ -292,6 +298,9 @@ func (p *path) runScripts(t *testing.T, ends map[string]*scripted) {
 		}
 		if !strings.Contains(e.Log(), "updown: noted up-client-v6") {
 			t.Errorf("%s: the log has not what the script printed", name)
+		}
+		if c := calls[4]; (c["PLUTO_XAUTH_ID"] == "carol") != (name == "right") || c["PLUTO_UDP_ENC"] != "4500" {
+			t.Errorf("%s: the client's environment is %v", name, c)
 		}
 		if e.kind == adit {
 			checkInstances(t, name, calls)

@@ -115,7 +115,7 @@ func New(o Options) (*Gateway, error) {
 	g.bus.subscribe(g.complete)
 	g.logs.init(o.Log)
 	g.bus.subscribe(g.logs.take)
-	g.scripts = updown.New(updown.Options{Report: g.remark})
+	g.scripts = g.newScripts()
 	g.bus.subscribe(g.scripts.Event)
 	return g, nil
 }

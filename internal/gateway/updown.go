@@ -1,7 +1,26 @@
 package gateway
 
-import "adit/ike"
+import (
+	"net/netip"
 
-// remark publishes what a command of `updown` printed or how it failed. It is logged like
-// a remark of the engine, and control-log shows it.
-func (g *Gateway) remark(n ike.Note) { g.bus.publish(n) }
+	"adit/ike"
+	"adit/internal/updown"
+)
+
+// pathfinder is a Host that knows by which device our own packets to a peer leave.
+type pathfinder interface {
+	DeviceTo(local, remote netip.Addr) (string, error)
+}
+
+// newScripts makes what runs the commands of `updown`. What they print, or how they
+// fail, becomes a remark as the engine makes them: the log has it, and control-log.
+func (g *Gateway) newScripts() *updown.Runner {
+	o := updown.Options{Report: func(n ike.Note) { g.bus.publish(n) }}
+	if h, ok := g.opt.Host.(pathfinder); ok {
+		o.Device = func(local, remote netip.Addr) string {
+			device, _ := h.DeviceTo(local, remote)
+			return device
+		}
+	}
+	return updown.New(o)
+}

@@ -79,13 +79,20 @@ func environment(c call, p pair) []string {
 	return env
 }
 
-// identity bounds what a peer calls itself: the kernel starts nothing with a value of
-// more than 128 KiB, and a peer must not decide that.
+// identity shows every octet that is no printable ASCII as ?, as charon does, and bounds
+// what a peer calls itself: the kernel starts nothing with a value of more than 128 KiB,
+// and a peer must not decide that.
 func identity(s string) string {
-	if len(s) > limitValue {
-		return s[:limitValue] + "..."
+	b := []byte(s[:min(len(s), limitValue)])
+	for i, c := range b {
+		if c < 0x20 || c > 0x7e {
+			b[i] = '?'
+		}
 	}
-	return s
+	if len(s) > limitValue {
+		return string(b) + "..."
+	}
+	return string(b)
 }
 
 // sources are the virtual addresses: the first as such, then each by family and number.

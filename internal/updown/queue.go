@@ -79,7 +79,12 @@ func (r *Runner) work() {
 // from running: their down will be.
 func (r *Runner) call(c call) {
 	if c.isUp {
-		c.device = r.opt.Interface(c.up.Local.Addr())
+		if r.opt.Device != nil {
+			c.device = r.opt.Device(c.up.Local.Addr(), c.up.Remote.Addr())
+		}
+		if c.device == "" {
+			c.device = interfaceOf(c.up.Local.Addr())
+		}
 	}
 	for _, p := range c.pairs {
 		r.once(c, p)

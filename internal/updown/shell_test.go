@@ -131,7 +131,7 @@ func TestInterface(t *testing.T) {
 		sa.Local = netip.MustParseAddrPort(addr)
 		var rec recorder
 		o := rec.options(t)
-		o.Interface = nil
+		o.Device = nil
 		r := updown.New(o)
 		r.Event(ike.ChildUp{SA: sa, Child: theChild()})
 		until(t, func() bool { rec.mu.Lock(); defer rec.mu.Unlock(); return len(rec.calls) == 1 })

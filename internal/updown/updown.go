@@ -35,9 +35,9 @@ type Options struct {
 	// Report hears what the commands print and how they fail, on threads of the Runner or of
 	// Event. It must not block nor call the Runner, but for Event. Nil: nobody does.
 	Report func(ike.Note)
-	// Interface names the device with this address of ours, "" if there is none; nil
-	// asks the kernel.
-	Interface func(local netip.Addr) string
+	// Device names the device by which packets from us to a peer leave, "" if none is
+	// known. Nil, and where it knows none: the device that has our address.
+	Device func(local, remote netip.Addr) string
 	// Run runs a command with this environment and nothing else, hands its output over
 	// line by line, and ends it when ctx ends; nil has /bin/sh do it.
 	Run func(ctx context.Context, command string, env []string, line func(string)) error
@@ -102,9 +102,6 @@ func New(o Options) *Runner {
 	o.Timeout, o.Drain = cmp.Or(o.Timeout, limitRun), cmp.Or(o.Drain, limitDrain)
 	if o.Report == nil {
 		o.Report = func(ike.Note) {}
-	}
-	if o.Interface == nil {
-		o.Interface = interfaceOf
 	}
 	if o.Run == nil {
 		o.Run = shell

@@ -55,7 +55,7 @@ type recorder struct {
 
 func (r *recorder) options(t *testing.T) updown.Options {
 	return updown.Options{
-		Interface: func(netip.Addr) string { return "wan0" },
+		Device: func(netip.Addr, netip.Addr) string { return "wan0" },
 		Report: func(n ike.Note) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -120,8 +120,8 @@ func TestEnvironment(t *testing.T) {
 		}, map[string]string{"PLUTO_UDP_ENC": "4500", "PLUTO_XAUTH_ID": "alice", "PLUTO_IF_ID_IN": "42", "PLUTO_IF_ID_OUT": "42", "PLUTO_HOST_ACCESS": "1"}},
 		{"hostile identities", func(sa *ike.SAInfo, _ *ike.ChildInfo) {
 			sa.RemoteID = fqdn("$(reboot)`id`;\n\x00x=y")
-			sa.RemoteEAPID = "a\nPLUTO_PEER_ID=root\x00\x7f"
-		}, map[string]string{"PLUTO_PEER_ID": "$(reboot)`id`;??x=y", "PLUTO_XAUTH_ID": "a?PLUTO_PEER_ID=root??"}},
+			sa.RemoteEAPID = "a\nPLUTO_PEER_ID=root\x00\x7f\u00e9\xff"
+		}, map[string]string{"PLUTO_PEER_ID": "$(reboot)`id`;??x=y", "PLUTO_XAUTH_ID": "a?PLUTO_PEER_ID=root?????"}},
 		{"an endless identity", func(sa *ike.SAInfo, _ *ike.ChildInfo) { sa.RemoteID = fqdn(strings.Repeat("x", 65000)) },
 			map[string]string{"PLUTO_PEER_ID": strings.Repeat("x", 4096) + "..."}},
 	} {
@@ -262,7 +262,7 @@ func TestAlwaysBalanced(t *testing.T) {
 		}
 		r := updown.New(updown.Options{
 			AtOnce: rapid.IntRange(1, 4).Draw(t, "at once"), Waiting: rapid.IntRange(1, 12).Draw(t, "waiting"), Timeout: 2 * time.Millisecond, Drain: time.Minute,
-			Interface: func(netip.Addr) string { return "wan0" },
+			Device: func(netip.Addr, netip.Addr) string { return "wan0" },
 			Run: func(ctx context.Context, command string, env []string, _ func(string)) error {
 				e := seen(t, env)
 				nets := e["ADIT_CHILD"] + " " + e["PLUTO_MY_CLIENT"] + " " + e["PLUTO_PEER_CLIENT"]
