@@ -1,0 +1,206 @@
+package packaging_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// deb builds the package of a version and returns its path.
+func deb(t *testing.T, version string) string {
+	t.Helper()
+	dir := shared(t)
+	cmd := exec.Command("../scripts/deb.sh", dir)
+	cmd.Env = append(os.Environ(), "DEB_VERSION="+version, "DEB_BINARY="+binary(t), "DEB_COMPRESS=gzip", "SOURCE_DATE_EPOCH=1700000000")
+	return strings.TrimSpace(run(t, cmd))
+}
+
+// The same sources give the same octets, and the contents are as Debian wants them.
+func TestDebContents(t *testing.T) {
+	path := deb(t, "1.2.3")
+	if name := "adit_1.2.3_" + runtime.GOARCH + ".deb"; filepath.Base(path) != name {
+		t.Errorf("it is called %s, not %s", filepath.Base(path), name)
+	}
+	if a, b := read(t, path), read(t, deb(t, "1.2.3")); !bytes.Equal([]byte(a), []byte(b)) {
+		t.Error("two builds differ")
+	}
+	line := regexp.MustCompile(`^([-dl])([rwxst-]{9}) root/root +\d+ 2023-11-14 \d\d:\d\d (\./.*)$`)
+	found := map[string]string{}
+	for s := range strings.Lines(command(t, "dpkg-deb", "-c", path)) {
+		m := line.FindStringSubmatch(strings.TrimSpace(s))
+		if m == nil {
+			t.Errorf("odd owner, mode or time: %s", s)
+			continue
+		}
+		found[strings.TrimPrefix(m[3], ".")] = m[2]
+		want := map[string]string{"d": "rwxr-xr-x", "-": "rw-r--r--", "l": "rwxrwxrwx"}[m[1]]
+		if m[3] == "./usr/sbin/adit" {
+			want = "rwxr-xr-x"
+		}
+		if m[2] != want {
+			t.Errorf("%s has mode %s, want %s", m[3], m[2], want)
+		}
+	}
+	for _, want := range []string{"/usr/sbin/adit", "/lib/systemd/system/adit.service", "/lib/systemd/system/adit.socket",
+		"/usr/lib/sysusers.d/adit.conf", "/usr/share/man/man8/adit.8.gz", "/usr/share/doc/adit/copyright", "/usr/share/doc/adit/changelog.gz",
+		"/usr/share/doc/adit/README.md", "/usr/share/doc/adit/docs/install.md", "/usr/share/bash-completion/completions/adit",
+		"/usr/share/zsh/vendor-completions/_adit", "/usr/share/fish/vendor_completions.d/adit.fish"} {
+		if found[want] == "" {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	for name := range found {
+		if strings.HasPrefix(name, "/etc/") {
+			t.Errorf("%s would collide with strongSwan's package", name)
+		}
+	}
+	control := command(t, "dpkg-deb", "-f", path)
+	for _, want := range []string{"Package: adit", "Version: 1.2.3", "Architecture: " + runtime.GOARCH, "Depends: passwd"} {
+		if !strings.Contains(control, want+"\n") {
+			t.Errorf("no %q in\n%s", want, control)
+		}
+	}
+	out := t.TempDir()
+	command(t, "dpkg-deb", "-R", path, out)
+	sums := exec.Command("md5sum", "--check", "--quiet", "--strict", "DEBIAN/md5sums")
+	sums.Dir = out
+	run(t, sums)
+	for _, script := range []string{"postinst", "prerm", "postrm"} {
+		command(t, "sh", "-n", filepath.Join(out, "DEBIAN", script))
+	}
+}
+
+// Versions sort as they were made, and dpkg takes them.
+func TestDebVersion(t *testing.T) {
+	version := strings.TrimSpace(command(t, "../scripts/version.sh"))
+	if !regexp.MustCompile(`^[0-9][A-Za-z0-9.+~]*$`).MatchString(version) {
+		t.Errorf("%q is no version of a Debian package", version)
+	}
+	repo := t.TempDir()
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-c", "user.name=adit", "-c", "user.email=adit@localhost"}, args...)...)
+		cmd.Dir = repo
+		run(t, cmd)
+	}
+	git("init", "-q")
+	for name, text := range map[string]string{"scripts/version.sh": read(t, "../scripts/version.sh"), "adit.go": "package adit\n\nvar Version = \"0.1.0-dev\"\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(repo, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(repo, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := "0~"
+	step := func(want string) {
+		t.Helper()
+		got := strings.TrimSpace(command(t, filepath.Join(repo, "scripts/version.sh")))
+		if !regexp.MustCompile("^" + want + "$").MatchString(got) {
+			t.Errorf("version %q, want %s", got, want)
+		}
+		if err := exec.Command("dpkg", "--compare-versions", last, "lt", got).Run(); err != nil {
+			t.Errorf("%s does not sort before %s", last, got)
+		}
+		last = got
+	}
+	git("add", ".")
+	git("commit", "-qm", "one")
+	step(`0\.1\.0~dev1\+g[0-9a-f]{7,}`)
+	git("commit", "-qm", "two", "--allow-empty")
+	step(`0\.1\.0~dev2\+g[0-9a-f]{7,}`)
+	git("tag", "v0.1.0-rc1")
+	step(`0\.1\.0~rc1`)
+	git("commit", "-qm", "three", "--allow-empty")
+	step(`0\.1\.0~rc1\+1\.g[0-9a-f]{7,}`)
+	git("tag", "v0.1.0")
+	step(`0\.1\.0`)
+	git("commit", "-qm", "four", "--allow-empty")
+	step(`0\.1\.0\+1\.g[0-9a-f]{7,}`)
+	if err := os.WriteFile(filepath.Join(repo, "adit.go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	step(`0\.1\.0\+1\.g[0-9a-f]{7,}\.dirty`)
+}
+
+// chroot runs a script in a root file system of its own: a layer above what is at lower,
+// in memory, without network, with its own process ids. Nothing of it stays.
+func chroot(t *testing.T, lower, script string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-ec", `
+mount -t tmpfs tmpfs "$WORK"
+mkdir "$WORK/upper" "$WORK/work" "$WORK/root"
+mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
+for d in proc run dev tmp; do mkdir -p "$WORK/root/$d"; done
+mount -t proc proc "$WORK/root/proc"
+mount -t tmpfs tmpfs "$WORK/root/run"
+mount -t tmpfs tmpfs "$WORK/root/tmp"
+mount -t tmpfs tmpfs "$WORK/root/dev"
+for d in null zero full random urandom; do touch "$WORK/root/dev/$d" && mount --bind "/dev/$d" "$WORK/root/dev/$d"; done
+for f in $BRING; do cp "$f" "$WORK/root/tmp/"; done
+exec chroot "$WORK/root" /bin/sh -c "$SCRIPT"`)
+	cmd.Env = append(os.Environ(), append(env, "WORK="+t.TempDir(), "LOWER="+lower, "SCRIPT="+script)...)
+	return run(t, cmd)
+}
+
+func lifecycle(t *testing.T, lower, owned string) {
+	t.Helper()
+	older, newer := deb(t, "1.2.3"), deb(t, "1.2.10")
+	script, err := filepath.Abs("testdata/lifecycle.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := chroot(t, lower, "exec sh /tmp/lifecycle.sh /tmp/"+filepath.Base(older)+" /tmp/"+filepath.Base(newer),
+		"BRING="+older+" "+newer+" "+script, "OWNED="+owned)
+	t.Log(out)
+	if n := strings.Count(out, "ok: "); n < 35 {
+		t.Errorf("only %d steps were looked at", n)
+	}
+}
+
+// The package comes, is upgraded, goes and is purged above this machine's own system,
+// which has strongSwan's packages, in a layer that vanishes.
+func TestDebLifecycle(t *testing.T) {
+	root(t)
+	lifecycle(t, "/", "yes")
+}
+
+// The same in the smallest Debian, where neither systemd nor strongSwan is.
+func TestDebLifecycleMinimal(t *testing.T) {
+	if os.Getenv("ADIT_LONG") == "" {
+		t.Skip("skipped: long; runs with ADIT_LONG=1 and needs a Debian mirror at the first time")
+	}
+	root(t)
+	lifecycle(t, minbase(t), "")
+}
+
+// minbase is a minimal Debian, made once and kept in the user's cache.
+func minbase(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cache, "adit-chroot", "bookworm-"+runtime.GOARCH)
+	if _, err := os.Stat(dir); err == nil {
+		return dir
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	partial, err := os.MkdirTemp(filepath.Dir(dir), "partial-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(partial)
+	command(t, "debootstrap", "--variant=minbase", "--merged-usr", "bookworm", filepath.Join(partial, "root"), "http://deb.debian.org/debian")
+	if err := os.Rename(filepath.Join(partial, "root"), dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
