@@ -211,10 +211,10 @@ func TestRekeyAndReload(t *testing.T) {
 	renewed := c
 	renewed.ID, renewed.Updown, renewed.LocalTS, renewed.ReqID = 4, "another", []ipsec.Selector{sel("10.1.1.0/24")}, 99
 	r.Event(ike.ChildRekeyed{SA: next, Old: c, New: renewed})
+	r.Event(ike.ChildDown{SA: next, Child: c}) // of what was replaced: not a down
 	moved := next
 	moved.Remote = netip.MustParseAddrPort("198.51.100.9:4500")
 	r.Event(ike.Moved{SA: moved, Old: next.Remote})
-	r.Event(ike.ChildDown{SA: moved, Child: c}) // of what was replaced: not a down
 	r.Event(ike.ChildDown{SA: moved, Child: renewed})
 	r.Event(ike.IKEDown{SA: moved})
 	until(t, func() bool { rec.mu.Lock(); defer rec.mu.Unlock(); return len(rec.calls) == 2 })
