@@ -33,7 +33,7 @@ are warnings.`,
 			if err != nil {
 				return err
 			}
-			m, err := config.Load(file, d)
+			m, err := config.Check(file, d)
 			warnings := d.Warnings
 			if err == nil {
 				warnings = append(warnings, m.Warnings...)

@@ -111,7 +111,7 @@ func show(field string, v any) string {
 	case time.Duration:
 		return short(v)
 	case []suite.Proposal:
-		return join(v, suite.Proposal.String)
+		return join(v, suite.Proposal.Keywords)
 	case []ipsec.Selector:
 		return join(v, ipsec.Selector.String)
 	case []ike.AddrSpec:

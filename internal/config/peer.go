@@ -64,6 +64,7 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 		p.Proposals = defaults(suite.IKE)
 	}
 	p.lifetimes()
+	d.keepUp(s, p.Peer)
 	for _, w := range d.warnings[before:] {
 		p.Warnings = append(p.Warnings, w.Text)
 	}

@@ -90,7 +90,7 @@ func (d *decoder) decodeShared(s *conf.Section, kind SecretKind) Secret {
 		d.failf(s.Pos, "%s: there is no secret in it", s.Path())
 	case kind == SecretNTLM && len(out.Key) != ntHash:
 		d.failf(s.Pos, "%s: an NT hash has %d bytes, as hexadecimal digits after 0x, and not %d", s.Path(), ntHash, len(out.Key))
-	case kind == SecretIKE && len(out.Key) < weakSecret:
+	case kind == SecretIKE && len(out.Key) < weakSecret && guessBits(out.Key) < weakBits:
 		d.warn(s.Pos, fmt.Sprintf("%s: a secret of %d bytes can be guessed by an active attacker; use %d random ones or more", s.Path(), len(out.Key), weakSecret))
 	}
 	return out
