@@ -2,6 +2,7 @@
 # make test-long  the same with more seeds, and every fuzz target for a while
 # make build      the static binary, in bin/adit
 # make deb        a Debian package, in bin/
+# make image      a container image (an OCI archive), in bin/
 # make man        the manual page, in bin/adit.8
 # make bench      benchmarks, the tunnel beside strongSwan's among them (root)
 # make demo       two networks joined before your eyes (root; without it in one process)
@@ -25,7 +26,7 @@ go test -race -timeout $(1) $(TESTFLAGS) $$(go list ./... | grep -v '^adit/inter
 scripts/interop.sh -timeout $(1) $(TESTFLAGS) || rc=$$?;
 endef
 
-.PHONY: test test-long check setup build deb man bench demo clean
+.PHONY: test test-long check setup build deb image man bench demo clean
 
 test: setup check
 	@rm -rf interop/out
@@ -57,6 +58,10 @@ build:
 deb:
 	@mkdir -p bin
 	@scripts/deb.sh bin
+
+image:
+	@mkdir -p bin
+	@scripts/image.sh bin
 
 man:
 	@mkdir -p bin

@@ -15,9 +15,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == filterArg {
-		fmt.Fprintln(os.Stderr, underFilter(os.Args[2:]))
-		os.Exit(1)
+	if len(os.Args) > 2 {
+		if become := map[string]func([]string) error{filterArg: underFilter, imageArg: inImage}[os.Args[1]]; become != nil {
+			fmt.Fprintln(os.Stderr, become(os.Args[2:]))
+			os.Exit(1)
+		}
 	}
 	code := m.Run()
 	peer.RemoveBuilds()

@@ -191,13 +191,20 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 	if err := os.WriteFile(file, []byte(conf(l.L, l.R, "left.example", "right.example")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	reload := func() { inNode(t, l, lab.Left, "swanctl", "--load-all", "--file", file, "--uri", uri) }
+	reload := func() {
+		t.Helper()
+		args := strings.Fields(strings.TrimPrefix(settings(t, "adit.service", "ExecStartPost")[0], "+/usr/sbin/adit "))
+		inNode(t, l, lab.Left, append(append([]string{binary(t)}, args...), file, "--vici", uri)...)
+	}
 	reload()
 	inNode(t, l, lab.Left, binary(t), "up", "net", "--vici", uri)
 	if err := l.WaitPing(lab.LeftHost, l.R.Host4, 5*time.Second); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
-	reload() // ExecReload
+	if start, again := settings(t, "adit.service", "ExecStartPost")[0], settings(t, "adit.service", "ExecReload")[0]; start != again {
+		t.Errorf("a reload is %s, not %s", again, start)
+	}
+	reload()
 	if err := l.WaitPing(lab.LeftHost, l.R.Host4, 5*time.Second); err != nil {
 		t.Errorf("after a reload: %v", err)
 	}

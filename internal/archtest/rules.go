@@ -20,6 +20,7 @@ var Imports = map[string][]string{
 	"tun/netstack":     {"tun"},
 	"internal/conn":    nil,
 	"internal/hostnet": nil,
+	"internal/logging": nil,
 
 	// L1
 	"ipsec":        {"suite"},
@@ -48,7 +49,7 @@ var Imports = map[string][]string{
 		"internal/conn", "internal/hostnet", "internal/updown", "pki", "eap", "radius"},
 
 	// L5
-	"internal/control": {"internal/gateway", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},
+	"internal/control": {"internal/gateway", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},
 	"internal/web":     {"internal/gateway"},
 	"internal/cluster": {"internal/gateway"},
 
@@ -65,6 +66,7 @@ var Imports = map[string][]string{
 	"internal/archtest": nil,
 	"docs":              nil, // tests alone: pages against the program
 	"packaging":         nil, // tests alone
+	"packaging/image":   nil,
 	"interop":           anything,
 	"interop/lab":       nil,
 	"interop/peer":      {"interop/lab"},
