@@ -86,7 +86,17 @@ func (r *Runner) call(c call) {
 			c.device = interfaceOf(c.up.Local.Addr())
 		}
 	}
+	if !c.isUp {
+		for _, p := range c.pairs[:c.ran] {
+			r.once(c, p)
+		}
+		return
+	}
 	for _, p := range c.pairs {
+		if r.ups.Err() != nil {
+			return // the gateway ends
+		}
+		c.ran++
 		r.once(c, p)
 	}
 }
@@ -103,7 +113,11 @@ func (r *Runner) once(c call, p pair) {
 	what := verb(c, p)
 	lines := 0
 	began := time.Now()
-	ctx, stop := context.WithTimeout(r.ctx, r.opt.Timeout)
+	within := r.ctx
+	if c.isUp {
+		within = r.ups
+	}
+	ctx, stop := context.WithTimeout(within, r.opt.Timeout)
 	defer stop()
 	err := r.opt.Run(ctx, c.command, environment(c, p), func(s string) {
 		if lines++; lines <= limitLines {
@@ -126,8 +140,9 @@ func (r *Runner) once(c call, p pair) {
 }
 
 // Close runs the down of everything whose up was run, waits for it within a bound, and
-// ends. Ups that still wait are not run, and neither is their down. Events that come
-// later are ignored; a second call does nothing.
+// ends. Ups that still wait are not run, and neither is their down; those that run for
+// half of that time are killed, so that their down has the other half. Events that
+// come later are ignored; a second call does nothing.
 func (r *Runner) Close() {
 	r.mu.Lock()
 	if r.closing {
@@ -149,6 +164,7 @@ func (r *Runner) Close() {
 
 	limit := time.NewTimer(r.opt.Drain)
 	defer limit.Stop()
+	defer time.AfterFunc(r.opt.Drain/2, r.cancelUps).Stop()
 	for stopped := false; ; {
 		r.mu.Lock()
 		done := r.workers == 0

@@ -47,9 +47,10 @@ type Options struct {
 // selectors run one after the other in the order of the events, others side by side.
 // It is safe for concurrent use.
 type Runner struct {
-	opt    Options
-	ctx    context.Context
-	cancel context.CancelFunc
+	opt       Options
+	ctx, ups  context.Context // of every call; of those for up
+	cancel    context.CancelFunc
+	cancelUps context.CancelFunc
 
 	mu       sync.Mutex
 	closing  bool
@@ -72,7 +73,10 @@ type instance struct {
 	pairs   []pair
 	up      ike.SAInfo
 	lane    string
-	device  string // found by the call for up, needed by the one for down; both are in one lane
+
+	// Set by the call for up, needed by the one for down; both are in one lane.
+	device string
+	ran    int // of pairs, how many
 
 	// Guarded by Runner.mu.
 	id      uint32     // of the Child SA now
@@ -108,6 +112,7 @@ func New(o Options) *Runner {
 	}
 	r := &Runner{opt: o, children: map[uint32]*instance{}, of: map[uint32]map[*instance]struct{}{}, lanes: map[string]*lane{}, idle: make(chan struct{}, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.ups, r.cancelUps = context.WithCancel(r.ctx)
 	return r
 }
 

@@ -421,16 +421,43 @@ func TestCloseBounded(t *testing.T) {
 	for i := range uint32(3) {
 		c := theChild()
 		c.ID, c.Name = 10+i, fmt.Sprint("net", i)
+		c.RemoteTS = append(c.RemoteTS, sel("10.3.0.0/16")) // is never up, and so not down
 		r.Event(ike.ChildUp{SA: theSA(), Child: c})
 	}
 	until(t, func() bool { rec.mu.Lock(); defer rec.mu.Unlock(); return len(rec.calls) == 1 })
 	begin := time.Now()
 	r.Close()
 	r.Close()
-	if d := time.Since(begin); d > 5*time.Second || len(rec.calls) != 1 {
-		t.Errorf("it took %v, %d calls", d, len(rec.calls))
+	if d := time.Since(begin); d > 5*time.Second || !slices.Equal(rec.of("PLUTO_VERB"), []string{"up-client", "down-client"}) {
+		t.Errorf("it took %v, calls %v", d, rec.of("PLUTO_VERB"))
 	}
-	if all := strings.Join(rec.notes, "\n"); !strings.Contains(all, "1 calls were not run") || !strings.Contains(all, "was killed: the gateway ends") {
+	if all := strings.Join(rec.notes, "\n"); !strings.Contains(all, "up-client was killed: the gateway ends") || !strings.Contains(all, "down-client was killed: the gateway ends") || strings.Contains(all, "not run") {
 		t.Errorf("notes: %s", all)
+	}
+}
+
+// What cannot be run before the end is told.
+func TestCloseTellsWhatIsLost(t *testing.T) {
+	var rec recorder
+	o := rec.options(t)
+	run := o.Run
+	o.Run = func(ctx context.Context, command string, env []string, line func(string)) error {
+		err := run(ctx, command, env, line)
+		if strings.HasPrefix(seen(t, env)["PLUTO_VERB"], "down") {
+			<-ctx.Done()
+		}
+		return err
+	}
+	o.AtOnce, o.Timeout, o.Drain = 1, time.Hour, 50*time.Millisecond
+	r := updown.New(o)
+	for i := range uint32(3) {
+		c := theChild()
+		c.ID, c.Name = 10+i, fmt.Sprint("net", i)
+		r.Event(ike.ChildUp{SA: theSA(), Child: c})
+	}
+	until(t, func() bool { rec.mu.Lock(); defer rec.mu.Unlock(); return len(rec.calls) == 3 })
+	r.Close()
+	if all := strings.Join(rec.notes, "\n"); !strings.Contains(all, "2 calls were not run") || len(rec.calls) != 4 {
+		t.Errorf("%d calls, notes: %s", len(rec.calls), all)
 	}
 }
