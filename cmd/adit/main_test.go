@@ -262,7 +262,7 @@ func site(local, remote, localNet, remoteNet, options string) string {
 }
 secrets {
   ike-1 {
-    secret = "a secret that is long enough"
+    secret = "q7HkTz0pVn3xWbYc5e"
   }
 }
 `, local, remote, localNet, remoteNet, options)

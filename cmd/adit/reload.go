@@ -33,9 +33,15 @@ swanctl --load-all does.`,
 			if err != nil {
 				return fmt.Errorf("nothing was loaded:\n%w", err)
 			}
-			changed := 0
+			changed, unchanged := 0, 0
 			for _, s := range list {
-				if s.change == "none" || s.change == "" && s.Command == "retain-certs" {
+				switch {
+				case s.change == "" && s.Command == "retain-certs": // not of this daemon
+					continue
+				case s.change == "none":
+					if s.Command != "retain-certs" {
+						unchanged++
+					}
 					continue
 				}
 				m, err := c.Call(cmd.Context(), s.Command, s.Body)
@@ -51,7 +57,7 @@ swanctl --load-all does.`,
 				}
 			}
 			if !quiet {
-				fmt.Fprintf(cmd.OutOrStdout(), "%d changed, %d unchanged\n", changed, len(list)-changed)
+				fmt.Fprintf(cmd.OutOrStdout(), "%d changed, %d unchanged\n", changed, unchanged)
 			}
 			return nil
 		},
