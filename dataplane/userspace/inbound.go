@@ -12,8 +12,9 @@ import (
 // inbound is the state of one worker from a reader of the Conn to the devices. It
 // is not safe for concurrent use and knows nothing of goroutines.
 type inbound struct {
-	p   *Plane
-	now time.Time
+	p    *Plane
+	now  time.Time
+	beat *beat
 
 	recv   []conn.Packet
 	pkts   []esp.Packet
@@ -31,9 +32,10 @@ func newInbound(p *Plane, size int) *inbound {
 }
 
 // readConn is the goroutine of a reader.
-func (p *Plane) readConn(r conn.Reader) {
+func (p *Plane) readConn(r conn.Reader, b *beat) {
 	defer p.wg.Done()
 	w := newInbound(p, batchSize)
+	w.beat = b
 	for {
 		n, err := r.ReadBatch(w.recv)
 		if n > 0 {
@@ -53,6 +55,7 @@ func (w *inbound) guarded(n int) {
 			w.p.count.drop(BatchPanic)
 			w.out = w.out[:0]
 		}
+		w.beat.end()
 	}()
 	w.batch(n)
 }
@@ -60,6 +63,7 @@ func (w *inbound) guarded(n int) {
 // batch moves the first n datagrams that were received.
 func (w *inbound) batch(n int) {
 	w.now = w.p.cfg.Clock()
+	w.beat.begin(w.now)
 	for i := 0; i < n; {
 		s := w.classify(i)
 		j := i + 1

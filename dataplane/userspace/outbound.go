@@ -12,9 +12,10 @@ import (
 // packets runs through batch from end to end. It is not safe for concurrent use
 // and knows nothing of goroutines.
 type outbound struct {
-	p   *Plane
-	dev *device
-	now time.Time
+	p    *Plane
+	dev  *device
+	now  time.Time
+	beat *beat
 
 	bufs  [][]byte // whole buffers, the same memory as pkts'
 	sizes []int
@@ -46,10 +47,10 @@ func newOutbound(p *Plane, d *device, size int) *outbound {
 }
 
 // readDevice is the goroutine of a device.
-func (p *Plane) readDevice(d *device) {
+func (p *Plane) readDevice(d *device, b *beat) {
 	defer p.wg.Done()
 	w := newOutbound(p, d, min(max(d.tun.BatchSize(), 1), batchSize))
-	w.flows = newFlowCache()
+	w.flows, w.beat = newFlowCache(), b
 	for {
 		n, err := d.tun.Read(w.bufs, w.sizes, headroom)
 		if n > 0 {
@@ -76,11 +77,13 @@ func (w *outbound) recovered() {
 		clear(w.sas)
 		w.send = w.send[:0]
 	}
+	w.beat.end()
 }
 
 // batch moves the first n packets that were read.
 func (w *outbound) batch(n int) {
 	w.now = w.p.cfg.Clock()
+	w.beat.begin(w.now)
 	from := 0
 	for i := range n {
 		p := &w.pkts[i]

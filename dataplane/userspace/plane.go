@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -38,6 +39,9 @@ type Plane struct {
 
 	waitMu  sync.Mutex
 	waiters map[*entry]struct{} // policies for which packets wait
+
+	beats []*beat      // of all workers; under mu
+	stuck atomic.Int64 // since when Workers has found mu taken, 0: it was free
 
 	wg   sync.WaitGroup
 	stop chan struct{}
@@ -86,8 +90,7 @@ func (p *Plane) AddDevice(ifID uint32, t tun.Device) error {
 	d := &device{tun: t, ifID: ifID}
 	p.devices[ifID] = d
 	if p.started {
-		p.wg.Add(1)
-		go p.readDevice(d)
+		p.startDevice(d)
 	}
 	return nil
 }
@@ -101,15 +104,16 @@ func (p *Plane) Start() error {
 	}
 	p.started = true
 	for _, d := range p.devices {
-		p.wg.Add(1)
-		go p.readDevice(d)
+		p.startDevice(d)
 	}
-	for _, r := range p.cfg.Conn.Readers() {
+	for i, r := range p.cfg.Conn.Readers() {
+		b := p.newBeat(fmt.Sprintf("conn-%d", i))
 		p.wg.Add(1)
-		go p.readConn(r)
+		go p.readConn(r, b)
 	}
+	b := p.newBeat("plane-timer")
 	p.wg.Add(1)
-	go p.age()
+	go p.age(b)
 	return nil
 }
 
@@ -389,7 +393,7 @@ func (p *Plane) Report(r conn.Report) {
 }
 
 // age drops what waited too long and forgets old path MTUs.
-func (p *Plane) age() {
+func (p *Plane) age(b *beat) {
 	defer p.wg.Done()
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
@@ -398,7 +402,9 @@ func (p *Plane) age() {
 		case <-p.stop:
 			return
 		case <-t.C:
+			b.begin(p.cfg.Clock())
 			p.dropAged(p.cfg.Clock())
+			b.end()
 		}
 	}
 }

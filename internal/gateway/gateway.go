@@ -56,6 +56,8 @@ type Options struct {
 	// Control is called for every socket towards a RADIUS server before it is connected;
 	// may be nil.
 	Control func(network, address string, c syscall.RawConn) error
+	// Workers tells of threads that are not the gateway's own (Health); may be nil.
+	Workers func(now time.Time) []Part
 	// Resolver overrides the system's resolver, in tests.
 	Resolver func(ctx context.Context, host string) ([]netip.Addr, error)
 }
@@ -71,6 +73,7 @@ type Gateway struct {
 	host          hostWorker
 	names         nameWorker
 	logs          logWorker
+	health        health
 	inv           inventory
 	leases        leases
 	virtual       virtualAddresses
@@ -111,6 +114,7 @@ func New(o Options) (*Gateway, error) {
 	g.pool = newPool(max(1, runtime.GOMAXPROCS(0)-1))
 	g.shard = newShard(g)
 	g.host.init(g)
+	g.health.g = g
 	g.names.init(g)
 	g.bus.subscribe(g.complete)
 	g.logs.init(o.Log)
@@ -128,7 +132,7 @@ func (g *Gateway) Start() {
 	hostCtx, g.stopHost = context.WithCancel(context.Background())
 	g.pool.ctx = ctx
 	g.opt.Dataplane.Events(g.shard.dataplane)
-	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run} {
+	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run} {
 		g.shards.Go(func() { run(ctx) })
 	}
 	g.hosts.Go(func() { g.host.run(hostCtx) })

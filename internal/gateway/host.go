@@ -172,9 +172,11 @@ type hostWorker struct {
 	stopped bool
 	crowded bool // the last change was of several policies: more are coming
 	signal  chan struct{}
+	pulse   pulse
 }
 
 func (h *hostWorker) init(g *Gateway) {
+	h.pulse.init()
 	h.g, h.signal, h.touched = g, make(chan struct{}, 1), map[ipsec.PolicyID]bool{}
 }
 
@@ -231,6 +233,9 @@ func (h *hostWorker) run(ctx context.Context) {
 			h.mu.Unlock()
 			_ = h.apply() // for those who still wait
 			return
+		case <-h.pulse.asked:
+			h.pulse.answer()
+			continue
 		case <-h.signal:
 		case <-retry.C:
 		}

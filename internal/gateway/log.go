@@ -129,15 +129,37 @@ func rejectionRecord(e *ike.Rejection) Record {
 // stalls must not stall the engine. What does not fit the queue is lost and counted.
 type logWorker struct {
 	log   *slog.Logger
+	takes func(e ike.Message) bool
 	queue chan ike.Event
+	pulse pulse
+	peers peerMemory
 	lost  atomic.Uint64
+	gone  atomic.Uint64 // messages that gave way to other events
 }
 
-func (w *logWorker) init(log *slog.Logger) { w.log, w.queue = log, make(chan ike.Event, limitLog) }
+// chooser is a log that knows by group and level what it wants (internal/logging).
+type chooser interface {
+	Takes(group string, level int8) bool
+}
+
+func (w *logWorker) init(log *slog.Logger) {
+	w.log, w.queue = log, make(chan ike.Event, limitLog)
+	w.pulse.init()
+	w.takes = func(m ike.Message) bool { return w.log.Enabled(context.Background(), levelOf(m)) }
+	if c, ok := log.Handler().(chooser); ok {
+		w.takes = func(ike.Message) bool { return c.Takes("NET", 1) }
+	}
+}
 
 func (w *logWorker) take(e ike.Event) {
-	if m, ok := e.(ike.Message); ok && !w.log.Enabled(context.Background(), levelOf(m)) {
-		return // the most frequent by far
+	if m, ok := e.(ike.Message); ok { // the most frequent by far
+		if !w.takes(m) {
+			return
+		}
+		if len(w.queue) > cap(w.queue)/2 { // they give way to what happened
+			w.gone.Add(1)
+			return
+		}
 	}
 	select {
 	case w.queue <- e:
@@ -150,13 +172,17 @@ func (w *logWorker) take(e ike.Event) {
 func (w *logWorker) run(ctx context.Context) {
 	for {
 		select {
+		case <-w.pulse.asked:
+			w.pulse.answer()
 		case e := <-w.queue:
 			guarded(func() { w.write(e) }, func(error) { w.lost.Add(1) })
 		default:
-			if n := w.lost.Swap(0); n > 0 {
+			if n := w.lost.Swap(0) + w.gone.Swap(0); n > 0 {
 				w.log.Warn("log lines were lost: the log is too slow", "count", n)
 			}
 			select {
+			case <-w.pulse.asked:
+				w.pulse.answer()
 			case e := <-w.queue:
 				guarded(func() { w.write(e) }, func(error) { w.lost.Add(1) })
 			case <-ctx.Done():
@@ -186,14 +212,87 @@ func levelOf(e ike.Event) slog.Level {
 }
 
 func (w *logWorker) write(e ike.Event) {
+	w.peers.learn(e)
 	r, ok := Describe(e)
 	if !ok {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 3+len(r.Attrs))
-	attrs = append(attrs, slog.String("group", r.Group))
+	attrs := make([]slog.Attr, 0, 6+len(r.Attrs))
+	attrs = append(attrs, slog.String("group", r.Group), slog.Int("loglevel", r.Level))
 	if r.Name != "" {
 		attrs = append(attrs, slog.String("conn", r.Name), slog.Uint64("ike", uint64(r.ID)))
 	}
+	if p, ok := w.peers.of(e, r); ok {
+		attrs = append(attrs, slog.String("remote", p.remote))
+		if p.id != "" {
+			attrs = append(attrs, slog.String("remote_id", p.id))
+		}
+	}
 	w.log.LogAttrs(context.Background(), levelOf(e), r.Text, append(attrs, r.Attrs...)...)
+}
+
+// peerMemory knows the peers of IKE SAs, so that every line of an SA can be found by
+// its peer. It holds two generations of limitPeers at most.
+type peerMemory struct{ young, old map[uint32]peerOf }
+
+type peerOf struct{ remote, id string }
+
+const limitPeers = 1 << 14
+
+func (m *peerMemory) get(id uint32) (peerOf, bool) {
+	p, ok := m.young[id]
+	if !ok {
+		p, ok = m.old[id]
+	}
+	return p, ok
+}
+
+func (m *peerMemory) put(id uint32, p peerOf) {
+	if m.young == nil || len(m.young) >= limitPeers {
+		m.old, m.young = m.young, map[uint32]peerOf{}
+	}
+	m.young[id] = p
+}
+
+// learn remembers what an event tells of an SA's peer.
+func (m *peerMemory) learn(e ike.Event) {
+	switch e := e.(type) {
+	case ike.IKEUp:
+		m.put(e.SA.ID, peerOf{e.SA.Remote.String(), e.SA.RemoteID.String()})
+	case ike.IKERekeyed:
+		m.put(e.New.ID, peerOf{e.New.Remote.String(), e.New.RemoteID.String()})
+	case ike.Moved:
+		m.put(e.SA.ID, peerOf{e.SA.Remote.String(), e.SA.RemoteID.String()})
+	case ike.Message:
+		if e.ID == 0 {
+			return
+		}
+		p, ok := m.get(e.ID)
+		if remote := e.Remote.String(); !ok || p.remote != remote {
+			p.remote = remote
+			m.put(e.ID, p)
+		}
+	}
+}
+
+// of is the peer of a line whose own facts do not name it.
+func (m *peerMemory) of(e ike.Event, r Record) (peerOf, bool) {
+	switch e := e.(type) {
+	case *ike.Rejection:
+		p, _ := m.get(r.ID)
+		if e.Remote.IsValid() {
+			p.remote = e.Remote.String()
+		}
+		return p, p.remote != ""
+	case ike.Dropped:
+		return peerOf{remote: e.Last.String()}, e.Last.IsValid()
+	case ike.Message, ike.Note, ike.Bug:
+		if r.ID == 0 {
+			return peerOf{}, false
+		}
+		return m.get(r.ID)
+	case ike.IKEUp, ike.IKEDown, ike.IKERekeyed, ike.ChildUp, ike.ChildDown, ike.ChildRekeyed, ike.Moved:
+		return peerOf{}, false // saRecord has told
+	}
+	return m.get(r.ID)
 }

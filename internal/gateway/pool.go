@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // pool runs computations on at most cores − 1 threads, and questions to the
@@ -16,19 +17,20 @@ type pool struct {
 	size  int
 	jobs  chan func()
 	busy  atomic.Int64
+	since []atomic.Int64  // by thread: when its job began, in Unix nanoseconds; 0: idle
 	asks  chan struct{}   // a token for every question under way
 	ctx   context.Context // of the questions; set by start
 	under sync.WaitGroup  // questions under way
 }
 
 func newPool(size int) *pool {
-	return &pool{size: size, jobs: make(chan func(), limitComputes), asks: make(chan struct{}, limitAsks), ctx: context.Background()}
+	return &pool{size: size, since: make([]atomic.Int64, size), jobs: make(chan func(), limitComputes), asks: make(chan struct{}, limitAsks), ctx: context.Background()}
 }
 
 // run works until ctx ends and every question under way has ended.
 func (p *pool) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	for range p.size {
+	for i := range p.size {
 		wg.Go(func() {
 			for {
 				select {
@@ -36,7 +38,9 @@ func (p *pool) run(ctx context.Context) {
 					return
 				case job := <-p.jobs:
 					p.busy.Add(1)
+					p.since[i].Store(time.Now().UnixNano())
 					job()
+					p.since[i].Store(0)
 					p.busy.Add(-1)
 				}
 			}

@@ -19,6 +19,7 @@ type shard struct {
 	unsent unsent // why messages did not leave
 	g      *Gateway
 	engine *ike.Engine
+	pulse  pulse
 
 	first, established chan *ike.Datagram // pointers: the queues are long, and mostly empty
 	commands           chan ike.Command
@@ -42,23 +43,17 @@ const firstShare = 8
 const overdue = time.Millisecond
 
 func newShard(g *Gateway) *shard {
-	d := g.opt.Daemon
-	cfg := ike.Config{
-		Retransmit: d.Retransmit, HalfOpenTimeout: d.HalfOpenTimeout,
-		CookieThreshold: d.CookieThreshold, CookieThresholdIP: d.CookieThresholdIP,
-		BlockThreshold: d.BlockThreshold, InitLimit: d.InitLimit,
-		FragmentSize: d.FragmentSize, MaxPacket: d.MaxPacket, NoSignatureAuth: d.NoSignatureAuth,
-		KeepAlive: d.KeepAlive, DeleteRekeyedDelay: d.DeleteRekeyedDelay, RetryInitiate: d.RetryInitiate,
-		ForceEncap: g.opt.ForceEncap, BreakBeforeMake: d.BreakBeforeMake,
-		UnsafeExportKeys: g.opt.KeyLog != nil, Port: d.Port, NATPort: d.NATPort,
-	}
-	return &shard{
+	cfg := engineConfig(g.opt.Daemon)
+	cfg.ForceEncap, cfg.UnsafeExportKeys = g.opt.ForceEncap, g.opt.KeyLog != nil
+	s := &shard{
 		g: g, engine: ike.New(cfg, g.opt.Versions...), ended: make(chan struct{}),
 		first: make(chan *ike.Datagram, limitFirst), established: make(chan *ike.Datagram, limitEstablished),
 		commands: make(chan ike.Command, limitCommands), acquires: make(chan ipsec.Event, limitAcquires),
 		done: make(chan *outcome, limitJobs), calls: make(chan func(*ike.Engine)),
 		expired: expiries{signal: make(chan struct{}, 1), pending: map[ipsec.SARef]bool{}},
 	}
+	s.pulse.init()
+	return s
 }
 
 // datagram queues a message. What names no IKE SA of ours waits in a queue of its
@@ -162,6 +157,8 @@ func (s *shard) run(ctx context.Context) {
 			for _, x := range s.expired.take() {
 				s.step(func(now time.Time) { s.engine.Dataplane(now, x) })
 			}
+		case <-s.pulse.asked:
+			s.pulse.answer()
 		case f := <-s.calls:
 			s.safely(func() { f(s.engine) })
 		case <-timer.C:
