@@ -2,6 +2,7 @@ package packaging_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,24 +10,25 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // deb builds the package of a version and returns its path.
-func deb(t *testing.T, version string) string {
+func deb(t *testing.T, version, compression string) string {
 	t.Helper()
 	dir := shared(t)
 	cmd := exec.Command("../scripts/deb.sh", dir)
-	cmd.Env = append(os.Environ(), "DEB_VERSION="+version, "DEB_BINARY="+binary(t), "DEB_COMPRESS=gzip", "SOURCE_DATE_EPOCH=1700000000")
+	cmd.Env = append(os.Environ(), "DEB_VERSION="+version, "DEB_BINARY="+binary(t), "DEB_COMPRESS="+compression, "SOURCE_DATE_EPOCH=1700000000")
 	return strings.TrimSpace(run(t, cmd))
 }
 
 // The same sources give the same octets, and the contents are as Debian wants them.
 func TestDebContents(t *testing.T) {
-	path := deb(t, "1.2.3")
+	path := deb(t, "1.2.3", "gzip")
 	if name := "adit_1.2.3_" + runtime.GOARCH + ".deb"; filepath.Base(path) != name {
 		t.Errorf("it is called %s, not %s", filepath.Base(path), name)
 	}
-	if a, b := read(t, path), read(t, deb(t, "1.2.3")); !bytes.Equal([]byte(a), []byte(b)) {
+	if a, b := read(t, path), read(t, deb(t, "1.2.3", "gzip")); !bytes.Equal([]byte(a), []byte(b)) {
 		t.Error("two builds differ")
 	}
 	line := regexp.MustCompile(`^([-dl])([rwxst-]{9}) root/root +\d+ 2023-11-14 \d\d:\d\d (\./.*)$`)
@@ -128,35 +130,69 @@ func TestDebVersion(t *testing.T) {
 	step(`0\.1\.0\+1\.g[0-9a-f]{7,}\.dirty`)
 }
 
-// chroot runs a script in a root file system of its own: a layer above what is at lower,
-// in memory, without network, with its own process ids. Nothing of it stays.
-func chroot(t *testing.T, lower, script string, env ...string) string {
+// chroot runs a script of testdata with arguments in a root file system of its own: a
+// layer above what is at lower, in memory, without network, with its own process ids.
+// Nothing of it stays but the directory /bring, which holds the scripts and packages
+// and is returned. With systemd it is systemd, as process 1, that starts the script.
+func chroot(t *testing.T, lower string, systemd bool, env []string, script string, debs ...string) (said, bring string) {
 	t.Helper()
-	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-ec", `
+	bring = shared(t)
+	argv := "sh /bring/" + script
+	for _, path := range append(debs, "testdata/steps.sh", "testdata/"+script) {
+		command(t, "cp", path, bring)
+	}
+	for _, path := range debs {
+		argv += " /bring/" + filepath.Base(path)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "sh", "-ec", `
 mount -t tmpfs tmpfs "$WORK"
 mkdir "$WORK/upper" "$WORK/work" "$WORK/root"
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
-for d in proc run dev tmp; do mkdir -p "$WORK/root/$d"; done
-mount -t proc proc "$WORK/root/proc"
-mount -t tmpfs tmpfs "$WORK/root/run"
-mount -t tmpfs tmpfs "$WORK/root/tmp"
-mount -t tmpfs tmpfs "$WORK/root/dev"
-for d in null zero full random urandom; do touch "$WORK/root/dev/$d" && mount --bind "/dev/$d" "$WORK/root/dev/$d"; done
-for f in $BRING; do cp "$f" "$WORK/root/tmp/"; done
-exec chroot "$WORK/root" /bin/sh -c "$SCRIPT"`)
-	cmd.Env = append(os.Environ(), append(env, "WORK="+t.TempDir(), "LOWER="+lower, "SCRIPT="+script)...)
-	return run(t, cmd)
+cd "$WORK/root"
+mkdir -p proc sys run dev tmp bring
+mount -t proc proc proc
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs tmp
+mount -t tmpfs tmpfs dev
+mkdir dev/net dev/shm dev/pts run/lock
+for d in null zero full random urandom tty net/tun; do touch "dev/$d" && mount --bind "/dev/$d" "dev/$d"; done
+mount --bind "$BRING" bring
+if [ -n "$SYSTEMD" ]; then
+	mount -t sysfs sysfs sys
+	mount -t cgroup2 cgroup2 sys/fs/cgroup
+	touch bring/console dev/console && mount --bind bring/console dev/console
+	rm -f etc/systemd/system/*.wants/*
+	printf '[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=%s\nExecStopPost=systemctl exit --force\nStandardOutput=file:/bring/out\nStandardError=file:/bring/out\n' \
+		"$SCRIPT" >etc/systemd/system/adit-test.service
+	exec chroot . env -i container=adit PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --unit=adit-test.service
+fi
+exec chroot . $SCRIPT`)
+	cmd.Env = append(os.Environ(), "WORK="+t.TempDir(), "LOWER="+lower, "BRING="+bring, "SCRIPT="+argv)
+	if systemd {
+		cmd.Env = append(cmd.Env, "SYSTEMD=yes")
+	} else {
+		cmd.Env = append(cmd.Env, "SYSTEMD=")
+	}
+	cmd.Env = append(cmd.Env, env...)
+	return run(t, cmd), bring
+}
+
+// Under systemd itself: the service starts, reloads, is restarted after a crash and
+// an upgrade, stops and goes with the package; errors in the file are told.
+func TestDebUnderSystemd(t *testing.T) {
+	root(t)
+	said, bring := chroot(t, "/", true, nil, "systemd.sh", deb(t, "1.2.3", "none"), deb(t, "1.2.10", "none"))
+	out := read(t, filepath.Join(bring, "out"))
+	if !strings.HasSuffix(out, "END 0\n") || strings.Count(out, "ok: ") < 35 {
+		t.Errorf("%s%s%s", said, read(t, filepath.Join(bring, "console")), out)
+	}
 }
 
 func lifecycle(t *testing.T, lower, owned string) {
 	t.Helper()
-	older, newer := deb(t, "1.2.3"), deb(t, "1.2.10")
-	script, err := filepath.Abs("testdata/lifecycle.sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := chroot(t, lower, "exec sh /tmp/lifecycle.sh /tmp/"+filepath.Base(older)+" /tmp/"+filepath.Base(newer),
-		"BRING="+older+" "+newer+" "+script, "OWNED="+owned)
+	out, _ := chroot(t, lower, false, []string{"OWNED=" + owned}, "lifecycle.sh", deb(t, "1.2.3", "none"), deb(t, "1.2.10", "none"))
 	t.Log(out)
 	if n := strings.Count(out, "ok: "); n < 35 {
 		t.Errorf("only %d steps were looked at", n)

@@ -10,7 +10,10 @@ packages=(
 	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins
 	freeradius
 	make gcc libc6-dev
+	systemd groff-base
 )
+# A minimal Debian to install the package into.
+[ -z "${ADIT_LONG:-}" ] || packages+=(debootstrap)
 
 fail() {
 	printf 'setup: %s\n' "$*" >&2

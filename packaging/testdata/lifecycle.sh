@@ -3,29 +3,8 @@
 # at each step: lifecycle.sh OLD.deb NEW.deb. Runs in the chroot. OWNED=yes tells that
 # strongSwan's package has /etc/swanctl already.
 set -u
-export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-failed=0
+. /bring/steps.sh
 
-must() { # what, command...
-	what=$1
-	shift
-	if out=$("$@" 2>&1); then
-		echo "ok: $what"
-	else
-		echo "FAILED: $what: $*: $out"
-		failed=1
-	fi
-}
-mustnt() {
-	what=$1
-	shift
-	if out=$("$@" 2>&1); then
-		echo "FAILED: $what: $*: $out"
-		failed=1
-	else
-		echo "ok: $what"
-	fi
-}
 mode() { [ "$(stat -c '%a %U' "$1")" = "$2" ]; }
 version() { [ "$(dpkg-query -W -f '${Version}' adit)" = "$1" ] && [ "$(dpkg-query -W -f '${db:Status-Abbrev}' adit)" = 'ii ' ]; }
 link=/etc/systemd/system/multi-user.target.wants/adit.service
