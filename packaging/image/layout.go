@@ -230,7 +230,9 @@ func archive(w io.Writer, o options) error {
 		return err
 	}
 	d.Platform = &p
-	d.Annotations = map[string]string{"org.opencontainers.image.ref.name": o.version}
+	// podman takes the whole name from the first, containerd and docker from the second.
+	name := "localhost/adit:" + o.version
+	d.Annotations = map[string]string{"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}
 	top, err := json.Marshal(index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{d}})
 	if err != nil {
 		return err
