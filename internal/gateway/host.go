@@ -171,6 +171,8 @@ type hostWorker struct {
 	touched map[ipsec.PolicyID]bool // of Child SAs
 	stopped bool
 	crowded bool // the last change was of several policies: more are coming
+	took    time.Duration // what the last change took
+	since   time.Time     // of the oldest wish that is not fulfilled, zero: none
 	signal  chan struct{}
 	pulse   pulse
 }
@@ -192,6 +194,9 @@ func (h *hostWorker) wish(whole bool, ids []ipsec.PolicyID, then func(error)) {
 	stopped := h.stopped
 	if !stopped && h.g.opt.Host != nil {
 		h.dirty, h.whole = true, h.whole || whole
+		if h.since.IsZero() {
+			h.since = time.Now()
+		}
 		for _, id := range ids {
 			h.touched[id] = true
 		}
@@ -213,6 +218,21 @@ func (h *hostWorker) wish(whole bool, ids []ipsec.PolicyID, then func(error)) {
 	default:
 		then(nil)
 	}
+}
+
+// hurry asks for the host to be brought in line and waits for it, unless that has
+// become slow because very much is loaded: then whoever loads thousands of
+// connections one by one does not wait for each, and what they ask for is done
+// together, at most hostLag late.
+func (h *hostWorker) hurry() {
+	h.mu.Lock()
+	slow := h.took > hostSlow && (h.since.IsZero() || time.Since(h.since) < hostLag)
+	h.mu.Unlock()
+	if slow {
+		h.changed(nil)
+		return
+	}
+	_ = h.wait() // logged, and tried again
 }
 
 // wait asks for the host to be brought in line and returns when it is, or when that failed.
@@ -269,6 +289,17 @@ func (h *hostWorker) apply() error {
 	if h.crowded = len(touched) > 1; !dirty {
 		return nil
 	}
+	began := time.Now()
+	defer func() {
+		h.mu.Lock()
+		h.took = time.Since(began)
+		if !h.dirty {
+			h.since = time.Time{}
+		} else if h.since.Before(began) {
+			h.since = began // what was asked for meanwhile
+		}
+		h.mu.Unlock()
+	}()
 	err := errBug
 	guarded(func() {
 		host, device, routes := h.g.opt.Host, h.g.opt.Device, h.g.opt.Daemon.InstallRoutes

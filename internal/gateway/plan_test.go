@@ -95,3 +95,56 @@ func told(p gateway.Plan) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// Whoever loads many connections one by one does not wait for a host whose changes
+// have become slow; but the guard follows within a second, and one that is fast is
+// waited for.
+func TestManyLoadsAreDoneTogether(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		left, right := pair(t)
+		defer right.gw.Shutdown()
+		defer left.gw.Shutdown()
+		slow := time.Duration(0)
+		left.mu.Lock()
+		left.apply = func() error { time.Sleep(slow); return nil }
+		left.mu.Unlock()
+		load := func(i int) {
+			t.Helper()
+			c := connection(fmt.Sprintf("c%d", i), leftAddr, fmt.Sprintf("198.51.100.%d", i+1), fmt.Sprintf("net%d:start_action=trap;local_ts=10.1.0.0/24;remote_ts=10.9.%d.0/24", i, i))
+			if err := left.gw.LoadConn(model(t, c).Peers[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stands := func() int {
+			left.mu.Lock()
+			defer left.mu.Unlock()
+			return len(left.state.Policies)
+		}
+		for i := range 3 {
+			load(i)
+			if n := stands(); n != i+1 {
+				t.Errorf("%d policies stand after %d were loaded", n, i+1)
+			}
+		}
+		slow = 100 * time.Millisecond
+		began := time.Now()
+		for i := 3; i < 103; i++ {
+			load(i)
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("100 loads took %v", took)
+		}
+		time.Sleep(time.Second)
+		if n := stands(); n != 103 {
+			t.Errorf("%d policies stand a second later", n)
+		}
+		// What goes is waited for: the trap leaves the data plane after the host changed.
+		if err := left.gw.UnloadConn("c50"); err != nil {
+			t.Fatal(err)
+		}
+		if n := stands(); n != 102 {
+			t.Errorf("%d policies stand after one was unloaded", n)
+		}
+	})
+}

@@ -19,7 +19,10 @@ import (
 // connections: new ones stand before old ones go.
 func (g *Gateway) restatic(changes []change) {
 	obsolete, changed := g.statics(changes)
-	if changed {
+	switch {
+	case changed && len(obsolete) == 0:
+		g.host.hurry()
+	case changed:
 		_ = g.host.wait() // logged, and tried again
 	}
 	for _, s := range obsolete {
