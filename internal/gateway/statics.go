@@ -301,6 +301,9 @@ func (g *Gateway) lookUp(ctx context.Context) (failed map[string]error) {
 		})
 	}
 	wg.Wait()
+	if len(found) == 0 {
+		return failed
+	}
 	v := &g.inv
 	v.change.Lock()
 	defer v.change.Unlock()
