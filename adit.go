@@ -27,6 +27,7 @@ import (
 	"adit/internal/control"
 	"adit/internal/gateway"
 	"adit/internal/hostnet"
+	"adit/internal/logging"
 	"adit/ipsec"
 	"adit/pki"
 	"adit/tun"
@@ -51,6 +52,8 @@ type Options struct {
 	UnsafeDebugDir string
 	// NoGuard leaves the guard's packet filter out: for tests that show what it is for.
 	NoGuard bool
+	// HealthAddr answers GET /healthz there: a TCP address, or unix:///path; empty: strongswan.conf's adit.health, if any.
+	HealthAddr string
 	// Ready is called once the gateway serves.
 	Ready func()
 }
@@ -59,7 +62,9 @@ type Options struct {
 type Gateway struct {
 	opt    Options
 	log    *slog.Logger
-	daemon config.Daemon
+	daemon config.Daemon                 // as at the start
+	now    atomic.Pointer[config.Daemon] // as read the last time
+	logs   *logging.Hub
 
 	mu      sync.Mutex // serialises reloads
 	running atomic.Pointer[gateway.Gateway]
@@ -82,6 +87,7 @@ func New(o Options) (*Gateway, error) {
 	if o.VICI != "" {
 		g.daemon.VICISocket = o.VICI
 	}
+	g.now.Store(&g.daemon)
 	if o.ConfigFile != "" {
 		m, err := config.Load(o.ConfigFile, g.daemon)
 		if err != nil {
@@ -100,7 +106,9 @@ func (g *Gateway) warn(ws []config.Warning) {
 	}
 }
 
-// Reload reads the configuration file again. With an error in it nothing changes.
+// Reload reads strongswan.conf and the configuration file again, and has log files
+// opened again. With an error in either nothing changes. What of strongswan.conf can
+// change only with a restart is told.
 func (g *Gateway) Reload() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -108,10 +116,24 @@ func (g *Gateway) Reload() error {
 	if gw == nil {
 		return errors.New("the gateway does not run")
 	}
+	g.logs.Reopen()
+	d, err := g.readDaemon()
+	if err != nil {
+		g.log.Error("the settings were not read again, nothing changes: " + err.Error())
+		return err
+	}
+	if err := g.load(gw, d); err != nil {
+		return err
+	}
+	return g.retune(gw, d)
+}
+
+// load gives the gateway what the configuration file has now, if there is one.
+func (g *Gateway) load(gw *gateway.Gateway, d *config.Daemon) error {
 	if g.opt.ConfigFile == "" {
 		return nil
 	}
-	m, err := config.Load(g.opt.ConfigFile, g.daemon)
+	m, err := config.Load(g.opt.ConfigFile, *d)
 	if err == nil {
 		g.warn(m.Warnings)
 		err = gw.Load(m)
@@ -125,10 +147,24 @@ func (g *Gateway) Reload() error {
 	return nil
 }
 
+func (g *Gateway) loadFirst(gw *gateway.Gateway) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.load(gw, &g.daemon)
+}
+
 // Run runs the gateway until ctx ends, then closes all tunnels, undoes what was
 // changed on the host and returns. The control socket is bound first, so that
 // clients find it at once.
 func (g *Gateway) Run(ctx context.Context) error {
+	if g.logs = logging.Of(g.log); g.logs == nil {
+		g.logs = logging.New(logging.Target{Kind: logging.Forward, Handler: g.log.Handler(), BySeverity: true, Severity: slog.LevelDebug})
+		defer g.logs.Close()
+		g.log = slog.New(g.logs)
+	}
+	if err := g.logs.Apply(logTargets(g.daemon.Logs)); err != nil {
+		return err
+	}
 	ln, err := vici.Listen(g.daemon.VICISocket)
 	if err != nil {
 		return err
@@ -210,7 +246,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	o := gateway.Options{
 		Fetcher: fetcher,
 		Daemon:  g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
-		Log: g.log, Versions: []ike.Version{ikev2.Version}, ForceEncap: true,
+		Log: g.log, Workers: workers(dp), Versions: []ike.Version{ikev2.Version}, ForceEncap: true,
 	}
 	if tap != nil {
 		o.KeyLog = tap.Keys
@@ -241,9 +277,11 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 		return err
 	}
 	srv := vici.NewServer(vici.Options{})
-	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp),
+	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp), Logs: g.logs,
 		Decode: control.Decoder{
-			Conn:   func(name string, s *conf.Section) (*ike.Peer, error) { return config.DecodeConn(name, s, g.daemon) },
+			Conn: func(name string, s *conf.Section) (*ike.Peer, error) {
+				return config.DecodeConn(name, s, *g.now.Load())
+			},
 			Secret: config.DecodeSecret,
 		}})
 	defer stop()
@@ -252,11 +290,16 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 		return err
 	}
 	defer unwatch()
+	unserve, err := g.serveHealth(gw)
+	if err != nil {
+		return err
+	}
+	defer unserve()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	g.running.Store(gw)
 	defer g.running.Store(nil)
-	if err = g.Reload(); err == nil {
+	if err = g.loadFirst(gw); err == nil {
 		for _, w := range host.Diagnose() {
 			g.log.Warn(w)
 		}

@@ -178,41 +178,6 @@ func list(ctx context.Context, command, event string) ([]*conf.Section, error) {
 	return out, err
 }
 
-func logCommand() *cobra.Command {
-	var follow bool
-	cmd := &cobra.Command{
-		Use: "log", Short: "Show what the gateway logs, as it happens",
-		Example: "  adit log -f",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !follow {
-				return errors.New("the gateway keeps no history: use -f to follow, or read the log of the service (journalctl -u adit)")
-			}
-			c, err := dial(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			for e, err := range c.Listen(cmd.Context(), "log") {
-				if err != nil {
-					if cmd.Context().Err() != nil {
-						return nil
-					}
-					return err
-				}
-				who := ""
-				if name := e.Body.Text("ikesa-name"); name != "" {
-					who = fmt.Sprintf(" %s[%s]", name, e.Body.Text("ikesa-uniqueid"))
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s%s %s\n", e.Body.Text("group"), who, e.Body.Text("msg"))
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on showing new lines")
-	return cmd
-}
-
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Show the version", Args: cobra.NoArgs,

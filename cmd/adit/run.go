@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"adit"
+	"adit/internal/logging"
 )
 
 func runCommand() *cobra.Command {
@@ -23,9 +24,11 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the gateway in the foreground",
 		Long: `Run the gateway in the foreground. With --config it loads that swanctl.conf,
-without it waits for VICI clients (swanctl --load-all). SIGHUP reads the file
-again; with an error in it nothing changes. SIGTERM and SIGINT close all tunnels,
-undo every change to the host and end. Readiness goes to systemd (Type=notify).`,
+without it waits for VICI clients (swanctl --load-all). SIGHUP reads the file and
+strongswan.conf again and opens log files anew; with an error in it nothing changes.
+SIGUSR1 writes down what all goroutines do. SIGTERM and SIGINT close all tunnels,
+undo every change to the host and end. Readiness, the watchdog and a line of status
+go to systemd (Type=notify).`,
 		Example: `  adit run --config /etc/swanctl/swanctl.conf
   adit run --vici unix:///run/adit.vici --log-level debug
   adit run --config gw.conf --unsafe-debug-dir /root/trace   # pcaps and keys`,
@@ -35,7 +38,8 @@ undo every change to the host and end. Readiness goes to systemd (Type=notify).`
 			if err != nil {
 				return err
 			}
-			o.Log, o.VICI = log, viciURI
+			defer log.Close()
+			o.Log, o.VICI = slog.New(log), viciURI
 			return run(cmd.Context(), o)
 		},
 	}
@@ -43,26 +47,32 @@ undo every change to the host and end. Readiness goes to systemd (Type=notify).`
 	f.StringVar(&o.ConfigFile, "config", "", "swanctl.conf to load")
 	f.StringVar(&o.StrongswanConf, "strongswan-conf", "", "daemon settings (default: $STRONGSWAN_CONF, or /etc/strongswan.conf)")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&format, "log-format", "text", "text or json")
+	f.StringVar(&format, "log-format", "", "text or json (default: the journal's own where there is one, else text)")
+	f.StringVar(&o.HealthAddr, "health", "", "answer GET /healthz there: HOST:PORT or unix:///PATH (default: strongswan.conf's adit.health)")
 	f.StringVar(&o.UnsafeDebugDir, "unsafe-debug-dir", "", "UNSAFE: write packets and keys into this directory, for Wireshark")
 	f.BoolVar(&o.NoGuard, "unsafe-no-guard", false, "UNSAFE: no packet filter against traffic in the clear")
 	_ = cmd.MarkFlagFilename("config", "conf")
 	return cmd
 }
 
-func newLog(level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
+// newLog is the log of the program until strongswan.conf says more: the journal where
+// systemd connects standard error to it and no format was asked for, else standard error.
+func newLog(level, format string) (*logging.Hub, error) {
+	t := logging.Target{Kind: logging.Stderr, BySeverity: true, Format: format, Default: logging.LevelControl, MapLevel: -1}
+	if err := t.Severity.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
 	}
-	opt := &slog.HandlerOptions{Level: l}
 	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, opt)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, opt)), nil
+	case "":
+		t.Format = "text"
+		if logging.OnJournal() {
+			t.Kind = logging.Journal
+		}
+	case "text", "json":
+	default:
+		return nil, fmt.Errorf("log format %q: use text or json", format)
 	}
-	return nil, fmt.Errorf("log format %q: use text or json", format)
+	return logging.New(t), nil
 }
 
 func run(ctx context.Context, o adit.Options) error {
@@ -73,22 +83,41 @@ func run(ctx context.Context, o adit.Options) error {
 	go returnMemory(ctx)
 	// Workers are locked threads of their own beside the engine and its pool.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
-	o.Ready = func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
+	ready := make(chan struct{})
+	o.Ready = func() {
+		notify(daemon.SdNotifyReady)
+		close(ready)
+	}
 	g, err := adit.New(o)
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	w := newWatch(g, o.Log)
 	go func() {
-		for range hup {
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec()) // Type=notify-reload wants the time
-			_ = g.Reload()                                                                              // it logs what is wrong
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+		select {
+		case <-ready:
+			w.run(ctx)
+		case <-ctx.Done():
 		}
 	}()
-	defer context.AfterFunc(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) })()
+	hup, usr1 := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(usr1, syscall.SIGUSR1)
+	defer signal.Stop(hup)
+	defer signal.Stop(usr1)
+	go func() {
+		for range hup {
+			notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec()) // Type=notify-reload wants the time
+			_ = g.Reload()                                                           // it logs what is wrong
+			notify(daemon.SdNotifyReady)
+		}
+	}()
+	go func() {
+		for range usr1 {
+			w.dump("asked")
+		}
+	}()
+	defer context.AfterFunc(ctx, func() { notify(daemon.SdNotifyStopping) })()
 	return g.Run(ctx)
 }
 

@@ -191,6 +191,7 @@ var daemonOptions = []option[Daemon]{
 	}},
 	{name: "rsa_pss", set: into(func(d *Daemon) *bool { return &d.RSAPSS }, boolOf)},
 	{name: "dns1", set: readLater}, {name: "dns2", set: readLater}, {name: "nbns1", set: readLater}, {name: "nbns2", set: readLater},
+	{name: "health", set: into(func(d *Daemon) *string { return &d.Health }, conf.Value.One)},
 	{name: "replay_window", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
 }
 

@@ -135,5 +135,6 @@ type Daemon struct {
 	RADIUS                                                        []RADIUSServer   // charon.plugins.eap-radius
 	Attributes                                                    []wire.Attribute // charon.plugins.attr, dns1 …: for every peer with an address
 	Logs                                                          []LogTarget      // charon.filelog, .syslog, .journal
+	Health                                                        string           // adit.health: where GET /healthz is answered, empty: nowhere
 	Warnings                                                      []Warning
 }

@@ -15,6 +15,7 @@ import (
 	"adit/ike"
 	"adit/internal/config"
 	"adit/internal/gateway"
+	"adit/internal/logging"
 	"adit/vici"
 )
 
@@ -25,6 +26,8 @@ type Options struct {
 	Reload func() error
 	// Counters are the data plane's drop counters by reason; may be nil.
 	Counters func() map[string]uint64
+	// Logs is the program's log; nil where it has none of its own.
+	Logs *logging.Hub
 	// Decode knows the defaults of strongswan.conf for what VICI loads.
 	Decode Decoder
 }
@@ -55,14 +58,19 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"clear-creds": c.clearCreds, "flush-certs": c.flushCerts, "list-certs": c.listCerts,
 		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
 		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
+		"get-log": c.getLog, "set-log": c.setLog, "health": c.health,
 		"plan": c.plan, "retain-certs": c.retainCerts,
 	} {
 		srv.Handle(name, guarded(f))
 	}
-	for _, e := range []string{"log", "control-log", "list-sa", "list-conn", "list-cert", "list-authority"} {
+	for _, e := range []string{"log", "control-log", "list-sa", "list-conn", "list-cert", "list-authority", lineEvent, recentEvent} {
 		srv.Event(e)
 	}
-	return g.Subscribe(c.logEvent)
+	unsubscribe, unfollow := g.Subscribe(c.logEvent), c.followLog()
+	return func() {
+		unfollow()
+		unsubscribe()
+	}
 }
 
 // guarded answers with an error where a handler panics: a bug in one command must

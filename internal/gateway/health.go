@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,18 @@ type Part struct {
 	// Silent is how long the part has owed an answer, or has been at one piece of work;
 	// 0 when it answered the last time it was asked.
 	Silent time.Duration
+}
+
+// SilentAfter is when a part that has not answered counts as stalled. Work that is
+// meant to be done on these threads takes milliseconds, on the host's a second or two.
+const SilentAfter = 10 * time.Second
+
+// OK reports whether the part answers.
+func (p Part) OK() bool { return p.Silent < SilentAfter }
+
+// Healthy reports whether there are parts and all of them answer.
+func Healthy(parts []Part) bool {
+	return len(parts) > 0 && !slices.ContainsFunc(parts, func(p Part) bool { return !p.OK() })
 }
 
 // healthTick is how often the parts are asked.

@@ -170,7 +170,7 @@ type hostWorker struct {
 	whole   bool                    // not only the policies in touched
 	touched map[ipsec.PolicyID]bool // of Child SAs
 	stopped bool
-	crowded bool // the last change was of several policies: more are coming
+	crowded bool          // the last change was of several policies: more are coming
 	took    time.Duration // what the last change took
 	since   time.Time     // of the oldest wish that is not fulfilled, zero: none
 	signal  chan struct{}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"adit/ike"
 )
@@ -130,11 +131,13 @@ func rejectionRecord(e *ike.Rejection) Record {
 type logWorker struct {
 	log   *slog.Logger
 	takes func(e ike.Message) bool
-	queue chan ike.Event
-	pulse pulse
-	peers peerMemory
-	lost  atomic.Uint64
-	gone  atomic.Uint64 // messages that gave way to other events
+	// chooses: it knows by group and level what it wants.
+	chooses bool
+	queue   chan ike.Event
+	pulse   pulse
+	peers   peerMemory
+	lost    atomic.Uint64
+	gone    atomic.Uint64 // messages that gave way to other events
 }
 
 // chooser is a log that knows by group and level what it wants (internal/logging).
@@ -147,6 +150,7 @@ func (w *logWorker) init(log *slog.Logger) {
 	w.pulse.init()
 	w.takes = func(m ike.Message) bool { return w.log.Enabled(context.Background(), levelOf(m)) }
 	if c, ok := log.Handler().(chooser); ok {
+		w.chooses = true
 		w.takes = func(ike.Message) bool { return c.Takes("NET", 1) }
 	}
 }
@@ -228,7 +232,14 @@ func (w *logWorker) write(e ike.Event) {
 			attrs = append(attrs, slog.String("remote_id", p.id))
 		}
 	}
-	w.log.LogAttrs(context.Background(), levelOf(e), r.Text, append(attrs, r.Attrs...)...)
+	if !w.chooses {
+		w.log.LogAttrs(context.Background(), levelOf(e), r.Text, append(attrs, r.Attrs...)...)
+		return
+	}
+	// It goes by strongSwan's level, so slog may not decide.
+	line := slog.NewRecord(time.Now(), levelOf(e), r.Text, 0)
+	line.AddAttrs(append(attrs, r.Attrs...)...)
+	_ = w.log.Handler().Handle(context.Background(), line)
 }
 
 // peerMemory knows the peers of IKE SAs, so that every line of an SA can be found by

@@ -15,8 +15,9 @@ import (
 
 // Levels of a group.
 const (
-	LevelSilent int8 = -1
-	LevelMost   int8 = 4
+	LevelSilent  int8 = -1
+	LevelControl int8 = 1 // the usual one
+	LevelMost    int8 = 4
 )
 
 // Hub is a slog.Handler that spreads records to targets, to the ring and to
