@@ -148,3 +148,41 @@ func TestManyLoadsAreDoneTogether(t *testing.T) {
 		}
 	})
 }
+
+// VICI replaces and unloads what the file loaded; reading the file again brings it
+// back, and leaves what only VICI knows.
+func TestSourcesOfConnections(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		left := newLab(t).end("left", leftAddr)
+		defer left.gw.Shutdown()
+		conn := func(name, dpd string) string {
+			return strings.Replace(connection(name, leftAddr, rightAddr, "net-"+name+":"+leftNet), "keyingtries = 0", "dpd_delay = "+dpd, 1)
+		}
+		loaded := func() string {
+			var list []string
+			for _, p := range left.gw.Conns() {
+				list = append(list, p.Name+" "+p.DPDDelay.String())
+			}
+			return strings.Join(list, ", ")
+		}
+		left.load(conn("a", "1s"), conn("b", "1s"))
+		for _, step := range []struct {
+			what func() error
+			want string
+		}{
+			{func() error { return left.gw.LoadConn(model(t, conn("a", "2s")).Peers[0]) }, "a 2s, b 1s"},
+			{func() error { return left.gw.LoadConn(model(t, conn("c", "2s")).Peers[0]) }, "a 2s, b 1s, c 2s"},
+			{func() error { return left.gw.UnloadConn("b") }, "a 2s, c 2s"},
+			{func() error { return left.gw.Load(model(t, conn("b", "1s"), conn("a", "1s"))) }, "c 2s, b 1s, a 1s"},
+			{func() error { return left.gw.Load(model(t, conn("c", "3s"))) }, "c 3s"},
+			{func() error { return left.gw.Load(model(t)) }, ""}, // the file's by now
+		} {
+			if err := step.what(); err != nil {
+				t.Fatal(err)
+			}
+			if got := loaded(); got != step.want {
+				t.Fatalf("loaded %q, want %q", got, step.want)
+			}
+		}
+	})
+}
