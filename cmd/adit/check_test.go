@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,5 +90,41 @@ func TestHelpAndCompletion(t *testing.T) {
 	}
 	if out, code := program(nil, "--vici", "unix:///nonexistent/vici", "status"); code == 0 || !strings.Contains(out, "no gateway answers on unix:///nonexistent/vici") {
 		t.Errorf("%d %s", code, out)
+	}
+}
+
+// --json is for programs, --strict for pipelines that want no warnings.
+func TestCheckJSONAndStrict(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "swanctl.conf")
+	check := func(text string, flags ...string) (out struct {
+		File             string
+		Errors, Warnings []struct {
+			File, Text string
+			Line       int
+		}
+	}, code int) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, code := program(nil, append([]string{"check", file, "--json"}, flags...)...)
+		if err := json.Unmarshal([]byte(s), &out); err != nil {
+			t.Fatalf("%v: %s", err, s)
+		}
+		return out, code
+	}
+	good := site("192.0.2.1", "192.0.2.2", "10.1.0.0/24", "10.2.0.0/24", "")
+	if out, code := check(good, "--strict"); code != 0 || len(out.Errors)+len(out.Warnings) != 0 || out.File != file {
+		t.Errorf("%d %+v", code, out)
+	}
+	bites := site("192.0.2.1", "192.0.2.2", "10.1.0.0/24", "10.2.0.0/24", "close_action = start")
+	if out, code := check(bites); code != 0 || len(out.Warnings) != 1 || out.Warnings[0].Line != 15 || !strings.HasPrefix(out.Warnings[0].Text, "connections.gw.children.net.close_action: ") {
+		t.Errorf("%d %+v", code, out)
+	}
+	if _, code := check(bites, "--strict"); code != 2 {
+		t.Errorf("--strict: %d", code)
+	}
+	if out, code := check(strings.Replace(good, "keyingtries", "keyingtrys", 1), "--strict"); code != 1 || len(out.Errors) != 1 || out.Errors[0].Line != 5 || out.Errors[0].File != file {
+		t.Errorf("%d %+v", code, out)
 	}
 }
