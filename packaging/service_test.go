@@ -164,14 +164,14 @@ func TestService(t *testing.T) {
 		t.Error("the capabilities differ")
 	}
 	argv := strings.Fields(strings.TrimPrefix(settings(t, "adit.service", "ExecStart")[0], "/usr/sbin/adit"))
-	script := `set -e
+	launch := `set -e
 mkdir -p /run/adit
 mount --bind "$RUN_DIR" /run/adit
 mount -o remount,ro,bind /
 export LISTEN_PID=$$ WATCHDOG_PID=$$
 exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps=-all$CAPS --ambient-caps=-all$CAPS \
 	--bounding-set=-all$CAPS --no-new-privs "$@"`
-	cmd := exec.Command("ip", append([]string{"netns", "exec", l.NS(lab.Left), "sh", "-c", script, "sh",
+	cmd := exec.Command("ip", append([]string{"netns", "exec", l.NS(lab.Left), "sh", "-c", launch, "sh",
 		launcher(t), filterArg, filepath.Join(dir, "filter"), binary(t)}, append(argv, "--vici", uri)...)...)
 	cmd.Env = append(os.Environ(), "RUN_DIR="+runDir, "CAPS="+caps, fmt.Sprint("SERVICE_UID=", serviceUID), "LISTEN_FDS=1",
 		"STRONGSWAN_CONF="+filepath.Join(dir, "strongswan.conf"), "NOTIFY_SOCKET="+notify.LocalAddr().String(), "WATCHDOG_USEC=1000000")
@@ -188,7 +188,13 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 	}
 	// ExecStartPost, as root: keys and secrets that the gateway's user can't read.
 	file := filepath.Join(dir, "swanctl.conf")
-	if err := os.WriteFile(file, []byte(conf(l.L, l.R, "left.example", "right.example")), 0o600); err != nil {
+	script := filepath.Join(dir, "updown") // it may do what the gateway may
+	text := "#!/bin/sh\ncase $PLUTO_VERB in up-*) ip route add 10.99.0.0/16 dev lo && echo $PLUTO_VERB $(id -u) >/run/adit/seen ;; down-*) ip route del 10.99.0.0/16 ;; esac\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tunnel := strings.Replace(conf(l.L, l.R, "left.example", "right.example"), "local_ts", "updown = "+script+"\n        local_ts", 1)
+	if err := os.WriteFile(file, []byte(tunnel), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	reload := func() {
@@ -200,6 +206,13 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 	inNode(t, l, lab.Left, binary(t), "up", "net", "--vici", uri)
 	if err := l.WaitPing(lab.LeftHost, l.R.Host4, 5*time.Second); err != nil {
 		t.Fatalf("%v\n%s", err, said)
+	}
+	seen := filepath.Join(runDir, "seen")
+	if err := lab.Poll(5*time.Second, func() (bool, error) { fi, err := os.Stat(seen); return err == nil && fi.Size() > 0, nil }); err != nil {
+		t.Fatalf("the updown script did not run: %v\n%s", err, said)
+	}
+	if got := strings.TrimSpace(read(t, seen)); got != fmt.Sprint("up-client ", serviceUID) {
+		t.Errorf("the updown script saw %q", got)
 	}
 	if start, again := settings(t, "adit.service", "ExecStartPost")[0], settings(t, "adit.service", "ExecReload")[0]; start != again {
 		t.Errorf("a reload is %s, not %s", again, start)
@@ -221,7 +234,7 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 	case <-time.After(10 * time.Second):
 		t.Fatal("it does not end")
 	}
-	for _, left := range [][]string{{"nft", "list", "tables"}, {"ip", "-o", "link", "show", "type", "tun"}, {"ip", "rule", "show", "lookup", "220"}} {
+	for _, left := range [][]string{{"nft", "list", "tables"}, {"ip", "-o", "link", "show", "type", "tun"}, {"ip", "rule", "show", "lookup", "220"}, {"ip", "route", "show", "10.99.0.0/16"}} {
 		if out := inNode(t, l, lab.Left, left...); strings.TrimSpace(out) != "" {
 			t.Errorf("left behind: %s:\n%s", strings.Join(left, " "), out)
 		}

@@ -46,8 +46,14 @@ put 644 packaging/sysusers.conf /usr/lib/sysusers.d/adit.conf
 doc=/usr/share/doc/adit
 put 644 README.md $doc/README.md
 put 644 packaging/deb/copyright $doc/copyright
-put 644 CHANGELOG.md $doc/changelog
+put 644 CHANGELOG.md $doc/CHANGELOG.md
+gzip -9n "$root$doc/CHANGELOG.md"
+printf 'adit (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' "$version" \
+	"$(sed -n 's/^Maintainer: //p' packaging/deb/control.in)" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")" >"$work/changelog"
+put 644 "$work/changelog" $doc/changelog
 gzip -9n "$root$doc/changelog"
+echo 'adit: statically-linked-binary' >"$work/overrides" # on purpose
+put 644 "$work/overrides" /usr/share/lintian/overrides/adit
 for f in docs/*.md docs/rfc/*.md; do put 644 "$f" "$doc/$f"; done
 "$native" man >"$work/adit.8"
 put 644 "$work/adit.8" /usr/share/man/man8/adit.8

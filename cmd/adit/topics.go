@@ -16,9 +16,12 @@ func topics() []*cobra.Command {
   /run/charon.vici            control socket
   /run/adit/                  journal of what was changed on the host, by which
                               the next start cleans up after a crash`),
-		topic("signals", "What signals do", `  SIGHUP            adit run reads the file named by --config again; with an
-                    error in it nothing changes
-  SIGTERM, SIGINT   close all tunnels, undo every change to the host, end
+		topic("signals", "What signals do", `  SIGHUP            adit run reads strongswan.conf and the file named by --config
+                    again and opens log files anew; with an error in them
+                    nothing changes
+  SIGUSR1           adit run writes down what all its goroutines do
+  SIGTERM, SIGINT   adit run closes all tunnels, undoes every change to the host
+                    and ends
 
 The packet filter that keeps protected traffic from leaving in the clear stays
 after SIGKILL and after a crash, until the next start takes it over.`),
