@@ -91,7 +91,49 @@ func TestReloadSendsWhatSwanctlSends(t *testing.T) {
 		t.Fatal("the Debian package strongswan-swanctl is needed: ", err)
 	}
 	dir := t.TempDir()
-	write := func(name string, b []byte) {
+	write := fullDirectory(t, dir)
+	uri := "unix://" + filepath.Join(dir, "vici")
+	rec := &recorder{}
+	rec.listen(t, uri)
+
+	cmd := exec.Command("swanctl", "--load-all", "--noprompt", "--uri", uri)
+	cmd.Env = append(os.Environ(), "SWANCTL_DIR="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("swanctl: %v\n%s", err, out)
+	}
+	want := rec.take()
+	if out, code := program([]string{"SWANCTL_DIR=" + dir}, "reload", "--vici", uri); code != 0 {
+		t.Fatalf("adit reload: %d\n%s", code, out)
+	}
+	got := rec.take()
+	slices.Sort(want)
+	slices.Sort(got)
+	for _, s := range want {
+		if !slices.Contains(got, s) {
+			t.Errorf("swanctl sends and adit does not: %.300s", s)
+		}
+	}
+	for _, s := range got {
+		if !slices.Contains(want, s) {
+			t.Errorf("adit sends and swanctl does not: %.300s", s)
+		}
+	}
+	if len(want) < 17 {
+		t.Errorf("swanctl sent only %d commands", len(want))
+	}
+	// With an error in the file nothing is sent.
+	write("conf.d/bad.conf", []byte("connections {\n gw {\n  encap = perhaps\n }\n}\n"))
+	out, code := program([]string{"SWANCTL_DIR=" + dir}, "reload", "--vici", uri)
+	if sent := rec.take(); code != 1 || len(sent) > 0 || !strings.Contains(out, "conf.d/bad.conf:3: ") {
+		t.Errorf("code %d, sent %d: %s", code, len(sent), out)
+	}
+}
+
+// fullDirectory fills a directory with something of everything that is loaded. The
+// function that it returns writes a file there.
+func fullDirectory(t *testing.T, dir string) (write func(name string, b []byte)) {
+	t.Helper()
+	write = func(name string, b []byte) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 			t.Fatal(err)
@@ -156,41 +198,31 @@ authorities {
 `))
 	write("conf.d/secrets.conf", []byte("secrets {\n ike-1 {\n id-a = a.example\n id-b = 192.0.2.1\n secret = 0sv+NkxY9LLZvwj4qCC2o/gGrWDF2d21jL\n }\n eap-x {\n id = alice\n secret = \"with blanks, and commas\"\n }\n"+
 		" ike-hex {\n secret = 0x45a30759df97dc26a15b88ff\n }\n private-moon {\n file = moon.pem\n secret = passphrase\n }\n}\n"))
-	uri := "unix://" + filepath.Join(dir, "vici")
-	rec := &recorder{}
-	rec.listen(t, uri)
+	return write
+}
 
-	cmd := exec.Command("swanctl", "--load-all", "--noprompt", "--uri", uri)
-	cmd.Env = append(os.Environ(), "SWANCTL_DIR="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("swanctl: %v\n%s", err, out)
+// What a gateway has read itself is the same to it when it is sent: all sources
+// come to the same connections, credentials and pools.
+func TestReloadOfWhatWasReadChangesNothing(t *testing.T) {
+	s := newSpace(t, "f")
+	write := fullDirectory(t, s.dir)
+	_, notes := s.gateway("--config", filepath.Join(s.dir, "swanctl.conf"))
+	s.expect(notes, "READY=1")
+	s.must("adit plan", "nothing would change: 1 connection loaded just so")
+	s.must("swanctl --load-all --noprompt", "loaded connection 'gw'")
+	s.must("adit plan", "nothing would change: 1 connection loaded just so")
+	if err := os.Remove(filepath.Join(s.dir, "x509crl/ca.crl")); err != nil {
+		t.Fatal(err)
 	}
-	want := rec.take()
-	if out, code := program([]string{"SWANCTL_DIR=" + dir}, "reload", "--vici", uri); code != 0 {
-		t.Fatalf("adit reload: %d\n%s", code, out)
+	if err := os.Remove(filepath.Join(s.dir, "rsa/mars.pem")); err != nil {
+		t.Fatal(err)
 	}
-	got := rec.take()
-	slices.Sort(want)
-	slices.Sort(got)
-	for _, s := range want {
-		if !slices.Contains(got, s) {
-			t.Errorf("swanctl sends and adit does not: %.300s", s)
-		}
+	write("conf.d/secrets.conf", []byte("secrets {\n ike-1 {\n secret = 0sv+NkxY9LLZvwj4qCC2o/gGrWDF2d21jL\n }\n private-moon {\n file = moon.pem\n secret = passphrase\n }\n}\n"))
+	out := s.must("adit reload", "~ secret ike-1\n", "- secret eap-x\n", "- secret ike-hex\n", "- key ", "- certificates that are not in the directories any more\n", "5 changed, ")
+	if strings.Contains(out, "connection") {
+		t.Errorf("connections are touched:\n%s", out)
 	}
-	for _, s := range got {
-		if !slices.Contains(want, s) {
-			t.Errorf("adit sends and swanctl does not: %.300s", s)
-		}
-	}
-	if len(want) < 17 {
-		t.Errorf("swanctl sent only %d commands", len(want))
-	}
-	// With an error in the file nothing is sent.
-	write("conf.d/bad.conf", []byte("connections {\n gw {\n  encap = perhaps\n }\n}\n"))
-	out, code := program([]string{"SWANCTL_DIR=" + dir}, "reload", "--vici", uri)
-	if sent := rec.take(); code != 1 || len(sent) > 0 || !strings.Contains(out, "conf.d/bad.conf:3: ") {
-		t.Errorf("code %d, sent %d: %s", code, len(sent), out)
-	}
+	s.must("adit plan", "nothing would change: 1 connection loaded just so")
 }
 
 func encrypt(t *testing.T, from, to string) {
