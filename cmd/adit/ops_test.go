@@ -34,7 +34,12 @@ func TestOperations(t *testing.T) {
 	t.Setenv("RUNTIME_DIRECTORY", a.dir)
 	g, notes := a.gateway("--config", conf, "--strongswan-conf", settings)
 	t.Setenv("WATCHDOG_USEC", "")
-	_, peer := b.gateway("--config", b.file("gw.conf", site("192.0.2.2", "192.0.2.1", "10.2.0.0/24", "10.1.0.0/24", "")))
+	// The peer's log is a pipe that nobody reads; that stops only the log.
+	pipeline := filepath.Join(b.dir, "pipe")
+	if err := syscall.Mkfifo(pipeline, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, peer := b.gateway("--strongswan-conf", b.file("strongswan.conf", "charon {\n filelog {\n  p {\n path = "+pipeline+"\n}\n }\n}\n"), "--config", b.file("gw.conf", site("192.0.2.2", "192.0.2.1", "10.2.0.0/24", "10.1.0.0/24", "")))
 	a.expect(notes, "READY=1")
 	a.expect(notes, "WATCHDOG=1")
 	b.expect(peer, "READY=1")
@@ -142,6 +147,8 @@ func TestOperations(t *testing.T) {
 			return false
 		}
 	})
+
+	b.must("adit health", "engine-0       answers", "log "+pipeline+" has been stuck for")
 
 	// A mistake changes nothing.
 	daemon("default = x\n}\n }\n")

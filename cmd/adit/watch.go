@@ -36,7 +36,7 @@ type watch struct {
 const (
 	watchTick   = time.Second
 	stallAfter  = 10 * time.Second // as healthz has it (gateway.SilentAfter)
-	statusEvery = 5 * time.Second
+	statusEvery = 3 * time.Second
 	dumpEvery   = 10 * time.Minute
 	dumpsKept   = 8
 	limitDump   = 4 << 20 // bytes of one dump
@@ -64,9 +64,13 @@ func dumpDir() string {
 	return "/run/adit"
 }
 
-// limit is how long a part may be silent: less than the watchdog allows us.
-func (w *watch) limit() time.Duration {
-	if w.watchdog > 0 {
+// limit is how long a part may be silent: less than the watchdog allows us, but for
+// parts that may take longer by their nature.
+func (w *watch) limit(p adit.Part) time.Duration {
+	switch {
+	case p.Patience > 0:
+		return p.Patience
+	case w.watchdog > 0:
 		return min(stallAfter, w.watchdog/2)
 	}
 	return stallAfter
@@ -104,7 +108,7 @@ func (w *watch) look(now time.Time) {
 	}
 	var silent []string
 	for _, p := range parts {
-		if p.Silent >= w.limit() {
+		if p.Silent >= w.limit(p) {
 			silent = append(silent, fmt.Sprintf("%s for %v", p.Name, p.Silent.Truncate(100*time.Millisecond)))
 		}
 	}

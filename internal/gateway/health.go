@@ -17,14 +17,25 @@ type Part struct {
 	// Silent is how long the part has owed an answer, or has been at one piece of work;
 	// 0 when it answered the last time it was asked.
 	Silent time.Duration
+	// Patience is how long it may be silent; 0: SilentAfter.
+	Patience time.Duration
 }
 
 // SilentAfter is when a part that has not answered counts as stalled. Work that is
-// meant to be done on these threads takes milliseconds, on the host's a second or two.
+// meant to be done on these threads takes milliseconds.
 const SilentAfter = 10 * time.Second
 
 // OK reports whether the part answers.
-func (p Part) OK() bool { return p.Silent < SilentAfter }
+func (p Part) OK() bool {
+	if p.Patience > 0 {
+		return p.Silent < p.Patience
+	}
+	return p.Silent < SilentAfter
+}
+
+// hostPatience is for the kernel to take the routes and the packet filter of tens of
+// thousands of policies at once.
+const hostPatience = time.Minute
 
 // Healthy reports whether there are parts and all of them answer.
 func Healthy(parts []Part) bool {
@@ -99,13 +110,14 @@ func (g *Gateway) Health() []Part {
 		return nil
 	}
 	now := time.Now()
-	parts := []Part{{"engine-0", g.shard.pulse.silent(now)}, {"host", g.host.pulse.silent(now)}, {"log", g.logs.pulse.silent(now)}}
+	parts := []Part{{Name: "engine-0", Silent: g.shard.pulse.silent(now)}, {Name: "log", Silent: g.logs.pulse.silent(now)},
+		{Name: "host", Silent: g.host.pulse.silent(now), Patience: hostPatience}}
 	for i := range g.pool.since {
-		parts = append(parts, Part{fmt.Sprintf("pool-%d", i), silence(g.pool.since[i].Load(), now)})
+		parts = append(parts, Part{Name: fmt.Sprintf("pool-%d", i), Silent: silence(g.pool.since[i].Load(), now)})
 	}
 	// Whoever asks must turn, too: else nobody would notice that nobody asks.
 	if d := silence(g.health.last.Load(), now); d > 2*healthTick {
-		parts = append(parts, Part{"health", d})
+		parts = append(parts, Part{Name: "health", Silent: d})
 	}
 	if g.opt.Workers != nil {
 		parts = append(parts, g.opt.Workers(now)...)
