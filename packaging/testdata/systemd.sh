@@ -34,6 +34,7 @@ END
 pid() { systemctl show -p MainPID --value adit.service; }
 active() { [ "$(systemctl is-active adit.service)" = "$1" ]; }
 guarded() { nft list tables | grep -q adit; }
+charon() { systemctl is-active strongswan.service; }
 listed() { swanctl --list-conns | grep -q '^net:'; }
 other() { [ "$(pid)" != "$1" ] && active active; }
 
@@ -45,10 +46,13 @@ ip link set v0 up
 # Containers forbid packages to start anything; this is no container.
 rm -f /usr/sbin/policy-rc.d
 
-must 'install' dpkg -i "$1"
 good
+must 'charon runs' systemctl start strongswan.service
+must 'install' dpkg -i "$1"
+must 'charon runs on' charon
 must 'start' systemctl start adit.service
 must 'it is active' active active
+mustnt 'charon made room' charon
 must 'the socket is where swanctl looks' test -S /run/charon.vici
 must 'the socket is root'"'"'s and the group'"'"'s' [ "$(stat -c '%a %U %G' /run/charon.vici)" = '660 root adit' ]
 must 'swanctl lists what was loaded' listed
@@ -93,6 +97,13 @@ systemctl reset-failed adit.service
 mustnt 'nothing is left of it' guarded
 good
 must 'start again' systemctl start adit.service
+must 'charon takes over' systemctl start strongswan.service
+must 'adit made room' active inactive
+mustnt 'no guard under charon' guarded
+must 'swanctl finds charon' listed
+must 'adit takes over' systemctl start adit.service
+must 'swanctl finds adit' listed
+mustnt 'charon made room again' charon
 must 'remove' dpkg -r adit
 mustnt 'nothing runs' pidof adit
 mustnt 'no guard' guarded
