@@ -90,8 +90,24 @@ func showLog(cmd *cobra.Command, c *vici.Client, o logOptions) error {
 			return err
 		}
 	}
+	err := follow(cmd, c, o, "adit-log")
+	if errors.Is(err, vici.ErrUnknownEvent) { // another daemon: its lines tell no peer
+		if o.peer != "" {
+			return errors.New("this daemon's log does not tell the peer of a line")
+		}
+		if c, err = dial(cmd.Context()); err != nil {
+			return err
+		}
+		defer c.Close()
+		err = follow(cmd, c, o, "log")
+	}
+	return err
+}
+
+// follow prints the lines that come as events of that name, until the command is ended.
+func follow(cmd *cobra.Command, c *vici.Client, o logOptions, event string) error {
 	who := logging.Matcher{Conn: o.conn, Peer: o.peer}
-	for e, err := range c.Listen(cmd.Context(), "adit-log") {
+	for e, err := range c.Listen(cmd.Context(), event) {
 		if err != nil {
 			if cmd.Context().Err() != nil {
 				return nil
@@ -102,7 +118,7 @@ func showLog(cmd *cobra.Command, c *vici.Client, o logOptions) error {
 		if level, _ := strconv.Atoi(e.Body.Text("level")); level > o.level || !who.Match(&l) {
 			continue
 		}
-		if err := printLine(out, e.Body, o.asJSON); err != nil {
+		if err := printLine(cmd.OutOrStdout(), e.Body, o.asJSON); err != nil {
 			return err
 		}
 	}

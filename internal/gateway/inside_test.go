@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"adit/ike"
 	"adit/internal/config"
@@ -210,4 +212,37 @@ func TestFloodHasAQueueOfItsOwn(t *testing.T) {
 	if len(s.first) != limitFirst || len(s.established) != 1 || s.dropped.Load() != 3*limitEstablished-limitFirst {
 		t.Errorf("%d and %d wait, %d were dropped", len(s.first), len(s.established), s.dropped.Load())
 	}
+}
+
+// A job that does not end shows as the thread that it holds; the others stay well.
+func TestStuckJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool(2)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() { p.run(ctx) })
+		gate := make(chan struct{})
+		p.submit(func() { <-gate }, func(error) {})
+		time.Sleep(20 * time.Second)
+		p.submit(func() {}, func(error) {})
+		synctest.Wait()
+		silent := func() (n int, most time.Duration) {
+			for i := range p.since {
+				if d := silence(p.since[i].Load(), time.Now()); d > 0 {
+					n, most = n+1, max(most, d)
+				}
+			}
+			return n, most
+		}
+		if n, most := silent(); n != 1 || most != 20*time.Second || (Part{Silent: most}).OK() {
+			t.Errorf("%d threads are stuck, for %v", n, most)
+		}
+		close(gate)
+		synctest.Wait()
+		if n, _ := silent(); n != 0 {
+			t.Errorf("%d threads are stuck after the job's end", n)
+		}
+		stop()
+		run.Wait()
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -248,6 +249,20 @@ func TestJournal(t *testing.T) {
 	slog.New(h).Error("it broke\nMESSAGE=forged", "why", "x")
 	if got = next(); !strings.HasPrefix(got, `MESSAGE=it broke\nMESSAGE=forged, why x`+"\n") || !strings.Contains(got, "PRIORITY=3\n") {
 		t.Errorf("%q", got)
+	}
+}
+
+// The journal is used where systemd says that standard error goes there.
+func TestOnJournal(t *testing.T) {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(2, &st); err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]bool{fmt.Sprintf("%d:%d", st.Dev, st.Ino): true, fmt.Sprintf("%d:%d", st.Dev, st.Ino+1): false, "": false, "x": false} {
+		t.Setenv("JOURNAL_STREAM", value)
+		if got := logging.OnJournal(); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
 	}
 }
 
