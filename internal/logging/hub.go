@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -78,7 +77,7 @@ func (h *Hub) Apply(wanted []Target) error {
 		if slices.ContainsFunc(now, func(o *target) bool { return o.place() == t.place() }) {
 			continue
 		}
-		if i := slices.IndexFunc(old, func(o *target) bool { return reflect.DeepEqual(o.Target, t) }); i >= 0 {
+		if i := slices.IndexFunc(old, func(o *target) bool { return o.same(t) }); i >= 0 {
 			now = append(now, old[i])
 			old = slices.Delete(old, i, i+1)
 		} else {

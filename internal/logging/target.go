@@ -3,6 +3,7 @@ package logging
 import (
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -57,6 +58,14 @@ const (
 
 // place is what two targets must not share.
 func (t Target) place() string { return string(t.Kind) + " " + t.Path + t.Facility }
+
+// same reports whether nothing differs. Handlers are others' and are not looked into.
+func (t Target) same(o Target) bool {
+	if t.Kind == Forward || o.Kind == Forward {
+		return t.place() == o.place()
+	}
+	return reflect.DeepEqual(t, o)
+}
 
 func (t Target) name() string {
 	switch t.Kind {
