@@ -3,12 +3,15 @@ package packaging_test
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -172,11 +175,47 @@ exec chroot . $SCRIPT`)
 	cmd.Env = append(os.Environ(), "WORK="+t.TempDir(), "LOWER="+lower, "BRING="+bring, "SCRIPT="+argv)
 	if systemd {
 		cmd.Env = append(cmd.Env, "SYSTEMD=yes")
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: cgroup(t)}
 	} else {
 		cmd.Env = append(cmd.Env, "SYSTEMD=")
 	}
 	cmd.Env = append(cmd.Env, env...)
 	return run(t, cmd), bring
+}
+
+// cgroup makes a control group for a systemd of the test, so that it leaves nothing in
+// that of the test, and returns its descriptor.
+func cgroup(t *testing.T) int {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^\S+ (\S+) cgroup2 `).FindStringSubmatch(read(t, "/proc/self/mounts"))
+	own := regexp.MustCompile(`(?m)^0::(/.*)$`).FindStringSubmatch(read(t, "/proc/self/cgroup"))
+	if m == nil || own == nil {
+		t.Fatal("there are no control groups of version 2")
+	}
+	dir, err := os.MkdirTemp(filepath.Join(m[1], own[1]), "adit-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.Close()
+		var all []string
+		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				all = append(all, path)
+			}
+			return nil
+		})
+		for _, path := range slices.Backward(all) {
+			if err := syscall.Rmdir(path); err != nil {
+				t.Errorf("a control group stays: %s: %v", path, err)
+			}
+		}
+	})
+	return int(f.Fd())
 }
 
 // Under systemd itself: the service starts, reloads, is restarted after a crash and
