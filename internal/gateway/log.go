@@ -248,7 +248,10 @@ type peerMemory struct{ young, old map[uint32]peerOf }
 
 type peerOf struct{ remote, id string }
 
-const limitPeers = 1 << 14
+const (
+	limitPeers  = 1 << 14
+	limitPeerID = 256 // octets of an identity that are remembered
+)
 
 func (m *peerMemory) get(id uint32) (peerOf, bool) {
 	p, ok := m.young[id]
@@ -259,6 +262,9 @@ func (m *peerMemory) get(id uint32) (peerOf, bool) {
 }
 
 func (m *peerMemory) put(id uint32, p peerOf) {
+	if len(p.id) > limitPeerID {
+		p.id = strings.ToValidUTF8(p.id[:limitPeerID], "")
+	}
 	if m.young == nil || len(m.young) >= limitPeers {
 		m.old, m.young = m.young, map[uint32]peerOf{}
 	}

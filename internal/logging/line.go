@@ -42,7 +42,8 @@ type Line struct {
 const (
 	limitText  = 8 << 10
 	limitFact  = 16 << 10
-	limitFacts = 64 // attributes
+	limitFacts = 64      // attributes
+	limitName  = 1 << 10 // of a connection, a peer
 )
 
 // newLine takes a record apart.
@@ -71,15 +72,15 @@ func (l *Line) add(a slog.Attr) {
 			l.Level = int8(min(max(v.Int64(), 0), int64(LevelMost)))
 		}
 	case KeyConn:
-		l.Conn = v.String()
+		l.Conn = cut(v.String(), limitName)
 	case KeyIKE:
 		if v.Kind() == slog.KindUint64 {
 			l.IKE = v.Uint64()
 		}
 	case KeyPeer:
-		l.Peer = v.String()
+		l.Peer = cut(v.String(), limitName)
 	case KeyPeerID:
-		l.PeerID = v.String()
+		l.PeerID = cut(v.String(), limitName)
 	case "":
 	default:
 		if len(l.Facts) < limitFacts {
