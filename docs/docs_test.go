@@ -1,10 +1,10 @@
 package docs_test
 
 import (
+	"flag"
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,76 +19,7 @@ import (
 	"adit/pki/pkitest"
 )
 
-// option is a row of a table in internal/config.
-type option struct {
-	name string
-	set  bool
-	off  []string
-}
-
-// tables reads the tables of options out of a source file of internal/config.
-func tables(t *testing.T, name string) map[string][]option {
-	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("../internal/config", name), nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string][]option{}
-	ast.Inspect(f, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok || len(spec.Values) != 1 {
-			return true
-		}
-		list, ok := spec.Values[0].(*ast.CompositeLit)
-		if !ok || !isTable(list.Type) {
-			return true
-		}
-		for _, e := range list.Elts {
-			found[spec.Names[0].Name] = append(found[spec.Names[0].Name], parseOption(t, e.(*ast.CompositeLit)))
-		}
-		return false
-	})
-	return found
-}
-
-// isTable reports whether a type is []option[…].
-func isTable(e ast.Expr) bool {
-	list, ok := e.(*ast.ArrayType)
-	if !ok {
-		return false
-	}
-	generic, ok := list.Elt.(*ast.IndexExpr)
-	if !ok {
-		return false
-	}
-	id, ok := generic.X.(*ast.Ident)
-	return ok && id.Name == "option"
-}
-
-func parseOption(t *testing.T, lit *ast.CompositeLit) (o option) {
-	t.Helper()
-	text := func(e ast.Expr) string {
-		s, err := strconv.Unquote(e.(*ast.BasicLit).Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	for _, e := range lit.Elts {
-		kv := e.(*ast.KeyValueExpr)
-		switch kv.Key.(*ast.Ident).Name {
-		case "name":
-			o.name = text(kv.Value)
-		case "set":
-			o.set = true
-		case "off":
-			for _, v := range kv.Value.(*ast.CompositeLit).Elts {
-				o.off = append(o.off, text(v))
-			}
-		}
-	}
-	return o
-}
+var update = flag.Bool("update", false, "write the tables of options anew")
 
 // section returns the part of a page below a heading, up to the next one.
 func section(t *testing.T, page, heading string) string {
@@ -111,66 +42,78 @@ func read(t *testing.T, page string) string {
 }
 
 var (
-	row    = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| (.*) \\|$")
 	reason = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [^| ]")
-	word   = regexp.MustCompile("`([^`]*)`")
+	marked = regexp.MustCompile("(?s)<!-- options of ([^\n]*) -->\n.*?<!-- end -->")
 )
 
-// The page has every option of the program with its state, and no others.
+// cells is a table of options as the page has it.
+func cells(table config.Table) string {
+	escape := strings.NewReplacer("|", "\\|", "\n", " ").Replace
+	code := func(text string) string {
+		if text == "" {
+			return ""
+		}
+		return "`" + escape(text) + "`"
+	}
+	var b strings.Builder
+	b.WriteString("| option | state | default | |\n|---|---|---|---|\n")
+	for _, r := range table.Rows {
+		note := escape(r.Note)
+		if len(r.Takes) > 0 {
+			var takes []string
+			for _, t := range r.Takes {
+				takes = append(takes, code(t))
+			}
+			note += "; accepted: " + strings.Join(takes, ", ")
+		}
+		b.WriteString("| " + code(r.Name) + " | " + r.State.String() + " | " + code(r.Default) + " | " + note + " |\n")
+	}
+	return b.String()
+}
+
+// The page has every option of the program with its state, default and note, cell by
+// cell as the program's tables have them: `go test ./docs -run ConfigurationPage -update` writes them.
 func TestConfigurationPage(t *testing.T) {
-	all := tables(t, "options.go")
-	for _, file := range []string{"auth.go", "daemon.go", "radius.go"} {
-		maps.Copy(all, tables(t, file))
-	}
-	headings := map[string]string{
-		"peerOptions":   "`connections.<name>`",
-		"authOptions":   "`connections.<name>.local*` and `remote*`",
-		"childOptions":  "`connections.<name>.children.<name>`",
-		"daemonOptions": "`strongswan.conf`",
-		"radiusOptions": "`plugins.eap-radius`",
-	}
-	if len(all) != len(headings) {
-		t.Errorf("internal/config has %d tables, the page %d", len(all), len(headings))
-	}
-	for table, heading := range headings {
-		options := all[table]
-		if len(options) < 10 {
-			t.Fatalf("%s: only %d options were found", table, len(options))
+	page := read(t, "configuration.md")
+	tables := map[string]config.Table{}
+	for _, table := range config.Tables() {
+		if len(table.Rows) < 2 {
+			t.Fatalf("%s: only %d options", table.Section, len(table.Rows))
 		}
-		rows := map[string][]string{}
-		for _, m := range row.FindAllStringSubmatch(section(t, "configuration.md", heading), -1) {
-			if rows[m[1]] != nil {
-				t.Errorf("%s: %s stands there twice", heading, m[1])
-			}
-			rows[m[1]] = m[2:]
+		tables[table.Section] = table
+	}
+	written := map[string]bool{}
+	want := marked.ReplaceAllStringFunc(page, func(was string) string {
+		name := marked.FindStringSubmatch(was)[1]
+		table, ok := tables[name]
+		if !ok || written[name] {
+			t.Errorf("the program has no table %q, or it stands there twice", name)
+			return was
 		}
-		for _, o := range options {
-			r := rows[o.name]
-			delete(rows, o.name)
-			if r == nil {
-				t.Errorf("%s: %s is missing", heading, o.name)
-				continue
-			}
-			if known := r[0] == "supported" || r[0] == "adit’s own"; known != o.set || !known && r[0] != "refused" {
-				t.Errorf("%s: %s is said to be %q, but the program supports it: %v", heading, o.name, r[0], o.set)
-			}
-			if o.set {
-				continue
-			}
-			var off []string
-			if _, list, ok := strings.Cut(r[1], "accepted: "); ok {
-				for _, m := range word.FindAllStringSubmatch(list, -1) {
-					off = append(off, m[1])
-				}
-			}
-			if !slices.Equal(off, o.off) {
-				t.Errorf("%s: %s: accepted values %q, but the program accepts %q", heading, o.name, off, o.off)
-			}
-		}
-		for name := range rows {
-			t.Errorf("%s: the program knows no %s", heading, name)
+		written[name] = true
+		return "<!-- options of " + name + " -->\n" + cells(table) + "<!-- end -->"
+	})
+	for name := range tables {
+		if !written[name] {
+			t.Errorf("configuration.md has no table <!-- options of %s --> … <!-- end -->", name)
 		}
 	}
+	if want == page {
+		return
+	}
+	if *update {
+		if err := os.WriteFile("configuration.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	have := strings.Split(page, "\n")
+	for _, line := range strings.Split(want, "\n") {
+		if !slices.Contains(have, line) {
+			t.Errorf("configuration.md lacks the line\n\t%s", line)
+		}
+	}
+	t.Error("the tables of configuration.md are not the program's: go test ./docs -run ConfigurationPage -update")
 }
 
 // Every reason that a log or a counter can show is explained, and no others are.

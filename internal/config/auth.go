@@ -31,27 +31,27 @@ type authDraft struct {
 
 // authOptions are the values of a local* or remote* section, all that strongSwan 6 knows.
 var authOptions = []option[authDraft]{
-	{name: "auth", set: setAuth},
-	{name: "id", set: into(func(a *authDraft) *ike.Identity { a.hasID = true; return &a.ID }, identityOf)},
-	{name: "round", set: func(_ *decoder, a *authDraft, v conf.Value) error {
+	{name: "auth", def: "pubkey", note: "`pubkey`, a key type with [constraints](#constraints-in-auth), `psk`, `eap`, `eap-METHOD[:constraints]`; of the remote side `any`, too", set: setAuth},
+	{name: "id", note: "an address, a name, user@name, a distinguished name `\"C=CH, CN=moon\"`, `keyid:`, `%any`; of the remote side with wildcards; default: the subject of the first of `certs`, else the address", set: into(func(a *authDraft) *ike.Identity { a.hasID = true; return &a.ID }, identityOf)},
+	{name: "round", def: "0", note: "order of the sections (RFC 4739); default: as they stand", set: func(_ *decoder, a *authDraft, v conf.Value) error {
 		n, err := v.Uint(255)
 		a.round = int(n)
 		return err
 	}},
-	{name: "certs", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setCerts(a, v) }},
-	{name: "cacerts", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setCACerts(a, v) }},
-	{name: "pubkeys", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setPubkeys(a, v) }},
-	{name: "cert_policy", set: into(func(a *authDraft) *[]string { return &a.CertPolicies }, policiesOf)},
-	{name: "groups", set: into(func(a *authDraft) *[]string { return &a.Groups }, wordsOf(limitGroups, "groups"))},
-	{name: "ca_id", why: "adit does not choose connections by an identity of the CA yet; use cacerts"},
-	{name: "aaa_id", set: into(func(a *authDraft) *ike.Identity { return &a.AAAID }, identityOf)},
-	{name: "eap_id", set: func(_ *decoder, a *authDraft, v conf.Value) (err error) {
+	{name: "certs", note: "files in `x509` or with absolute names: locally those to choose from with their intermediates, remotely those that are accepted", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setCerts(a, v) }},
+	{name: "cacerts", note: "files in `x509ca`: one of these must be in the peer’s chain. What `certs`, `cacerts` and `cert_policy` demand is not met by a shared key beside `auth = any`, nor by a method of EAP other than EAP-TLS done here", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setCACerts(a, v) }},
+	{name: "pubkeys", note: "raw public keys, files in `pubkey`", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setPubkeys(a, v) }},
+	{name: "cert_policy", note: "policy OIDs in dotted numbers: the peer’s chain must have one of them", set: into(func(a *authDraft) *[]string { return &a.CertPolicies }, policiesOf)},
+	{name: "groups", note: "the peer must be in one of them, as the RADIUS server says", set: into(func(a *authDraft) *[]string { return &a.Groups }, wordsOf(limitGroups, "groups"))},
+	{name: "ca_id", note: "adit does not choose connections by an identity of the CA yet; use cacerts"},
+	{name: "aaa_id", note: "identity that the EAP server’s certificate must have; default: the gateway’s", set: into(func(a *authDraft) *ike.Identity { return &a.AAAID }, identityOf)},
+	{name: "eap_id", def: "id", note: "locally: our name in EAP; remotely: the peer is asked for its name in EAP, which must fit; without it that name must fit `id`, RADIUS aside (strongSwan: takes any)", set: func(_ *decoder, a *authDraft, v conf.Value) (err error) {
 		a.EAPID, err = identityOf(v)
 		a.EAPAsk = !a.local && err == nil
 		return err
 	}},
-	{name: "xauth_id", why: "XAuth belongs to IKEv1, which adit does not support yet"},
-	{name: "revocation", set: into(func(a *authDraft) *ike.RevocationPolicy { return &a.Revocation }, oneOf([]string{"relaxed", "ifuri", "strict"},
+	{name: "xauth_id", def: "id", state: Accepted, note: "of IKEv1 only: the name for XAuth", set: checked[authDraft](identityOf)},
+	{name: "revocation", def: "relaxed", note: "`relaxed`: only what is known to be revoked fails; `ifuri`: an answer is needed where the certificate says where to ask; `strict`: always", set: into(func(a *authDraft) *ike.RevocationPolicy { return &a.Revocation }, oneOf([]string{"relaxed", "ifuri", "strict"},
 		[]ike.RevocationPolicy{ike.RevocationRelaxed, ike.RevocationIfURI, ike.RevocationStrict}))},
 }
 

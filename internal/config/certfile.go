@@ -168,20 +168,22 @@ func (a *authDraft) subject() ike.Identity {
 	return id
 }
 
+// certOptions are the values of a section cert* or cacert*.
+var certOptions = []option[conf.Value]{
+	{name: "file", note: "an absolute name", set: func(_ *decoder, file *conf.Value, v conf.Value) error {
+		*file = v
+		return nil
+	}},
+	{name: "handle", note: noToken}, {name: "slot", note: noToken}, {name: "module", note: noToken},
+}
+
 // decodeCertSection decodes a section cert* or cacert*: a file, by its absolute path.
 func (d *decoder) decodeCertSection(s *conf.Section, add func([]byte) error) {
 	file := conf.Value{}
-	for v := range s.Values() {
-		switch v.Key {
-		case "file":
-			file = v
-		case "handle", "slot", "module":
-			d.fail(v.Errorf("adit does not support tokens: give a file"))
-			return
-		default:
-			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, []string{"file", "handle", "slot", "module"}))
-			return
-		}
+	before := len(d.errs)
+	values(d, s, &file, certOptions)
+	if len(d.errs) > before {
+		return
 	}
 	sections(d, s, nil, func(*conf.Section) bool { return false })
 	if file.Text == "" {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"slices"
 	"strings"
 
 	"adit/conf"
@@ -52,50 +51,39 @@ func (d *decoder) place(s *conf.Section) {
 
 func (d *decoder) err() error { return errors.Join(d.errs...) }
 
-// option is one key of a section. Set stores it into T. An option without Set is
-// one that adit has not built: it is refused, except for the values in Off, which
-// ask for nothing.
-type option[T any] struct {
-	name string
-	set  func(d *decoder, t *T, v conf.Value) error
-	off  []string
-	why  string // for refused options: what to know beyond "not yet"
-}
-
 // values decodes all values of a section by its table.
 func values[T any](d *decoder, s *conf.Section, t *T, table []option[T]) {
 	for v := range s.Values() {
-		i := slices.IndexFunc(table, func(o option[T]) bool { return o.name == v.Key })
-		switch {
-		case i < 0:
+		o := lookup(table, v.Key)
+		if o == nil {
 			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, names(table)))
-		case table[i].set != nil:
-			d.fail(table[i].set(d, t, v))
-		case !table[i].isOff(v):
-			why := table[i].why
-			if why == "" {
-				why = "adit does not support it yet"
-			}
-			d.fail(v.Errorf("%s", why))
+			continue
 		}
+		apply(d, t, o, v)
 	}
 }
 
-// isOff reports whether the value asks only for what adit does anyhow. A word of
-// the list that is a boolean stands for all spellings of it.
-func (o option[T]) isOff(v conf.Value) bool {
-	if v.IsList {
-		return false
+// apply does with one value what its option says.
+func apply[T any](d *decoder, t *T, o *option[T], v conf.Value) {
+	if o.set != nil {
+		if err := o.set(d, t, v); err != nil {
+			d.fail(err)
+			return
+		}
 	}
-	yes, err := v.Bool()
-	return slices.Contains(o.off, strings.ToLower(v.Text)) ||
-		err == nil && slices.Contains(o.off, map[bool]string{true: "yes", false: "no"}[yes])
+	switch {
+	case o.isOff(v):
+	case o.standing() == Refused:
+		d.fail(v.Errorf("%s", o.reason()))
+	case o.standing() == Idle:
+		d.warn(v.Pos, v.Path()+" has no effect: "+o.reason())
+	}
 }
 
 func names[T any](table []option[T]) []string {
 	out := make([]string, len(table))
 	for i, o := range table {
-		out[i] = o.name
+		out[i] = strings.TrimSuffix(o.name, "*")
 	}
 	return out
 }

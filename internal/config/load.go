@@ -100,7 +100,7 @@ func (d *decoder) decode(root *conf.Section) (*Model, error) {
 			}
 		case "secrets":
 			d.only(s, "secret")
-			sections(d, s, []string{"ike", "eap", "ntlm", "private", "pkcs12"}, func(sub *conf.Section) bool { return d.decodeSecret(m, sub) })
+			sections(d, s, names(secretSections), func(sub *conf.Section) bool { return d.decodeSecret(m, sub) })
 		case "pools":
 			for sub := range d.only(s, "pool") {
 				m.Pools = append(m.Pools, d.decodePool(sub))

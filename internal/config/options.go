@@ -127,119 +127,121 @@ func oneOf[V any](words []string, vals []V) func(conf.Value) (V, error) {
 
 // peerOptions are the values of a connection, all that strongSwan 6 knows.
 var peerOptions = []option[peerDraft]{
-	{name: "version", set: setVersion},
-	{name: "local_addrs", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.LocalAddrs }, addrSpecs)},
-	{name: "remote_addrs", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.RemoteAddrs }, addrSpecs)},
-	{name: "local_port", set: into(func(p *peerDraft) *uint16 { return &p.LocalPort }, portOf)},
-	{name: "remote_port", set: into(func(p *peerDraft) *uint16 { return &p.RemotePort }, portOf)},
-	{name: "proposals", set: func(d *decoder, p *peerDraft, v conf.Value) (err error) {
+	{name: "version", def: "0", note: "0 or 2: IKEv2. 1 is refused: there is no IKEv1 yet", set: setVersion},
+	{name: "local_addrs", def: "%any", note: "own addresses, prefixes, ranges or names", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.LocalAddrs }, addrSpecs)},
+	{name: "remote_addrs", def: "%any", note: "the peer’s, tried in turn; names are resolved again after each failure", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.RemoteAddrs }, addrSpecs)},
+	{name: "local_port", def: "500", set: into(func(p *peerDraft) *uint16 { return &p.LocalPort }, portOf)},
+	{name: "remote_port", def: "500", set: into(func(p *peerDraft) *uint16 { return &p.RemotePort }, portOf)},
+	{name: "proposals", def: "default", note: "IKE algorithms in strongSwan’s keywords; `default` as there", set: func(d *decoder, p *peerDraft, v conf.Value) (err error) {
 		p.Proposals, err = proposals(d, suite.IKE, v)
 		return err
 	}},
-	{name: "vips", set: into(func(p *peerDraft) *[]netip.Addr { return &p.VIPs }, addrsOf)},
-	{name: "pools", set: into(func(p *peerDraft) *[]string { return &p.Pools }, wordsOf(limitPools, "pools"))},
-	{name: "aggressive", off: []string{"no"}, why: "IKEv1 is not supported yet"},
-	{name: "pull", off: []string{"yes"}, why: "IKEv1 is not supported yet"},
-	{name: "dscp", set: into(func(p *peerDraft) *uint8 { return &p.DSCP }, dscpOf)},
-	{name: "encap", set: into(func(p *peerDraft) *ike.EncapPolicy { return &p.Encap },
+	{name: "vips", note: "virtual addresses to ask the peer for; `0.0.0.0` and `::` are any of that family", set: into(func(p *peerDraft) *[]netip.Addr { return &p.VIPs }, addrsOf)},
+	{name: "pools", note: "names of the pools that the peer gets addresses and settings from", set: into(func(p *peerDraft) *[]string { return &p.Pools }, wordsOf(limitPools, "pools"))},
+	{name: "aggressive", def: "no", state: Accepted, note: "of IKEv1 only, which adit does not speak yet", set: into(func(p *peerDraft) *bool { return &p.Aggressive }, boolOf)},
+	{name: "pull", def: "yes", state: Accepted, note: "of IKEv1 only: how Mode Config goes", set: checked[peerDraft](boolOf)},
+	{name: "dscp", def: "000000", note: "six binary digits on IKE packets", set: into(func(p *peerDraft) *uint8 { return &p.DSCP }, dscpOf)},
+	{name: "encap", def: "auto", note: "`auto`, `yes`, `no`; `auto` is adit’s own: [ESP in UDP or raw](performance.md#raw-esp-or-udp)", set: into(func(p *peerDraft) *ike.EncapPolicy { return &p.Encap },
 		oneOf([]string{"auto", "yes", "no", "true", "false", "1", "0", "enabled", "disabled"}, []ike.EncapPolicy{ike.EncapAuto, ike.EncapYes, ike.EncapNo,
 			ike.EncapYes, ike.EncapNo, ike.EncapYes, ike.EncapNo, ike.EncapYes, ike.EncapNo}))},
-	{name: "mobike", off: []string{"no"}, why: "adit does not support MOBIKE yet; only mobike = no is possible"},
-	{name: "dpd_delay", set: into(func(p *peerDraft) *time.Duration { return &p.DPDDelay }, durationOf)},
-	{name: "dpd_timeout", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
-	{name: "fragmentation", set: into(func(p *peerDraft) *ike.FragmentPolicy { return &p.Fragmentation },
+	{name: "mobike", def: "yes", state: Idle, off: []string{"no"}, set: checked[peerDraft](boolOf),
+		note: "MOBIKE (RFC 4555) is not negotiated yet, which peers put up with: after a change of addresses the IKE SA is set up anew"},
+	{name: "dpd_delay", def: "0s", note: "liveness check after so much silence; 0: none", set: into(func(p *peerDraft) *time.Duration { return &p.DPDDelay }, durationOf)},
+	{name: "dpd_timeout", def: "0s", state: Accepted, note: "of IKEv1 only: in IKEv2 the retransmission schedule decides, as in strongSwan", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
+	{name: "fragmentation", def: "yes", note: "RFC 7383: `yes`, `accept`, `force` (as `yes`), `no`", set: into(func(p *peerDraft) *ike.FragmentPolicy { return &p.Fragmentation },
 		yesOr(ike.FragmentYes, ike.FragmentNo, []string{"accept", "force"}, []ike.FragmentPolicy{ike.FragmentAccept, ike.FragmentForce}))},
-	{name: "childless", set: into(func(p *peerDraft) *ike.ChildlessPolicy { return &p.Childless }, oneOf([]string{"allow", "prefer", "force", "never"},
+	{name: "childless", def: "allow", note: "RFC 6023: `allow`, `prefer`, `force`, `never`", set: into(func(p *peerDraft) *ike.ChildlessPolicy { return &p.Childless }, oneOf([]string{"allow", "prefer", "force", "never"},
 		[]ike.ChildlessPolicy{ike.ChildlessAllow, ike.ChildlessPrefer, ike.ChildlessForce, ike.ChildlessNever}))},
-	{name: "send_certreq", set: into(func(p *peerDraft) *bool { return &p.SendCertReq }, boolOf)},
-	{name: "send_cert", set: into(func(p *peerDraft) *ike.SendPolicy { return &p.SendCert }, oneOf([]string{"ifasked", "always", "never"},
+	{name: "send_certreq", def: "yes", note: "names our CAs to the peer", set: into(func(p *peerDraft) *bool { return &p.SendCertReq }, boolOf)},
+	{name: "send_cert", def: "ifasked", note: "`ifasked`, `always`, `never`", set: into(func(p *peerDraft) *ike.SendPolicy { return &p.SendCert }, oneOf([]string{"ifasked", "always", "never"},
 		[]ike.SendPolicy{ike.SendIfAsked, ike.SendAlways, ike.SendNever}))},
-	{name: "ocsp", off: []string{"never", "reply"}, why: "adit asks OCSP responders itself and does not carry OCSP in IKE yet"},
-	{name: "keyingtries", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
+	{name: "ocsp", def: "reply", off: []string{"never", "reply"}, note: "adit asks OCSP responders itself and does not carry OCSP in IKE yet"},
+	{name: "keyingtries", def: "1", note: "attempts to set up; 0: for ever, but what a start action keeps up is tried again with back-off until it is up unless a number is given", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
 		n, err := v.Uint(1 << 30)
 		p.KeyingTries, p.GiveUp = int(n), n > 0
 		return err
 	}},
-	{name: "unique", set: into(func(p *peerDraft) *ike.UniquePolicy { return &p.Unique }, oneOf([]string{"no", "never", "replace", "keep"},
+	{name: "unique", def: "no", note: "`no`, `never`, `replace`, `keep`: what a second IKE SA of the same identity does to the first", set: into(func(p *peerDraft) *ike.UniquePolicy { return &p.Unique }, oneOf([]string{"no", "never", "replace", "keep"},
 		[]ike.UniquePolicy{ike.UniqueNo, ike.UniqueNever, ike.UniqueReplace, ike.UniqueKeep}))},
-	{name: "reauth_time", set: given(func(p *peerDraft) **uint64 { return &p.life.reauth }, secondsOf)},
-	{name: "rekey_time", set: given(func(p *peerDraft) **uint64 { return &p.life.rekey }, secondsOf)},
-	{name: "over_time", set: given(func(p *peerDraft) **uint64 { return &p.life.over }, secondsOf)},
-	{name: "rand_time", set: given(func(p *peerDraft) **uint64 { return &p.life.random }, secondsOf)},
-	{name: "ppk_id"}, {name: "ppk_required", off: []string{"no"}},
-	{name: "if_id_in", off: []string{"0"}, why: noIfID}, {name: "if_id_out", off: []string{"0"}, why: noIfID},
-	{name: "mediation", off: []string{"no"}}, {name: "mediated_by"}, {name: "mediation_peer"},
+	{name: "reauth_time", def: "0s", note: "new IKE SA with authentication, made before the old one goes; 0: never", set: given(func(p *peerDraft) **uint64 { return &p.life.reauth }, secondsOf)},
+	{name: "rekey_time", def: "4h", set: given(func(p *peerDraft) **uint64 { return &p.life.rekey }, secondsOf)},
+	{name: "over_time", def: "10%", note: "hard bound beyond that", set: given(func(p *peerDraft) **uint64 { return &p.life.over }, secondsOf)},
+	{name: "rand_time", def: "over_time", note: "random part taken off", set: given(func(p *peerDraft) **uint64 { return &p.life.random }, secondsOf)},
+	{name: "ppk_id", note: noPPK}, {name: "ppk_required", def: "no", off: []string{"no"}, note: noPPK},
+	{name: "if_id_in", def: "0", off: []string{"0"}, note: noIfID}, {name: "if_id_out", def: "0", off: []string{"0"}, note: noIfID},
+	{name: "mediation", def: "no", off: []string{"no"}, note: noMediation}, {name: "mediated_by", note: noMediation}, {name: "mediation_peer", note: noMediation},
 }
 
 // childOptions are the values of a child, all that strongSwan 6 knows, and adit's mss_clamp.
 var childOptions = []option[childDraft]{
-	{name: "ah_proposals", why: "adit has no AH: it protects nothing that ESP with integrity does not"},
-	{name: "esp_proposals", set: func(d *decoder, c *childDraft, v conf.Value) (err error) {
+	{name: "ah_proposals", note: "adit has no AH: it protects nothing that ESP with integrity does not"},
+	{name: "esp_proposals", def: "default", note: "ESP algorithms in strongSwan’s keywords", set: func(d *decoder, c *childDraft, v conf.Value) (err error) {
 		c.Proposals, err = proposals(d, suite.ESP, v)
 		return err
 	}},
-	{name: "sha256_96", off: []string{"no"}},
-	{name: "local_ts", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Local }, selectors)},
-	{name: "remote_ts", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Remote }, selectors)},
-	{name: "rekey_time", set: given(func(c *childDraft) **uint64 { return &c.time.rekey }, secondsOf)},
-	{name: "life_time", set: given(func(c *childDraft) **uint64 { return &c.time.life }, secondsOf)},
-	{name: "rand_time", set: given(func(c *childDraft) **uint64 { return &c.time.random }, secondsOf)},
+	{name: "sha256_96", def: "no", off: []string{"no"}, note: "truncation to 96 bits is not built yet"},
+	{name: "local_ts", def: "dynamic", note: "own traffic selectors; ranges and `[proto/port]` too", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Local }, selectors)},
+	{name: "remote_ts", def: "dynamic", note: "the peer’s", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Remote }, selectors)},
+	{name: "rekey_time", def: "1h or life_time - 10%", set: given(func(c *childDraft) **uint64 { return &c.time.rekey }, secondsOf)},
+	{name: "life_time", def: "rekey_time + 10%", note: "hard bound", set: given(func(c *childDraft) **uint64 { return &c.time.life }, secondsOf)},
+	{name: "rand_time", def: "life_time - rekey_time", note: "random part taken off", set: given(func(c *childDraft) **uint64 { return &c.time.random }, secondsOf)},
 	{name: "rekey_bytes", set: given(func(c *childDraft) **uint64 { return &c.bytes.rekey }, bytesOf)},
-	{name: "life_bytes", set: given(func(c *childDraft) **uint64 { return &c.bytes.life }, bytesOf)},
-	{name: "rand_bytes", set: given(func(c *childDraft) **uint64 { return &c.bytes.random }, bytesOf)},
-	{name: "rekey_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.rekey }, countOf)},
-	{name: "life_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.life }, countOf)},
-	{name: "rand_packets", set: given(func(c *childDraft) **uint64 { return &c.packets.random }, countOf)},
-	{name: "updown", set: into(func(c *childDraft) *string { return &c.Updown }, scriptOf)},
-	{name: "hostaccess", set: into(func(c *childDraft) *bool { return &c.HostAccess }, boolOf)},
-	{name: "keep_up", set: into(func(c *childDraft) *bool { return &c.KeepUp }, boolOf)},
-	{name: "mode", set: setMode},
-	{name: "policies", set: into(func(c *childDraft) *bool { return &c.Policies }, boolOf)},
-	{name: "policies_fwd_out", off: []string{"no"}},
-	{name: "dpd_action", set: into(func(c *childDraft) *ike.StartAction { return &c.DPDAction }, actionOf)},
-	{name: "start_action", set: into(func(c *childDraft) *ike.StartAction { return &c.StartAction }, actionOf)},
-	{name: "close_action", set: into(func(c *childDraft) *ike.StartAction { return &c.CloseAction }, actionOf)},
-	{name: "ipcomp", set: func(d *decoder, _ *childDraft, v conf.Value) error {
-		yes, err := v.Bool()
-		if yes {
-			d.warn(v.Pos, v.Path()+": adit never negotiates IPComp, and refuses it as RFC 7296 §2.22 allows: packets are not compressed")
-		}
-		return err
-	}},
-	{name: "inactivity", set: into(func(c *childDraft) *time.Duration { return &c.Inactivity }, durationOf)},
-	{name: "reqid", set: into(func(c *childDraft) *uint32 { return &c.ReqID }, uint32Of)},
-	{name: "priority", set: into(func(c *childDraft) *uint32 { return &c.Priority }, uint32Of)},
-	{name: "interface"},
-	{name: "mark_in", off: []string{"0", "0/0x00000000"}, why: noMarks}, {name: "mark_out", off: []string{"0", "0/0x00000000"}, why: noMarks},
-	{name: "mark_in_sa", off: []string{"no"}, why: noMarks},
-	{name: "set_mark_in", off: []string{"0", "0/0x00000000"}, why: noMarks}, {name: "set_mark_out", off: []string{"0", "0/0x00000000"}, why: noMarks},
-	{name: "if_id_in", off: []string{"0"}, why: noIfID}, {name: "if_id_out", off: []string{"0"}, why: noIfID},
-	{name: "label"}, {name: "label_mode", off: []string{"system"}},
-	{name: "tfc_padding", set: into(func(c *childDraft) *int { return &c.TFC }, tfcOf)},
-	{name: "replay_window", set: into(func(c *childDraft) *uint32 { return &c.ReplayWindow }, func(v conf.Value) (uint32, error) {
+	{name: "life_bytes", def: "rekey_bytes + 10%", note: "hard bound", set: given(func(c *childDraft) **uint64 { return &c.bytes.life }, bytesOf)},
+	{name: "rand_bytes", def: "life_bytes - rekey_bytes", note: "random part taken off", set: given(func(c *childDraft) **uint64 { return &c.bytes.random }, bytesOf)},
+	{name: "rekey_packets", note: "without ESN there is always a bound below 2^32", set: given(func(c *childDraft) **uint64 { return &c.packets.rekey }, countOf)},
+	{name: "life_packets", def: "rekey_packets + 10%", note: "hard bound", set: given(func(c *childDraft) **uint64 { return &c.packets.life }, countOf)},
+	{name: "rand_packets", def: "life_packets - rekey_packets", note: "random part taken off", set: given(func(c *childDraft) **uint64 { return &c.packets.random }, countOf)},
+	{name: "updown", note: "a command for the shell ([updown scripts](updown.md))", set: into(func(c *childDraft) *string { return &c.Updown }, scriptOf)},
+	{name: "hostaccess", def: "no", note: "sets `PLUTO_HOST_ACCESS` for `updown`", set: into(func(c *childDraft) *bool { return &c.HostAccess }, boolOf)},
+	{name: "keep_up", def: "no", note: "started when loaded and brought back after whatever took it down but an operator, with back-off ([keep_up](reload.md#keep_up))", set: into(func(c *childDraft) *bool { return &c.KeepUp }, boolOf)},
+	{name: "mode", def: "tunnel", note: "`tunnel`, `transport`, `pass`, `drop`; the other modes of strongSwan are refused", set: setMode},
+	{name: "policies", def: "yes", note: "`no` installs SAs without policies", set: into(func(c *childDraft) *bool { return &c.Policies }, boolOf)},
+	{name: "policies_fwd_out", def: "no", state: Accepted, set: checked[childDraft](boolOf),
+		note: "forward policies are the kernel’s: here every policy covers forwarded packets, too"},
+	{name: "dpd_action", def: "none", note: "`none`, `trap`, `start`", set: into(func(c *childDraft) *ike.StartAction { return &c.DPDAction }, actionOf)},
+	{name: "start_action", def: "none", note: "`none`, `trap`, `start`, `trap|start`", set: into(func(c *childDraft) *ike.StartAction { return &c.StartAction }, actionOf)},
+	{name: "close_action", def: "none", note: "`none`, `trap`, `start`", set: into(func(c *childDraft) *ike.StartAction { return &c.CloseAction }, actionOf)},
+	{name: "ipcomp", def: "no", state: Idle, off: []string{"no"}, set: checked[childDraft](boolOf),
+		note: "IPComp is never negotiated and is refused as RFC 7296 §2.22 allows: packets are not compressed"},
+	{name: "inactivity", def: "0s", note: "closes an idle Child SA", set: into(func(c *childDraft) *time.Duration { return &c.Inactivity }, durationOf)},
+	{name: "reqid", def: "0", note: "number shown in `list-sas`", set: into(func(c *childDraft) *uint32 { return &c.ReqID }, uint32Of)},
+	{name: "priority", def: "0", note: "order of policies; 0: by how narrow they are", set: into(func(c *childDraft) *uint32 { return &c.Priority }, uint32Of)},
+	{name: "interface", note: "policies and routes are not bound to an interface yet"},
+	{name: "mark_in", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks}, {name: "mark_out", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks},
+	{name: "mark_in_sa", def: "no", off: []string{"no"}, note: noMarks},
+	{name: "set_mark_in", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks}, {name: "set_mark_out", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks},
+	{name: "if_id_in", def: "0", off: []string{"0"}, note: noIfID}, {name: "if_id_out", def: "0", off: []string{"0"}, note: noIfID},
+	{name: "label", note: "security labels are SELinux’s on packets in the kernel, which a TUN device does not show"},
+	{name: "label_mode", def: "system", state: Accepted, note: "says something only with `label`", set: checked[childDraft](oneOf([]string{"system", "simple", "selinux"}, make([]bool, 3)))},
+	{name: "tfc_padding", def: "0", note: "pads to that length in bytes, or `mtu`", set: into(func(c *childDraft) *int { return &c.TFC }, tfcOf)},
+	{name: "replay_window", def: "4096", note: "packets; strongSwan: 32", set: into(func(c *childDraft) *uint32 { return &c.ReplayWindow }, func(v conf.Value) (uint32, error) {
 		n, err := v.Uint(1 << 20)
 		return uint32(n), err
 	})},
-	{name: "per_cpu_sas", off: []string{"no"}}, {name: "hw_offload", off: []string{"no", "auto"}, why: noOffload},
-	{name: "copy_df", set: into(func(c *childDraft) *ipsec.DFMode { return &c.DF }, func(v conf.Value) (ipsec.DFMode, error) {
+	{name: "per_cpu_sas", def: "no", state: Idle, off: []string{"no"}, set: checked[childDraft](yesOr(true, false, []string{"encap"}, []bool{true})),
+		note: "RFC 9611 is not negotiated, which peers put up with: one SA carries the packets of all processors"},
+	{name: "hw_offload", def: "no", off: []string{"no", "auto"}, note: noOffload},
+	{name: "copy_df", def: "yes", note: "`yes` copies DF outwards", set: into(func(c *childDraft) *ipsec.DFMode { return &c.DF }, func(v conf.Value) (ipsec.DFMode, error) {
 		yes, err := v.Bool()
 		if !yes {
 			return ipsec.DFClear, err
 		}
 		return ipsec.DFCopy, err
 	})},
-	{name: "copy_ecn", set: into(func(c *childDraft) *bool { return &c.CopyECN }, boolOf)},
-	{name: "copy_dscp", set: into(func(c *childDraft) *ipsec.DSCPCopy { return &c.CopyDSCP }, oneOf([]string{"out", "in", "yes", "no"},
+	{name: "copy_ecn", def: "yes", note: "RFC 6040", set: into(func(c *childDraft) *bool { return &c.CopyECN }, boolOf)},
+	{name: "copy_dscp", def: "out", note: "`out`, `in`, `yes`, `no`", set: into(func(c *childDraft) *ipsec.DSCPCopy { return &c.CopyDSCP }, oneOf([]string{"out", "in", "yes", "no"},
 		[]ipsec.DSCPCopy{ipsec.DSCPOut, ipsec.DSCPIn, ipsec.DSCPBoth, ipsec.DSCPNone}))},
-	{name: "icmp", off: []string{"no"}},
-	{name: "mss_clamp", set: into(func(c *childDraft) *bool { return &c.MSSClamp }, boolOf)},
+	{name: "icmp", def: "no", off: []string{"no"}, note: "ICMP errors of hosts outside of the selectors are not let through yet"},
+	{name: "mss_clamp", state: Own, def: "yes", note: "lowers the MSS of TCP connections to what fits", set: into(func(c *childDraft) *bool { return &c.MSSClamp }, boolOf)},
 }
 
 // Reasons why the data plane over a TUN device cannot do something.
 const (
-	noMarks   = "marks cannot work with a TUN device, which sees packets after routing; use selectors or a route"
-	noIfID    = "an interface ID names an XFRM interface of the kernel, which a TUN device has not; use selectors or a route"
-	noOffload = "ESP is made in user space here, which network cards cannot take over; only no and auto are possible"
+	noMarks     = "marks cannot work with a TUN device, which sees packets after routing; use selectors or a route"
+	noIfID      = "an interface ID names an XFRM interface of the kernel, which a TUN device has not; use selectors or a route"
+	noPPK       = "adit does not support post-quantum pre-shared keys (RFC 8784) yet, and without them the IKE SA would be weaker than was asked for"
+	noMediation = "mediation is a protocol of strongSwan’s own that adit does not speak"
+	noOffload   = "ESP is made in user space here, which network cards cannot take over; only no and auto are possible"
 )
 
 func setVersion(_ *decoder, p *peerDraft, v conf.Value) error {

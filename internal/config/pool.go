@@ -40,16 +40,29 @@ var attributeTypes = map[string][2]wire.AttributeType{
 	"split_include": {attrUnityIn, attrUnityIn}, "split_exclude": {attrUnityOut, attrUnityOut},
 }
 
+func setAttribute(d *decoder, p *Pool, v conf.Value) error { return d.attributes(&p.Attributes, v) }
+
+// poolOptions are the values of a pool.
+var poolOptions = []option[Pool]{
+	{name: "addrs", note: "a prefix (its first and last address are left out; from an address inside of it on, as `10.3.0.100/24`) or a range `FROM-TO`; at most 2^31 addresses",
+		set: func(d *decoder, p *Pool, v conf.Value) error { return d.poolRange(p, v) }},
+	{name: "dns", note: "name servers", set: setAttribute},
+	{name: "nbns", note: "WINS servers", set: setAttribute},
+	{name: "dhcp", note: "DHCP servers", set: setAttribute},
+	{name: "netmask", set: setAttribute},
+	{name: "server", set: setAttribute},
+	{name: "subnet", note: "what the peer should reach through the tunnel", set: setAttribute},
+	{name: "p_cscf", note: "SIP servers (RFC 7651)", set: setAttribute},
+	{name: "address", set: setAttribute},
+	{name: "split_include", note: "Cisco Unity’s; IKEv2 clients go by their selectors", set: setAttribute},
+	{name: "split_exclude", note: "the same", set: setAttribute},
+	{name: "*", note: "the number of an attribute type, whose values may be text: `25 = corp.example` is split DNS (RFC 8598)", set: setAttribute},
+}
+
 // decodePool decodes one pool: addrs, and attributes by name or by number.
 func (d *decoder) decodePool(s *conf.Section) Pool {
 	p := Pool{Name: s.Name, Pos: s.Pos}
-	for v := range s.Values() {
-		if v.Key == "addrs" {
-			d.fail(d.poolRange(&p, v))
-			continue
-		}
-		d.fail(d.attributes(&p.Attributes, v))
-	}
+	values(d, s, &p, poolOptions)
 	sections(d, s, nil, func(*conf.Section) bool { return false })
 	if !p.From.IsValid() && len(d.errs) == 0 {
 		d.failf(s.Pos, "missing addrs for pool '%s'", s.Name)

@@ -19,53 +19,60 @@ const (
 // radiusOptions are the values of plugins.eap-radius and of a section of its
 // servers: what a server does not say holds for all.
 var radiusOptions = []option[RADIUSServer]{
-	{name: "address", set: into(func(r *RADIUSServer) *string { return &r.Address }, serverOf)},
-	{name: "server", set: into(func(r *RADIUSServer) *string { return &r.Address }, serverOf)},
-	{name: "secret", set: into(func(r *RADIUSServer) *suite.Key { return &r.Secret }, func(v conf.Value) (suite.Key, error) {
+	{name: "address", note: "address or host name of a server in `servers`", set: into(func(r *RADIUSServer) *string { return &r.Address }, serverOf)},
+	{name: "server", note: "the same, of the only one", set: into(func(r *RADIUSServer) *string { return &r.Address }, serverOf)},
+	{name: "secret", note: "shared with the server; under 16 bytes: a warning", set: into(func(r *RADIUSServer) *suite.Key { return &r.Secret }, func(v conf.Value) (suite.Key, error) {
 		text, err := v.One()
 		if err == nil && len(text) > limitSecretBytes {
 			err = v.Errorf("a secret of more than %d bytes", limitSecretBytes)
 		}
 		return suite.Key(text), err
 	})},
-	{name: "port", set: into(func(r *RADIUSServer) *uint16 { return &r.AuthPort }, fixedPort)},
-	{name: "auth_port", set: into(func(r *RADIUSServer) *uint16 { return &r.AuthPort }, fixedPort)},
-	{name: "source", set: into(func(r *RADIUSServer) *netip.Addr { return &r.Source }, func(v conf.Value) (netip.Addr, error) {
+	{name: "port", def: "1812", set: into(func(r *RADIUSServer) *uint16 { return &r.AuthPort }, fixedPort)},
+	{name: "auth_port", def: "1812", note: "the same", set: into(func(r *RADIUSServer) *uint16 { return &r.AuthPort }, fixedPort)},
+	{name: "source", note: "own address; default: the system’s choice", set: into(func(r *RADIUSServer) *netip.Addr { return &r.Source }, func(v conf.Value) (netip.Addr, error) {
 		a, err := netip.ParseAddr(v.Text)
 		if err != nil || v.IsList {
 			return a, v.Errorf("%q is no address", v.Text)
 		}
 		return a, nil
 	})},
-	{name: "nas_identifier", set: into(func(r *RADIUSServer) *string { return &r.NASIdentifier }, func(v conf.Value) (string, error) {
+	{name: "nas_identifier", def: "adit", set: into(func(r *RADIUSServer) *string { return &r.NASIdentifier }, func(v conf.Value) (string, error) {
 		text, err := v.One()
 		if err == nil && len(text) > limitNAS {
 			err = v.Errorf("longer than %d bytes", limitNAS)
 		}
 		return text, err
 	})},
-	{name: "preference", set: into(func(r *RADIUSServer) *int { return &r.Preference }, func(v conf.Value) (int, error) {
+	{name: "preference", def: "0", note: "servers with a higher number are asked first", set: into(func(r *RADIUSServer) *int { return &r.Preference }, func(v conf.Value) (int, error) {
 		n, err := v.Int(-1000000, 1000000)
 		return int(n), err
 	})},
-	{name: "sockets", set: into(func(r *RADIUSServer) *int { return &r.Sockets }, func(v conf.Value) (int, error) {
+	{name: "sockets", def: "1", note: "each carries 256 requests at once", set: into(func(r *RADIUSServer) *int { return &r.Sockets }, func(v conf.Value) (int, error) {
 		n, err := v.Uint(1024)
 		return int(n), err
 	})},
-	{name: "retransmit_timeout", set: into(func(r *RADIUSServer) *time.Duration { return &r.Timeout }, decimalSeconds)},
-	{name: "retransmit_base", set: into(func(r *RADIUSServer) *float64 { return &r.Base }, baseOf)},
-	{name: "retransmit_tries", set: into(func(r *RADIUSServer) *int { return &r.Tries }, func(v conf.Value) (int, error) {
+	{name: "retransmit_timeout", def: "2.0", note: "seconds", set: into(func(r *RADIUSServer) *time.Duration { return &r.Timeout }, decimalSeconds)},
+	{name: "retransmit_base", def: "1.4", set: into(func(r *RADIUSServer) *float64 { return &r.Base }, baseOf)},
+	{name: "retransmit_tries", def: "4", set: into(func(r *RADIUSServer) *int { return &r.Tries }, func(v conf.Value) (int, error) {
 		n, err := v.Uint(100)
 		return int(n), err
 	})},
 	// The Class of an Access-Accept is always the groups: nothing else asks for it.
-	{name: "class_group", off: []string{"yes", "no"}},
-	{name: "accounting", off: []string{"no"}, why: "adit does not send RADIUS accounting yet"},
-	{name: "acct_port", off: []string{"1813"}, why: "adit does not send RADIUS accounting yet"},
-	{name: "eap_start", off: []string{"no"}}, {name: "filter_id", off: []string{"no"}},
-	{name: "station_id_with_port", off: []string{"yes", "no"}}, {name: "close_all_on_timeout", off: []string{"no"}},
-	{name: "load", off: []string{"yes"}, why: "RADIUS is asked where a connection has auth = eap-radius"},
+	{name: "class_group", def: "no", state: Accepted, note: "the Class of an Access-Accept is always what `groups` are compared with"},
+	{name: "accounting", def: "no", off: []string{"no"}, note: noAccounting},
+	{name: "acct_port", def: "1813", state: Accepted, note: noAccounting},
+	{name: "accounting_close_on_timeout", def: "yes", state: Accepted, note: noAccounting}, {name: "accounting_interval", def: "0s", state: Accepted, note: noAccounting},
+	{name: "accounting_requires_vip", def: "no", state: Accepted, note: noAccounting}, {name: "accounting_send_class", def: "no", state: Accepted, note: noAccounting},
+	{name: "eap_start", def: "no", state: Idle, off: []string{"no"}, note: "the name of the peer is always asked for first"},
+	{name: "filter_id", def: "no", state: Idle, off: []string{"no"}, note: "groups come of the Class attribute alone"},
+	{name: "id_prefix", state: Idle, note: "names go to the server as the peer gave them"},
+	{name: "station_id_with_port", def: "yes", state: Accepted, note: "Called- and Calling-Station-Id are addresses without ports"},
+	{name: "close_all_on_timeout", def: "no", state: Idle, off: []string{"no"}, note: "a server that does not answer ends the attempt alone"},
+	{name: "load", state: Accepted, note: "RADIUS is asked where a connection has auth = eap-radius"},
 }
+
+const noAccounting = "adit does not send RADIUS accounting yet"
 
 // baseOf reads the base of an exponential back-off.
 func baseOf(v conf.Value) (float64, error) {

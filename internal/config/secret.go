@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 
 	"adit/conf"
@@ -37,19 +36,60 @@ type passphrase struct {
 	used      bool
 }
 
+// secretSections are the sections of `secrets` by what their names begin with.
+var secretSections = []option[Model]{
+	{name: "ike*", set: checked[Model](conf.Value.One), note: "a pre-shared key"},
+	{name: "eap*", set: checked[Model](conf.Value.One), note: "a password for EAP"},
+	{name: "xauth*", set: checked[Model](conf.Value.One), note: "the same as `eap`, as in strongSwan"},
+	{name: "ntlm*", set: checked[Model](conf.Value.One), note: "the NT hash of a password, for EAP-MSCHAPv2"},
+	{name: "private*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `private`"},
+	{name: "rsa*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `rsa`"},
+	{name: "ecdsa*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `ecdsa`"},
+	{name: "pkcs8*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `pkcs8`"},
+	{name: "pkcs12*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `pkcs12`"},
+	{name: "ppk*", note: "adit does not support post-quantum pre-shared keys yet"},
+	{name: "token*", note: "adit does not support tokens: keys lie in files"},
+}
+
+// sharedOptions are the values of a secret that both sides have.
+var sharedOptions = []option[Secret]{
+	{name: "secret", note: "text, `0x…` hexadecimal or `0s…` Base64", set: into(func(s *Secret) *suite.Key { return &s.Key }, secretBytes)},
+	{name: "id*", note: "whose it is; any number of them, none: everybody’s", set: func(_ *decoder, s *Secret, v conf.Value) error {
+		id, err := ike.ParseIdentity(v.Text)
+		if err != nil {
+			return v.Errorf("%v", err)
+		}
+		if len(s.Owners) == limitOwners {
+			return v.Errorf("more than %d identities of one secret", limitOwners)
+		}
+		s.Owners = append(s.Owners, id)
+		return nil
+	}},
+}
+
+// phraseOptions are the values of a section that opens files.
+var phraseOptions = []option[passphrase]{
+	{name: "file", note: "its name in the directory", set: into(func(p *passphrase) *string { return &p.file }, conf.Value.One)},
+	{name: "secret*", note: "a passphrase, always text; any number of them", set: func(_ *decoder, p *passphrase, v conf.Value) error {
+		text, err := v.One()
+		if err == nil && len(p.secrets) == limitPhrases {
+			err = v.Errorf("more than %d passphrases of one file", limitPhrases)
+		}
+		p.secrets = append(p.secrets, suite.Key(text)) // as it stands: no 0x, no 0s
+		return err
+	}},
+}
+
 // decodeSecret decodes a section of `secrets` in a file; it returns false for a
 // name that has no meaning.
 func (d *decoder) decodeSecret(m *Model, s *conf.Section) bool {
-	kinds := []string{"eap", "xauth", "ntlm", "ike", "ppk", "private", "rsa", "ecdsa", "pkcs8", "pkcs12", "token"}
-	i := slices.IndexFunc(kinds, func(k string) bool { return strings.HasPrefix(s.Name, k) })
-	if i < 0 {
+	o := lookup(secretSections, s.Name)
+	if o == nil {
 		return false
 	}
-	switch kind := kinds[i]; kind {
-	case "ppk":
-		d.failf(s.Pos, "%s: adit does not support post-quantum pre-shared keys yet", s.Path())
-	case "token":
-		d.failf(s.Pos, "%s: adit does not support tokens", s.Path())
+	switch kind := strings.TrimSuffix(o.name, "*"); kind {
+	case "ppk", "token":
+		d.failf(s.Pos, "%s: %s", s.Path(), o.reason())
 	case "eap", "xauth": // the same to strongSwan
 		m.Secrets = append(m.Secrets, d.decodeShared(s, SecretEAP))
 	case "ntlm", "ike":
@@ -63,26 +103,7 @@ func (d *decoder) decodeSecret(m *Model, s *conf.Section) bool {
 func (d *decoder) decodeShared(s *conf.Section, kind SecretKind) Secret {
 	out := Secret{ID: s.Name, Kind: kind, Pos: s.Pos}
 	before := len(d.errs)
-	for v := range s.Values() {
-		switch {
-		case v.Key == "secret":
-			key, err := secretBytes(v)
-			d.fail(err)
-			out.Key = key
-		case strings.HasPrefix(v.Key, "id"):
-			id, err := ike.ParseIdentity(v.Text)
-			if err != nil {
-				d.fail(v.Errorf("%v", err))
-			}
-			if len(out.Owners) == limitOwners {
-				d.fail(v.Errorf("more than %d identities of one secret", limitOwners))
-				return out
-			}
-			out.Owners = append(out.Owners, id)
-		default:
-			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, []string{"secret", "id"}))
-		}
-	}
+	values(d, s, &out, sharedOptions)
 	sections(d, s, nil, func(*conf.Section) bool { return false })
 	switch {
 	case len(d.errs) > before:
@@ -99,18 +120,7 @@ func (d *decoder) decodeShared(s *conf.Section, kind SecretKind) Secret {
 // decodePassphrase decodes a section private*, rsa*, ecdsa*, pkcs8* or pkcs12*.
 func (d *decoder) decodePassphrase(s *conf.Section, dir string) {
 	p := passphrase{dir: dir, pos: s.Pos, path: s.Path()}
-	for v := range s.Values() {
-		switch {
-		case v.Key == "file":
-			p.file = v.Text
-		case strings.HasPrefix(v.Key, "secret") && len(p.secrets) < limitPhrases:
-			text, err := v.One()
-			d.fail(err)
-			p.secrets = append(p.secrets, suite.Key(text)) // as it stands: no 0x, no 0s
-		default:
-			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, []string{"secret", "file"}))
-		}
-	}
+	values(d, s, &p, phraseOptions)
 	sections(d, s, nil, func(*conf.Section) bool { return false })
 	if p.file == "" || len(p.secrets) == 0 {
 		d.failf(s.Pos, "%s: needs a file and its secret", s.Path())
