@@ -83,6 +83,8 @@ func (p *path) transport(v6 bool, encap string) {
 	if err != nil || got.Received != 5 {
 		t.Errorf("%+v %v", got, err)
 	}
+	// The capture's own thread may be behind the ping.
+	_ = lab.Poll(2*time.Second, func() (bool, error) { return p.outside.Counts().ESP() >= 10, nil })
 	if n := p.outside.Contains(marker); n != 0 || p.outside.Counts().ESP() < 10 {
 		t.Errorf("%d packets show the data: %+v", n, p.outside.Counts())
 	}

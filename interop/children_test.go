@@ -71,7 +71,7 @@ func TestChildrenBySelectors(t *testing.T) {
 			}
 		})
 		only("net", func() {
-			if r, err := p.Iperf(lab.LeftHost, lab.RightHost, p.R.Host4, lab.IperfOptions{Bytes: 1 << 18}); err != nil || r.Bytes == 0 {
+			if r, err := p.Iperf(lab.LeftHost, lab.RightHost, p.R.Host4, lab.IperfOptions{Bytes: 1 << 21}); err != nil || r.Bytes == 0 {
 				t.Errorf("TCP: %+v %v", r, err)
 			}
 		})

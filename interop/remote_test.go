@@ -49,7 +49,11 @@ func TestRemoteAccess(t *testing.T) {
 			t.Errorf("strongSwan saw no name servers and subnets:\n%s", log)
 		}
 		p.leave(t, "alice")
-		if out, err := p.Exec(5*time.Second, lab.Left, "ip", "-o", "addr"); err != nil || strings.Contains(out, "10.3.0.") || strings.Contains(out, "fd03:") {
+		var out string
+		if err := lab.Poll(p.patience, func() (_ bool, err error) {
+			out, err = p.Exec(5*time.Second, lab.Left, "ip", "-o", "addr")
+			return !strings.Contains(out, "10.3.0.") && !strings.Contains(out, "fd03:"), err
+		}); err != nil {
 			t.Errorf("the addresses are still on a device: %s %v", out, err)
 		}
 		p.pool(t, "alice offline")
