@@ -24,13 +24,17 @@ type Plane struct {
 	spis  spiTable
 	event atomic.Pointer[func(ipsec.Event)]
 
-	mu       sync.Mutex // of the calls that change something; never taken by a packet on its way
-	byRef    map[ipsec.SARef]*sa
+	mu       sync.Mutex          // of the calls that change something; never taken by a packet on its way
+	byRef    map[ipsec.SARef]*sa // changed under refMu, too
 	policies map[ipsec.PolicyID]*entry
 	devices  map[uint32]*device
 	flusher  *outbound // sends what waited
 	started  bool
 	closed   bool
+
+	// refMu is held for no longer than a look into byRef takes: whoever reads the
+	// counters of thousands of SAs waits for nobody who changes something.
+	refMu sync.RWMutex
 
 	// outMu is apart from mu because the Conn reports from within its WriteBatch,
 	// which may run under mu.
@@ -199,7 +203,9 @@ func (p *Plane) AddSA(params ipsec.SAParams) error {
 	case !resolved(params.LocalTS) || !resolved(params.RemoteTS):
 		return ErrSelector
 	}
+	p.refMu.Lock()
 	p.byRef[params.Ref] = s
+	p.refMu.Unlock()
 	if in {
 		p.spis.put(s)
 	} else {
@@ -247,7 +253,9 @@ func (p *Plane) DeleteSA(ref ipsec.SARef) error {
 
 func (p *Plane) deleteSA(ref ipsec.SARef) {
 	s := p.byRef[ref]
+	p.refMu.Lock()
 	delete(p.byRef, ref)
+	p.refMu.Unlock()
 	if ref.Dir == ipsec.In {
 		p.spis.remove(s)
 	} else {
@@ -346,9 +354,9 @@ func (p *Plane) DeletePolicy(id ipsec.PolicyID) error {
 
 // Query implements ipsec.Dataplane.
 func (p *Plane) Query(ref ipsec.SARef) (ipsec.SAStats, bool) {
-	p.mu.Lock()
+	p.refMu.RLock()
 	s := p.byRef[ref]
-	p.mu.Unlock()
+	p.refMu.RUnlock()
 	if s == nil {
 		return ipsec.SAStats{}, false
 	}

@@ -164,6 +164,9 @@ func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 	for _, id := range policies {
 		_ = dp.DeletePolicy(id)
 	}
+	in, out := s.g.Query(child)
+	s.g.departed.put(child, ike.ChildStats{In: in, Out: out})
+	s.leaving = true
 	for _, d := range []ipsec.Direction{ipsec.Out, ipsec.In} {
 		_ = dp.DeleteSA(ipsec.SARef{Child: child, Dir: d})
 	}

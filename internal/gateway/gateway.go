@@ -80,6 +80,7 @@ type Gateway struct {
 	trust         trust
 	conversations conversations
 	scripts       *updown.Runner
+	departed      departed
 
 	lastCommand atomic.Uint64
 	waitMu      sync.Mutex
@@ -156,20 +157,6 @@ func (g *Gateway) Datagram(d ike.Datagram) { g.shard.datagram(d) }
 // Subscribe has every event delivered to f, on the gateway's own thread: f must
 // not block. The returned function ends it.
 func (g *Gateway) Subscribe(f func(ike.Event)) (cancel func()) { return g.bus.subscribe(f) }
-
-// SAs is a snapshot of all IKE SAs with their Child SAs, oldest first.
-func (g *Gateway) SAs(ctx context.Context) ([]ike.SAInfo, error) {
-	var out []ike.SAInfo
-	err := g.shard.call(ctx, func(e *ike.Engine) { out = e.SAs() })
-	return out, err
-}
-
-// Query reads the data plane's counters of a Child SA.
-func (g *Gateway) Query(child uint32) (in, out ipsec.SAStats) {
-	in, _ = g.opt.Dataplane.Query(ipsec.SARef{Child: child, Dir: ipsec.In})
-	out, _ = g.opt.Dataplane.Query(ipsec.SARef{Child: child, Dir: ipsec.Out})
-	return in, out
-}
 
 // Stats are numbers of the running gateway for people and metrics.
 type Stats struct {

@@ -14,6 +14,7 @@ const (
 	limitAcquires      = 1024                  // acquires that wait
 	limitLog           = 4096                  // events that wait for the log
 	limitSubscribers   = 256                   // readers of events
+	limitDeparted      = 4096                  // Child SAs whose last counters are kept while their end is told
 	limitConnections   = 65536                 // connections loaded
 	limitSecrets       = 65536                 // secrets loaded
 	limitPools         = 4096                  // pools loaded

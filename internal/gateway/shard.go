@@ -33,6 +33,7 @@ type shard struct {
 	dropped, bugs atomic.Uint64
 	outstanding   atomic.Int64
 	ready         []outcome // answers to effects that were carried out at once
+	leaving       bool      // Child SAs left the data plane in this step
 }
 
 // firstShare of the turns serve first messages although others wait: a flood of
@@ -260,6 +261,12 @@ func (s *shard) trapFirst(effects []ike.Effect) {
 // the input was taken without a panic.
 func (s *shard) step(input func(now time.Time)) bool {
 	ok := s.safely(func() { input(time.Now()) })
+	defer func() {
+		if s.leaving {
+			s.leaving = false
+			s.g.departed.forget()
+		}
+	}()
 	for {
 		effects := s.engine.Take()
 		s.safely(func() { s.trapFirst(effects) })
