@@ -37,8 +37,10 @@ type inventory struct {
 	static  map[staticKey]*static // trap and shunt policies, guards of start connections
 	byID    map[ipsec.PolicyID]*static
 	nextID  ipsec.PolicyID
-	trapped map[staticKey]bool               // children whose end left a trap: close_action, dpd_action
-	active  map[ipsec.PolicyID]*activePolicy // policies of Child SAs
+	trapped map[staticKey]bool // children with a trap beyond their start_action: by close_action, dpd_action, Install
+	// withheld are children whose policy an operator took away (Uninstall).
+	withheld map[staticKey]bool
+	active   map[ipsec.PolicyID]*activePolicy // policies of Child SAs
 	// prepared are those of a Child SA that the host is ready for and the data plane has not yet.
 	prepared map[uint32][]ipsec.PolicyID
 	names    map[string]netip.Addr // looked up for dynamic selectors
@@ -65,7 +67,7 @@ const firstStaticID ipsec.PolicyID = 1 << 63
 func (v *inventory) init() {
 	v.conns, v.static, v.byID = map[string]*loaded{}, map[staticKey]*static{}, map[ipsec.PolicyID]*static{}
 	v.active, v.prepared, v.nextID = map[ipsec.PolicyID]*activePolicy{}, map[uint32][]ipsec.PolicyID{}, firstStaticID
-	v.names, v.trapped = map[string]netip.Addr{}, map[staticKey]bool{}
+	v.names, v.trapped, v.withheld = map[string]netip.Addr{}, map[staticKey]bool{}, map[staticKey]bool{}
 }
 
 // Load makes the model's connections and secrets those that came from the file:

@@ -44,8 +44,12 @@ func (g *Gateway) statics(changes []change) (obsolete []*static, changed bool) {
 				continue
 			}
 			for _, c := range p.Children {
-				keys = append(keys, staticKey{p.Name, c.Name})
+				key := staticKey{p.Name, c.Name}
+				keys = append(keys, key)
 				if p == ch.new {
+					if ch.old != nil && !reflect.DeepEqual(ch.old.Child(c.Name), c) {
+						v.unwithhold(key)
+					}
 					if s := g.staticFor(p, c); s != nil {
 						wanted[s.key] = s
 					}
@@ -60,6 +64,7 @@ func (g *Gateway) statics(changes []change) (obsolete []*static, changed bool) {
 		// A trap that came while we were looking stays; those of unloaded children go.
 		if l := v.conns[key.conn]; l == nil || l.peer.Child(key.child) == nil {
 			delete(v.trapped, key)
+			delete(v.withheld, key)
 		} else if v.trapped[key] && s == nil {
 			continue
 		}
@@ -116,6 +121,7 @@ func (g *Gateway) trap(key staticKey) {
 		return
 	}
 	v.trapped[key] = true
+	delete(v.withheld, key)
 	v.mu.Unlock()
 	s := g.staticFor(l.peer, l.peer.Child(key.child))
 	if s == nil {
@@ -145,11 +151,13 @@ func (g *Gateway) trap(key staticKey) {
 func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 	s := &static{key: staticKey{p.Name, c.Name}, peer: p}
 	g.inv.mu.Lock()
-	trapped := g.inv.trapped[s.key]
+	trapped, withheld := g.inv.trapped[s.key], g.inv.withheld[s.key]
 	g.inv.mu.Unlock()
 	class := ike.PriorityTrap
 	pol := ipsec.Policy{Name: c.Name, Action: c.Action, Mode: c.Mode, Priority: c.Priority, IfID: c.IfID, ReqID: c.ReqID}
 	switch {
+	case withheld:
+		return nil
 	case c.Action != ipsec.Protect:
 		s.inDP, class = true, ike.PriorityShunt
 	case c.StartAction == ike.ActionNone && !c.KeepUp && !trapped || !c.Policies:
@@ -171,6 +179,13 @@ func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 	}
 	s.policy = pol
 	return s
+}
+
+// unwithhold forgets that an operator took a child's policy away: it has new settings.
+func (v *inventory) unwithhold(key staticKey) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.withheld, key)
 }
 
 // endpoints resolves dynamic selectors from the connection's addresses, as far
@@ -333,9 +348,14 @@ func (g *Gateway) lookUp(ctx context.Context) (failed map[string]error) {
 // wantedNames are the names that policies without an SA depend on; others are forgotten.
 func (g *Gateway) wantedNames() []string {
 	wanted := map[string]bool{}
+	v := &g.inv
+	v.mu.Lock()
+	trapped := maps.Clone(v.trapped)
+	v.mu.Unlock()
 	for _, p := range g.Conns() {
 		for _, c := range p.Children {
-			if !isDynamic(c) || c.Action == ipsec.Protect && (c.StartAction == ike.ActionNone && !c.KeepUp || !c.Policies) {
+			idle := c.StartAction == ike.ActionNone && !c.KeepUp && !trapped[staticKey{p.Name, c.Name}]
+			if !isDynamic(c) || c.Action == ipsec.Protect && (idle || !c.Policies) {
 				continue
 			}
 			for _, specs := range [2][]ike.AddrSpec{p.RemoteAddrs, p.LocalAddrs} {
@@ -345,7 +365,6 @@ func (g *Gateway) wantedNames() []string {
 			}
 		}
 	}
-	v := &g.inv
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	maps.DeleteFunc(v.names, func(host string, _ netip.Addr) bool { return !wanted[host] })
