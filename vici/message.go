@@ -59,7 +59,7 @@ func appendSection(b []byte, s *conf.Section, depth int) ([]byte, error) {
 }
 
 func appendName(b []byte, element byte, name string) ([]byte, error) {
-	if !validName(name) {
+	if !validName(name) && (element != sectionStart || name != "") {
 		return nil, malformed("name %q", name)
 	}
 	if len(name) > MaxName {
@@ -75,17 +75,21 @@ func appendValue(b []byte, key, text string) ([]byte, error) {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(text))), text...), nil
 }
 
-// validName refuses what no section, key or list can be called.
+// validName refuses what no section, key or list can be called. Only an answer has a
+// section without a name: the global counters of get-counters.
 func validName(name string) bool { return name != "" && strings.IndexByte(name, 0) < 0 }
 
 // Unmarshal decodes a message. Names must be unique in their section and lists may hold items
 // only, as the protocol says; anything else is [ErrMalformed], too many or too deep elements
 // [ErrTooLong].
-func Unmarshal(b []byte) (*conf.Section, error) {
+func Unmarshal(b []byte) (*conf.Section, error) { return unmarshal(b, true) }
+
+// unmarshal decodes a message; a request has no section without a name.
+func unmarshal(b []byte, nameless bool) (*conf.Section, error) {
 	if len(b) > MaxPacket {
 		return nil, fmt.Errorf("%w: message of %d bytes", ErrTooLong, len(b))
 	}
-	d := decoder{rest: b}
+	d := decoder{rest: b, nameless: nameless}
 	root := conf.New("")
 	if err := d.section(root, 0); err != nil {
 		return nil, err
@@ -96,6 +100,7 @@ func Unmarshal(b []byte) (*conf.Section, error) {
 type decoder struct {
 	rest     []byte
 	elements int
+	nameless bool // sections may have no name
 }
 
 // section decodes up to the end of s, which is the end of the message at depth 0.
@@ -131,7 +136,10 @@ func (d *decoder) section(s *conf.Section, depth int) error {
 }
 
 func (d *decoder) subsection(s *conf.Section, depth int) error {
-	name, err := d.name()
+	name, err := d.text()
+	if err == nil && !validName(name) && (name != "" || !d.nameless) {
+		err = malformed("name %q", name)
+	}
 	if err != nil {
 		return err
 	}
@@ -206,17 +214,24 @@ func (d *decoder) key(s *conf.Section) (string, error) {
 	return key, nil
 }
 
+// name reads the name of a value or list.
 func (d *decoder) name() (string, error) {
+	name, err := d.text()
+	if err == nil && !validName(name) {
+		return "", malformed("name %q", name)
+	}
+	return name, err
+}
+
+// text reads what has one byte of length before it.
+func (d *decoder) text() (string, error) {
 	if len(d.rest) == 0 || int(d.rest[0]) > len(d.rest)-1 {
 		return "", malformed("name is cut off")
 	}
 	end := 1 + int(d.rest[0])
-	name := string(d.rest[1:end])
+	text := string(d.rest[1:end])
 	d.rest = d.rest[end:]
-	if !validName(name) {
-		return "", malformed("name %q", name)
-	}
-	return name, nil
+	return text, nil
 }
 
 func (d *decoder) value() (string, error) {

@@ -107,7 +107,7 @@ func TestMarshalRefused(t *testing.T) {
 		"item":          {func(s *conf.Section) { s.SetList("k", "a", strings.Repeat("x", vici.MaxValue+1)) }, vici.ErrTooLong},
 		"name":          {func(s *conf.Section) { s.Set(strings.Repeat("k", vici.MaxName+1), "") }, vici.ErrTooLong},
 		"empty name":    {func(s *conf.Section) { s.Set("", "x") }, vici.ErrMalformed},
-		"empty section": {func(s *conf.Section) { s.Attach(conf.New("")) }, vici.ErrMalformed},
+		"NUL's section": {func(s *conf.Section) { s.Attach(conf.New("a\x00b")) }, vici.ErrMalformed},
 		"list's name":   {func(s *conf.Section) { s.SetList("a\x00b") }, vici.ErrMalformed},
 		"depth": {func(s *conf.Section) {
 			for range vici.MaxDepth + 1 {
@@ -230,6 +230,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add(example)
 	f.Add([]byte{4, 1, 'l', 5, 0, 0, 6})
 	f.Add([]byte{1, 1, 's', 2, 3, 1, 's', 0, 1, 0})
+	f.Add([]byte{1, 0, 3, 1, 's', 0, 1, 0, 2})
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		s, err := vici.Unmarshal(msg)
 		if err != nil {

@@ -168,7 +168,7 @@ func (c *session) command(p Packet) (Packet, error) {
 	if h == nil {
 		return Packet{Type: CmdUnknown}, nil
 	}
-	msg, err := Unmarshal(p.Body)
+	msg, err := unmarshal(p.Body, false)
 	if err != nil {
 		return Packet{}, err
 	}
