@@ -2,6 +2,7 @@ package suite
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -358,4 +359,17 @@ func ParseProposals(p Protocol, list []string) ([]Proposal, error) {
 		return nil, &ParseError{Protocol: p, Reason: "the list is empty"}
 	}
 	return out, nil
+}
+
+// Algorithms lists every algorithm that can be negotiated, once each, without key
+// lengths, in the order of configuration's keywords.
+func Algorithms() []Transform {
+	var out []Transform
+	for _, k := range keywords {
+		t := Transform{Type: k.t.Type, ID: k.t.ID}
+		if t.Type != TypeSN && (t.Type != TypeKE || t.ID != KENone) && !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	return out
 }

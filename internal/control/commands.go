@@ -175,21 +175,18 @@ func terminated(matched, done int, err error) *conf.Section {
 
 // matches counts the SAs that t selects.
 func (c *controller) matches(ctx context.Context, t ike.Terminate) (n int, err error) {
-	sas, err := c.g.SAs(ctx)
-	for _, sa := range sas {
-		if t.IKE != "" && t.IKE != sa.Name || t.IKEID != 0 && t.IKEID != sa.ID {
-			continue
-		}
+	err = c.g.EachSA(ctx, gateway.Listed{Name: t.IKE, ID: t.IKEID}, func(sa ike.SAInfo) error {
 		if t.Child == "" && t.ChildID == 0 {
 			n++
-			continue
-		}
-		for _, ch := range sa.Children {
-			if (t.Child == "" || t.Child == ch.Name) && (t.ChildID == 0 || t.ChildID == ch.ID) {
-				n++
+		} else {
+			for _, ch := range sa.Children {
+				if (t.Child == "" || t.Child == ch.Name) && (t.ChildID == 0 || t.ChildID == ch.ID) {
+					n++
+				}
 			}
 		}
-	}
+		return nil
+	})
 	return n, err
 }
 

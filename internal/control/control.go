@@ -42,6 +42,8 @@ type controller struct {
 	g   *gateway.Gateway
 	srv *vici.Server
 	opt Options
+
+	counted counters
 }
 
 // Register makes the server answer for the gateway. The returned function ends
@@ -51,6 +53,8 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 	for name, f := range map[string]func(context.Context, *vici.Request) (*conf.Section, error){
 		"version": c.version, "stats": c.stats, "reload-settings": c.reloadSettings,
 		"initiate": c.initiate, "terminate": c.terminate, "rekey": c.rekey,
+		"install": c.install, "uninstall": c.uninstall, "list-policies": c.listPolicies,
+		"get-algorithms": c.getAlgorithms, "get-counters": c.getCounters, "reset-counters": c.resetCounters,
 		"list-sas": c.listSAs, "list-conns": c.listConns, "get-conns": c.getConns,
 		"load-conn": c.loadConn, "unload-conn": c.unloadConn,
 		"load-shared": c.loadShared, "unload-shared": c.unloadShared, "get-shared": c.getShared,
@@ -63,13 +67,16 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 	} {
 		srv.Handle(name, guarded(f))
 	}
-	for _, e := range []string{"log", "control-log", "list-sa", "list-conn", "list-cert", "list-authority", lineEvent, recentEvent} {
+	for _, e := range []string{"log", "control-log", "list-sa", "list-policy", "list-conn", "list-cert", "list-authority",
+		"ike-updown", "ike-rekey", "ike-update", "child-updown", "child-rekey", lineEvent, recentEvent} {
 		srv.Event(e)
 	}
-	unsubscribe, unfollow := g.Subscribe(c.logEvent), c.followLog()
+	events := &events{c: c}
+	ends := []func(){g.Subscribe(c.logEvent), g.Subscribe(c.counted.take), g.Subscribe(events.take), c.followLog()}
 	return func() {
-		unfollow()
-		unsubscribe()
+		for _, end := range ends {
+			end()
+		}
 	}
 }
 

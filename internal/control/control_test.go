@@ -32,6 +32,7 @@ type side struct {
 	gw     *gateway.Gateway
 	inner  *tun.Memory // what the host behind it sees
 	client *vici.Client
+	srv    *vici.Server
 	uri    string
 }
 
@@ -62,6 +63,7 @@ func newSide(t *testing.T, wire *conn.Network, addr string) *side {
 	s.gw.Start()
 	fatal(plane.Start())
 	srv := vici.NewServer(vici.Options{})
+	s.srv = srv
 	stop := control.Register(srv, s.gw, control.Options{Version: "1.2.3", Counters: func() map[string]uint64 { return map[string]uint64{"in-auth-failed": 7} },
 		Decode: control.Decoder{
 			Conn: func(name string, b *conf.Section) (*ike.Peer, error) {

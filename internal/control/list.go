@@ -9,6 +9,7 @@ import (
 
 	"adit/conf"
 	"adit/ike"
+	"adit/internal/gateway"
 	"adit/ipsec"
 	"adit/pki"
 	"adit/suite"
@@ -21,15 +22,8 @@ func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Sect
 	m := req.Msg
 	conn, id := m.Text("ike"), number(m, "ike-id")
 	child, childID := m.Text("child"), number(m, "child-id")
-	sas, err := c.g.SAs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	for _, sa := range sas {
-		if conn != "" && conn != sa.Name || id != 0 && id != sa.ID {
-			continue
-		}
+	err := c.g.EachSA(ctx, gateway.Listed{Name: conn, ID: id}, func(sa ike.SAInfo) error {
+		now := time.Now()
 		body := conf.New("")
 		s := body.Add(sa.Name)
 		describeIKE(s, sa, now)
@@ -40,9 +34,10 @@ func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Sect
 			}
 			c.describeChild(children.Add(fmt.Sprintf("%s-%d", ch.Name, ch.ID)), ch, now)
 		}
-		if err := req.Emit("list-sa", body); err != nil {
-			return nil, err
-		}
+		return req.Emit("list-sa", body)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return conf.New(""), nil
 }
@@ -68,7 +63,7 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 	setYes(s, "nat-fake", sa.NATFake)
 	setYes(s, "nat-any", sa.NATLocal || sa.NATRemote || sa.NATFake)
 	describeSuite(s, sa.Suite)
-	if !sa.Established.IsZero() {
+	if sa.State == "ESTABLISHED" && !sa.Established.IsZero() {
 		s.Setf("established", "%d", seconds(now.Sub(sa.Established)))
 		setIn(s, "rekey-time", sa.RekeyAt, now)
 		setIn(s, "reauth-time", sa.ReauthAt, now)
@@ -79,8 +74,13 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 	if len(sa.RemoteVIPs) > 0 {
 		s.SetList("remote-vips", texts(sa.RemoteVIPs)...)
 	}
-	if len(sa.Tasks) > 0 {
-		s.SetList("tasks-active", sa.Tasks...)
+	for _, q := range []struct {
+		key   string
+		tasks []string
+	}{{"tasks-queued", sa.TasksQueued}, {"tasks-active", sa.Tasks}, {"tasks-passive", sa.TasksPassive}} {
+		if len(q.tasks) > 0 {
+			s.SetList(q.key, q.tasks...)
+		}
 	}
 }
 
@@ -207,7 +207,7 @@ func describeConn(s *conf.Section, p *ike.Peer) {
 	children := s.Add("children")
 	for _, ch := range p.Children {
 		k := children.Add(ch.Name)
-		k.Set("mode", childMode(ch))
+		k.Set("mode", modeName(ch.Action, ch.Mode))
 		k.Setf("rekey_time", "%d", seconds(ch.RekeyTime))
 		k.Setf("rekey_bytes", "%d", ch.RekeyBytes)
 		k.Setf("rekey_packets", "%d", ch.RekeyPackets)
@@ -282,16 +282,6 @@ func keyNames(r ike.AuthRound) []string {
 		}
 	}
 	return out
-}
-
-func childMode(c *ike.Child) string {
-	switch c.Action {
-	case ipsec.Bypass:
-		return "PASS"
-	case ipsec.Discard:
-		return "DROP"
-	}
-	return c.Mode.String()
 }
 
 func action(a ike.StartAction) string {
