@@ -56,7 +56,7 @@ var liveSettings = map[string]string{
 	"CookieThresholdIP": "cookie_threshold_ip", "BlockThreshold": "block_threshold", "InitLimit": "init_limit_half_open",
 	"DeleteRekeyedDelay": "delete_rekeyed_delay", "RetryInitiate": "retry_initiate_interval", "BreakBeforeMake": "make_before_break",
 	"PreferPeer": "prefer_configured_proposals", "ReplayWindow": "replay_window", "FragmentSize": "fragment_size", "MaxPacket": "max_packet",
-	"NoSignatureAuth": "signature_authentication", "Logs": "filelog, syslog, journal",
+	"NoSignatureAuth": "signature_authentication", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal",
 }
 
 // startSettings are names of options for fields that are read at the start alone. A
@@ -67,11 +67,27 @@ var startSettings = map[string]string{
 	"Attributes": "plugins.attr", "Health": "health",
 }
 
+// habitSettings are the options of the fields of ike.Habits, all of which a reload applies.
+var habitSettings = map[string]string{
+	"SendVendorID": "send_vendor_id", "FlexVPN": "cisco_flexvpn", "NoMultipleAuth": "multiple_authentication", "InitiatorOnly": "initiator_only",
+	"CloseOnChildFailure": "close_ike_on_child_failure", "CloseOnInactivity": "inactivity_close_ike", "KeepAliveDPDMargin": "keep_alive_dpd_margin",
+	"IgnoreAcquire": "ignore_acquire_ts", "SPIMin": "spi_min", "SPIMax": "spi_max", "MaxSAs": "ikesa_limit",
+}
+
 // changed names the options that differ: those that a reload applies, and the rest.
 func changed(a, b *config.Daemon) (live, late []string) {
+	ha, hb := reflect.ValueOf(a.Habits), reflect.ValueOf(b.Habits)
+	for i := range ha.NumField() {
+		if !reflect.DeepEqual(ha.Field(i).Interface(), hb.Field(i).Interface()) {
+			live = append(live, habitSettings[ha.Type().Field(i).Name])
+		}
+	}
 	va, vb := reflect.ValueOf(placeless(*a)), reflect.ValueOf(placeless(*b))
 	for i := range va.NumField() {
 		name := va.Type().Field(i).Name
+		if !va.Type().Field(i).IsExported() || name == "Habits" {
+			continue
+		}
 		if reflect.DeepEqual(va.Field(i).Interface(), vb.Field(i).Interface()) {
 			continue
 		}

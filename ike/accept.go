@@ -21,7 +21,7 @@ import (
 func (e *Engine) accept(now time.Time, v *Version, d Datagram, h *wire.Header) {
 	source := sourceOf(d.Remote.Addr())
 	switch {
-	case len(e.byID) >= limitSAs:
+	case len(e.byID) >= e.cfg.MaxSAs:
 		e.drop(now, DropTable, d.Remote)
 		return
 	case e.halfOpen >= e.cfg.InitLimit:

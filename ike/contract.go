@@ -228,6 +228,10 @@ type Config struct {
 	FragmentSize, MaxPacket int
 	// NoSignatureAuth leaves RFC 7427 out (`signature_authentication = no`).
 	NoSignatureAuth bool
+	// FragmentSize4 and FragmentSize6 take FragmentSize's place for one family; 0: they don't.
+	FragmentSize4, FragmentSize6 int
+	// Habits are what strongswan.conf can change of how the peers are spoken to.
+	Habits
 	// KeepAlive is the interval of NAT keepalives (20 s); negative: none.
 	KeepAlive time.Duration
 	// DeleteRekeyedDelay keeps a replaced inbound SA for packets on the way (5 s).
@@ -242,6 +246,28 @@ type Config struct {
 	UnsafeExportKeys bool
 	// Port and NATPort are our own UDP ports (500, 4500).
 	Port, NATPort uint16
+}
+
+// Habits are switches of strongswan.conf; the zero value is what strongSwan does.
+type Habits struct {
+	// SendVendorID and FlexVPN put strongSwan's and Cisco FlexVPN's vendor IDs into IKE_SA_INIT.
+	SendVendorID, FlexVPN bool
+	// NoMultipleAuth neither announces nor uses several rounds of authentication (RFC 4739).
+	NoMultipleAuth bool
+	// InitiatorOnly drops the first messages of others.
+	InitiatorOnly bool
+	// CloseOnChildFailure closes an IKE SA whose first Child SA failed, CloseOnInactivity
+	// one whose only Child SA carried nothing for the time of `inactivity`.
+	CloseOnChildFailure, CloseOnInactivity bool
+	// KeepAliveDPDMargin is how much later than it was due a keepalive may be before the
+	// peer is asked whether it lives, in its place: the host slept. 0: never.
+	KeepAliveDPDMargin time.Duration
+	// IgnoreAcquire leaves the packet that asked for a Child SA out of its selectors.
+	IgnoreAcquire bool
+	// SPIMin and SPIMax bound the SPIs of our inbound ESP SAs; 0: no bound.
+	SPIMin, SPIMax ipsec.SPI
+	// MaxSAs refuses first messages of others while there are so many IKE SAs; 0: named limit.
+	MaxSAs int
 }
 
 // Retransmit is the schedule of RFC 7296 §2.1 in strongSwan's terms: wait

@@ -27,11 +27,12 @@ const (
 	DropTable                             // a table is full
 	DropTooLarge                          // a first message beyond the limit
 	DropFragment                          // a fragment that fits no message, or goes beyond a limit
+	DropInitiatorOnly                     // a first message, and strongswan.conf has initiator_only = yes
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{"malformed", "version", "unknown-spi", "unexpected", "message-id", "integrity",
-	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment"}
+	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment", "initiator-only"}
 
 // String is the stable name for logs and metrics.
 func (r DropReason) String() string {

@@ -86,6 +86,7 @@ func New(cfg Config, versions ...Version) *Engine {
 		jobs: map[JobID]jobOwner{}, bySPI: map[uint64]*Env{}, byID: map[uint32]*Env{}, byChild: map[uint32]*Env{},
 		firsts: map[firstKey]*Env{}, conns: map[string]*connection{}, bySource: map[netip.Addr]int{}}
 	e.policies.init()
+	e.espSPIs.bound(e.cfg.SPIMin, e.cfg.SPIMax)
 	for i := range versions {
 		e.versions[versions[i].Major&15] = &versions[i]
 	}
@@ -116,7 +117,15 @@ func (c Config) withDefaults() Config {
 	num(&c.InitLimit, limitHalfOpen)
 	c.InitLimit = min(c.InitLimit, limitHalfOpen)
 	num(&c.FragmentSize, 1280)
-	c.FragmentSize = min(max(c.FragmentSize, minFragmentSize), maxPacket)
+	for _, size := range []*int{&c.FragmentSize4, &c.FragmentSize6} {
+		num(size, c.FragmentSize)
+	}
+	for _, size := range []*int{&c.FragmentSize, &c.FragmentSize4, &c.FragmentSize6} {
+		*size = min(max(*size, minFragmentSize), maxPacket)
+	}
+	if c.MaxSAs == 0 || c.MaxSAs > limitSAs {
+		c.MaxSAs = limitSAs
+	}
 	num(&c.MaxPacket, 10_000)
 	c.MaxPacket = min(c.MaxPacket, maxPacket)
 	def(&c.KeepAlive, 20*time.Second)
@@ -167,6 +176,8 @@ func (e *Engine) datagram(now time.Time, d Datagram) {
 	switch {
 	case e.shutdown:
 		e.drop(now, DropShutdown, d.Remote)
+	case e.cfg.InitiatorOnly:
+		e.drop(now, DropInitiatorOnly, d.Remote)
 	case e.bySPI[h.SPIi] != nil: // our own first message, sent back to us
 		e.drop(now, DropUnexpected, d.Remote)
 	case len(d.Data) > limitFirstMessage:

@@ -11,5 +11,7 @@ func (e *Engine) Retune(c Config) {
 	t.CookieThreshold, t.CookieThresholdIP, t.BlockThreshold, t.InitLimit = c.CookieThreshold, c.CookieThresholdIP, c.BlockThreshold, c.InitLimit
 	t.FragmentSize, t.MaxPacket, t.NoSignatureAuth = c.FragmentSize, c.MaxPacket, c.NoSignatureAuth
 	t.KeepAlive, t.DeleteRekeyedDelay, t.RetryInitiate = c.KeepAlive, c.DeleteRekeyedDelay, c.RetryInitiate
-	t.BreakBeforeMake = c.BreakBeforeMake
+	t.FragmentSize4, t.FragmentSize6 = c.FragmentSize4, c.FragmentSize6
+	t.BreakBeforeMake, t.Habits = c.BreakBeforeMake, c.Habits
+	e.espSPIs.bound(t.SPIMin, t.SPIMax)
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
+	"math/bits"
 
 	"adit/ipsec"
 )
@@ -15,34 +17,52 @@ import (
 type espSPIs struct {
 	key  [32]byte
 	next uint32
+	// half is the number of bits of each half of what is permuted: together they are the
+	// fewest that the SPIs' range needs.
+	half     uint
+	from, to uint32
 }
 
 // feistelRounds make a permutation of 32 bits of a function of 16.
 const feistelRounds = 4
 
 func (s *espSPIs) take() ipsec.SPI {
+	if s.half == 0 {
+		s.bound(0, 0)
+	}
 	if s.next == 0 {
 		rand.Read(s.key[:])
 	}
 	for {
 		s.next++
-		if spi := s.permute(s.next); spi >= ipsec.MinSPI {
-			return spi
+		// Walking on until the range is met is a permutation of the range.
+		if n := s.permute(s.next & (1<<(2*s.half) - 1)); n <= s.to-s.from {
+			return ipsec.SPI(s.from + n)
 		}
 	}
 }
 
-func (s *espSPIs) permute(n uint32) ipsec.SPI {
-	left, right := uint16(n>>16), uint16(n)
+// bound sets the range of what is handed out from now on; 0: as far as it goes.
+func (s *espSPIs) bound(least, most ipsec.SPI) {
+	s.from, s.to = uint32(max(least, ipsec.MinSPI)), uint32(most)
+	if most < max(least, ipsec.MinSPI) {
+		s.to = math.MaxUint32
+	}
+	s.half = max(1, uint(bits.Len32(s.to-s.from)+1)/2)
+}
+
+func (s *espSPIs) permute(n uint32) uint32 {
+	mask := uint16(1<<s.half - 1)
+	left, right := uint16(n>>s.half)&mask, uint16(n)&mask
 	var in [35]byte
 	copy(in[:], s.key[:])
 	for round := range byte(feistelRounds) {
 		in[32] = round
 		binary.BigEndian.PutUint16(in[33:], right)
 		sum := sha256.Sum256(in[:])
-		left, right = right, left^binary.BigEndian.Uint16(sum[:])
+		left, right = right, left^binary.BigEndian.Uint16(sum[:])&mask
 	}
-	return ipsec.SPI(uint32(left)<<16 | uint32(right))
+	return uint32(left)<<s.half | uint32(right)
 }
 
 // NewESPSPI is an SPI for an inbound SA that no other SA of this engine has.

@@ -36,3 +36,19 @@ func TestRFC4301_4_1_SPIsDiffer(t *testing.T) {
 		}
 	}
 }
+
+// spi_min and spi_max hold, and within them none comes twice before all came.
+func TestSPIsStayWithinTheirRange(t *testing.T) {
+	for _, r := range [][2]ipsec.SPI{{0xc0000000, 0xc00003e7}, {256, 1255}, {0xfffffc18, 0xffffffff}} {
+		var s espSPIs
+		s.bound(r[0], r[1])
+		seen := map[ipsec.SPI]bool{}
+		for range 1000 {
+			spi := s.take()
+			if spi < r[0] || spi > r[1] || seen[spi] {
+				t.Fatalf("%v of %v after %d", spi, r, len(seen))
+			}
+			seen[spi] = true
+		}
+	}
+}

@@ -305,7 +305,9 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 			s.enqueue(&createChild{cfg: c.cfg, req: req, single: true})
 			return
 		}
-		fail(now, s.childRefused(c.cfg, offer, n))
+		r := s.childRefused(c.cfg, offer, n)
+		fail(now, r)
+		s.firstChildFailed(now, r)
 		return
 	}
 	if r := s.accepted(offer, in.payloads, true); r != nil {
@@ -315,6 +317,7 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 		s.up(now, p, false)
 		s.enqueue(&deleteOrphan{spi: spi})
 		fail(now, s.reject(r))
+		s.firstChildFailed(now, r)
 		return
 	}
 	s.installChild(now, offer.c, true, nil, ni, nr, false, func(now time.Time, r *ike.Rejection) {
@@ -326,6 +329,7 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 		if r != nil {
 			s.enqueue(&deleteOrphan{spi: spi})
 			fail(now, r)
+			s.firstChildFailed(now, r)
 			return
 		}
 		s.announce(now, offer.c)

@@ -14,7 +14,7 @@ func (s *sa) authRequest(now time.Time, in *inbound) {
 	st := &authReceived{contact: wire.FindNotify(in.payloads, wire.InitialContact) != nil, eapOnly: wire.FindNotify(in.payloads, wire.EAPOnlyAuthentication) != nil}
 	st.authentication = authentication{request: before.request, response: before.response, ni: before.ni, nr: before.nr,
 		candidates: before.candidates, first: before.candidates, passed: before.passed, expects: true, announced: before.announced,
-		multiple: wire.FindNotify(in.payloads, wire.MultipleAuthSupported) != nil}
+		multiple: s.multipleAuth(in.payloads)}
 	// What the Child SA is made of comes now and is answered at the end.
 	for _, p := range in.payloads {
 		switch p.(type) {
@@ -255,17 +255,26 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 			refused.record.Notify = refused.notify.String()
 			s.reject(refused.record)
 			finish(now, append(list, notify(refused.notify, refused.data)), nil)
+			s.firstChildFailed(now, refused.record)
 			return
 		}
 		grant := s.grant(ch)
 		s.installChild(now, ch.c, false, nil, ni, nr, false, func(now time.Time, rej *ike.Rejection) {
 			if rej != nil {
 				finish(now, append(list, notify(wire.TemporaryFailure, nil)), nil)
+				s.firstChildFailed(now, rej)
 				return
 			}
 			finish(now, append(list, grant...), ch.c)
 		})
 	})
+}
+
+// firstChildFailed closes the IKE SA whose Child SA of IKE_AUTH failed, if it is to be.
+func (s *sa) firstChildFailed(now time.Time, r *ike.Rejection) {
+	if s.config().CloseOnChildFailure {
+		s.Close(now, ike.Closed{Cause: ike.CauseFailed, Reason: "its first Child SA failed", Rejection: r}, false)
+	}
 }
 
 // refuseAuth says AUTHENTICATION_FAILED and forgets the IKE SA (RFC 7296

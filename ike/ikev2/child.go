@@ -168,7 +168,7 @@ func (s *sa) offer(now time.Time, cfg *ike.Child, acquired *ipsec.Acquire, ke, s
 	o.c.mode = cfg.Mode
 	o.local, o.remote = s.selectorsOf(cfg)
 	o.unresolved = s.wantsAddresses()
-	if acquired != nil {
+	if acquired != nil && !s.config().IgnoreAcquire {
 		if l, r, ok := packetSelectors(acquired, o.local, o.remote); ok {
 			if single {
 				o.local, o.remote = []ipsec.Selector{l}, []ipsec.Selector{r}

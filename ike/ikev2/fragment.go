@@ -54,11 +54,11 @@ func announcesFragments(peers ...*ike.Peer) bool {
 // headers of IP and UDP and the non-ESP marker, which port 4500 adds.
 func (s *sa) room() int {
 	const udp, marker = 8, 4
-	ip := 20
+	ip, size := 20, s.config().FragmentSize4
 	if s.remote.Addr().Unmap().Is6() {
-		ip = 40
+		ip, size = 40, s.config().FragmentSize6
 	}
-	return s.config().FragmentSize - ip - udp - marker
+	return size - ip - udp - marker
 }
 
 // sealAll protects a message: in one piece if it fits into room or room is 0,

@@ -76,6 +76,7 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	if !s.config().NoSignatureAuth {
 		list = append(list, hashNotify())
 	}
+	list = append(list, vendorIDs(s.config())...)
 	s.win.sendID = 0
 	s.request(now, wire.ExchangeIKESAInit, list)
 }
@@ -224,9 +225,12 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		if announcesChildless(st.candidates) {
 			list = append(list, notify(wire.ChildlessIKEv2Supported, nil))
 		}
-		list = append(list, notify(wire.MultipleAuthSupported, nil))
+		if !s.config().NoMultipleAuth {
+			list = append(list, notify(wire.MultipleAuthSupported, nil))
+		}
 		list = append(list, methodsNotify(st.candidates, st.announced.hashes != nil)...)
 		list = append(list, certRequests(s.env, st.candidates)...)
+		list = append(list, vendorIDs(s.config())...)
 		h := s.header(wire.ExchangeIKESAInit, 0, true)
 		st.response = wire.AppendMessage(nil, h, list)
 		s.win.recvID, s.win.sendID = 1, 0
@@ -351,7 +355,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.floatPorts()
 		next := &authSent{child: st.child, reauth: st.reauth}
 		next.authentication = authentication{request: out.packets[0], response: response, ni: st.ni, nr: nonce, candidates: []*ike.Peer{s.peer}, expects: true,
-			first: []*ike.Peer{s.peer}, multiple: wire.FindNotify(payloads, wire.MultipleAuthSupported) != nil}
+			first: []*ike.Peer{s.peer}, multiple: s.multipleAuth(payloads)}
 		next.announced.read(payloads, !s.config().NoSignatureAuth)
 		s.enter(next)
 		s.beginAuth(now)
@@ -431,6 +435,29 @@ func peerRefused(n *wire.Notify, ours, hint string) *ike.Rejection {
 	return r
 }
 
+// multipleAuth reports whether both sides take several rounds of authentication.
+func (s *sa) multipleAuth(payloads []wire.Payload) bool {
+	return !s.config().NoMultipleAuth && wire.FindNotify(payloads, wire.MultipleAuthSupported) != nil
+}
+
+// strongSwanID is strongSwan's vendor ID, the MD5 of its name; flexVPNID has Cisco's
+// gateways take selectors beyond the address that they give.
+const (
+	strongSwanID = "\x88\x2f\xe5\x6d\x6f\xd2\x0d\xbc\x22\x51\x61\x3b\x2e\xbe\x5b\xeb"
+	flexVPNID    = "FLEXVPN-SUPPORTED"
+)
+
+// vendorIDs are those that strongswan.conf has us send.
+func vendorIDs(c *ike.Config) (list []wire.Payload) {
+	if c.SendVendorID {
+		list = append(list, &wire.VendorID{Data: []byte(strongSwanID)})
+	}
+	if c.FlexVPN {
+		list = append(list, &wire.VendorID{Data: []byte(flexVPNID)})
+	}
+	return list
+}
+
 // vendor tells from vendor IDs in clear text what the peer is.
 func vendor(payloads []wire.Payload) string {
 	for _, p := range payloads {
@@ -442,6 +469,9 @@ func vendor(payloads []wire.Payload) string {
 			if strings.HasPrefix(string(v.Data), known) {
 				return known
 			}
+		}
+		if string(v.Data) == strongSwanID {
+			return "strongSwan"
 		}
 		if strings.HasPrefix(string(v.Data), "OE-Libreswan") {
 			return "Libreswan"

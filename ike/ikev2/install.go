@@ -201,6 +201,10 @@ func (s *sa) checkInactive(now time.Time, c *child) {
 			c.inactiveAt = at
 			return
 		}
+		if s.config().CloseOnInactivity && len(s.children) == 1 {
+			s.Close(now, ike.Closed{Cause: ike.CauseInactive, Reason: "its only Child SA was inactive"}, false)
+			return
+		}
 		s.deleteChild(now, c, ike.CauseInactive, "inactive")
 	})
 	s.env.Effect(ike.QueryChild{Job: job, Child: c.id})

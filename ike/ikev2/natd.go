@@ -93,7 +93,12 @@ func (s *sa) keepAlive(now time.Time) {
 		s.life.keepAliveAt = at
 		return
 	}
+	late := now.Sub(s.life.keepAliveAt)
 	s.life.keepAliveAt = now.Add(every)
 	s.life.lastOut = now
+	if margin := s.config().KeepAliveDPDMargin; margin > 0 && late > margin {
+		s.sendCheck(now) // the host slept: the NAT or the peer may have forgotten us
+		return
+	}
 	s.env.Effect(ike.Send{Datagram: ike.Datagram{Local: s.local, Remote: s.remote, Data: []byte{0xff}}})
 }

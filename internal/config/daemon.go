@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"adit/conf"
 	"adit/ike"
+	"adit/ipsec"
 )
 
 // defaultVICI is strongSwan's socket.
@@ -76,8 +78,23 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 			d.decodeRADIUS(&dm, r)
 		}
 	}
+	dm.complete(d)
 	dm.Warnings = d.warnings
 	return dm, d.err()
+}
+
+// limitSPIs is the least number of SPIs that a range must have: they must not come
+// again while Child SAs have them.
+const limitSPIs = 1 << 16
+
+// complete is what options mean together.
+func (dm *Daemon) complete(d *decoder) {
+	if dm.unprotected {
+		dm.CookieThreshold, dm.CookieThresholdIP, dm.BlockThreshold = math.MaxInt32, math.MaxInt32, math.MaxInt32
+	}
+	if h := dm.Habits; h.SPIMax != 0 && uint64(h.SPIMax) < uint64(max(h.SPIMin, ipsec.MinSPI))+limitSPIs-1 {
+		d.failf(conf.Pos{}, "charon.spi_min, charon.spi_max: from %v to %v are fewer than %d SPIs", h.SPIMin, h.SPIMax, limitSPIs)
+	}
 }
 
 // daemonSections are the sections of strongswan.conf that count, the later ones more:

@@ -125,11 +125,14 @@ type Daemon struct {
 	HalfOpenTimeout                                               time.Duration
 	CookieThreshold, CookieThresholdIP, BlockThreshold, InitLimit int
 	DeleteRekeyedDelay                                            time.Duration
-	RetryInitiate                                                 time.Duration    // charon.retry_initiate_interval
-	BreakBeforeMake                                               bool             // charon.make_before_break = no
-	PreferPeer                                                    bool             // charon.prefer_configured_proposals = no
-	ReplayWindow                                                  uint32           // charon.replay_window; adit's default is 4096
-	FragmentSize, MaxPacket                                       int              // charon.fragment_size (1280), charon.max_packet (10000)
+	RetryInitiate                                                 time.Duration // charon.retry_initiate_interval
+	BreakBeforeMake                                               bool          // charon.make_before_break = no
+	PreferPeer                                                    bool          // charon.prefer_configured_proposals = no
+	ReplayWindow                                                  uint32        // charon.replay_window; adit's default is 4096
+	FragmentSize, MaxPacket                                       int           // charon.fragment_size (1280), charon.max_packet (10000)
+	FragmentSize4, FragmentSize6                                  int           // charon.fragment_size_v4, _v6; 0: fragment_size
+	Habits                                                        ike.Habits
+	unprotected                                                   bool             // charon.dos_protection = no
 	NoSignatureAuth                                               bool             // charon.signature_authentication = no
 	RSAPSS                                                        bool             // charon.rsa_pss
 	RADIUS                                                        []RADIUSServer   // charon.plugins.eap-radius

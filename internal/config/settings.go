@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"adit/conf"
+	"adit/ike"
+	"adit/ipsec"
 )
 
 // daemonOptions are the values of section charon, all that strongSwan 6 knows.
@@ -22,13 +24,6 @@ var builtOptions = []option[Daemon]{
 	{name: "routing_table", def: "220", set: into(func(d *Daemon) *int { return &d.RoutingTable }, intOf)},
 	{name: "routing_table_prio", def: "220", set: into(func(d *Daemon) *int { return &d.RoutingTablePrio }, intOf)},
 	{name: "install_routes", def: "yes", set: into(func(d *Daemon) *bool { return &d.InstallRoutes }, boolOf)},
-	{name: "reuse_ikesa", def: "yes", note: "only `yes`: an IKE SA that is there is always used again; `no` is refused", set: func(_ *decoder, _ *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		if err == nil && !yes {
-			return v.Errorf("adit always uses an established IKE SA for further children; only yes is possible")
-		}
-		return err
-	}},
 	{name: "retransmit_timeout", def: "4.0", note: "seconds", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Timeout }, decimalSeconds)},
 	{name: "retransmit_limit", def: "0", note: "longest wait in seconds; 0: none", set: into(func(d *Daemon) *time.Duration { return &d.Retransmit.Limit }, decimalSeconds)},
 	{name: "retransmit_base", def: "1.8", set: into(func(d *Daemon) *float64 { return &d.Retransmit.Base }, baseOf)},
@@ -69,13 +64,7 @@ var builtOptions = []option[Daemon]{
 		d.PreferPeer = !yes
 		return err
 	}},
-	{name: "fragment_size", def: "1280", note: "largest IP packet of IKE messages in fragments (RFC 7383), at least 576", set: into(func(d *Daemon) *int { return &d.FragmentSize }, func(v conf.Value) (int, error) {
-		n, err := v.Uint(65535)
-		if err == nil && n != 0 && n < minFragment {
-			err = v.Errorf("fragments of %d bytes are too small; %d is the least", n, minFragment)
-		}
-		return int(n), err
-	})},
+	{name: "fragment_size", def: "1280", note: "largest IP packet of IKE messages in fragments (RFC 7383), at least 576", set: into(func(d *Daemon) *int { return &d.FragmentSize }, fragmentOf)},
 	{name: "max_packet", def: "10000", note: "largest message that is put together from fragments", set: into(func(d *Daemon) *int { return &d.MaxPacket }, func(v conf.Value) (int, error) {
 		n, err := v.Uint(65535)
 		if err == nil && n < 1280 {
@@ -89,6 +78,25 @@ var builtOptions = []option[Daemon]{
 		return err
 	}},
 	{name: "rsa_pss", def: "no", note: "RSA-PSS signatures before PKCS#1 v1.5", set: into(func(d *Daemon) *bool { return &d.RSAPSS }, boolOf)},
+	{name: "cisco_flexvpn", def: "no", note: "sends Cisco FlexVPN’s vendor ID", set: habit(func(h *ike.Habits) *bool { return &h.FlexVPN }, true)},
+	{name: "close_ike_on_child_failure", def: "no", note: "closes an IKE SA whose first Child SA failed", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnChildFailure }, true)},
+	{name: "ignore_acquire_ts", def: "no", note: "leaves the packet that asked for a Child SA out of its selectors", set: habit(func(h *ike.Habits) *bool { return &h.IgnoreAcquire }, true)},
+	{name: "inactivity_close_ike", def: "no", note: "closes an IKE SA whose only Child SA was inactive", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnInactivity }, true)},
+	{name: "initiator_only", def: "no", note: "drops the first messages of others", set: habit(func(h *ike.Habits) *bool { return &h.InitiatorOnly }, true)},
+	{name: "multiple_authentication", def: "yes", note: "several rounds of authentication (RFC 4739)", set: habit(func(h *ike.Habits) *bool { return &h.NoMultipleAuth }, false)},
+	{name: "send_vendor_id", def: "no", note: "sends strongSwan’s vendor ID", set: habit(func(h *ike.Habits) *bool { return &h.SendVendorID }, true)},
+	{name: "keep_alive_dpd_margin", def: "0s", note: "a keepalive that is so much late, since the host slept, becomes a liveness check; 0: never",
+		set: into(func(d *Daemon) *time.Duration { return &d.Habits.KeepAliveDPDMargin }, durationOf)},
+	{name: "ikesa_limit", def: "0", note: "refuses first messages of others while there are so many IKE SAs; 0: a limit of adit’s own", set: into(func(d *Daemon) *int { return &d.Habits.MaxSAs }, intOf)},
+	{name: "spi_min", note: "least SPI of inbound Child SAs; default: 256", set: into(func(d *Daemon) *ipsec.SPI { return &d.Habits.SPIMin }, spiOf)},
+	{name: "spi_max", note: "greatest SPI of inbound Child SAs, at least 65535 more than `spi_min`; default: all", set: into(func(d *Daemon) *ipsec.SPI { return &d.Habits.SPIMax }, spiOf)},
+	{name: "dos_protection", def: "yes", note: "`no` is 0 for `cookie_threshold`, `cookie_threshold_ip` and `block_threshold`", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.unprotected = !yes
+		return err
+	}},
+	{name: "fragment_size_v4", note: "`fragment_size` for IPv4", set: into(func(d *Daemon) *int { return &d.FragmentSize4 }, fragmentOf)},
+	{name: "fragment_size_v6", note: "`fragment_size` for IPv6", set: into(func(d *Daemon) *int { return &d.FragmentSize6 }, fragmentOf)},
 	{name: "dns1", note: "DNS server for every peer that gets an address", set: readLater}, {name: "dns2", note: "a second one", set: readLater}, {name: "nbns1", note: "WINS server for every peer that gets an address", set: readLater}, {name: "nbns2", note: "a second one", set: readLater},
 	{name: "health", state: Own, note: "in section `adit`: where `GET /healthz` is answered, `HOST:PORT` or `unix:///PATH` ([running](running.md))", set: into(func(d *Daemon) *string { return &d.Health }, conf.Value.One)},
 	{name: "replay_window", def: "4096", note: "default of all children", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
@@ -104,6 +112,33 @@ func readLater(*decoder, *Daemon, conf.Value) error { return nil }
 
 // minFragment is the least IP packet that every host takes (RFC 791).
 const minFragment = 576
+
+// habit sets a switch of the engine to on if the option's value is yes, and to the
+// other way if it is no.
+func habit(field func(*ike.Habits) *bool, on bool) func(*decoder, *Daemon, conf.Value) error {
+	return func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		*field(&d.Habits) = yes == on
+		return err
+	}
+}
+
+func fragmentOf(v conf.Value) (int, error) {
+	n, err := v.Uint(65535)
+	if err == nil && n != 0 && n < minFragment {
+		err = v.Errorf("fragments of %d bytes are too small; %d is the least", n, minFragment)
+	}
+	return int(n), err
+}
+
+// spiOf reads an SPI, in decimal digits or in hexadecimal ones after 0x.
+func spiOf(v conf.Value) (ipsec.SPI, error) {
+	n, err := strconv.ParseUint(v.Text, 0, 32)
+	if err != nil || v.IsList || ipsec.SPI(n) < ipsec.MinSPI {
+		return 0, v.Errorf("expected an SPI from 0x100 to 0xffffffff, not %q", v.Text)
+	}
+	return ipsec.SPI(n), nil
+}
 
 // thresholdOf reads a number where 0 switches the defence off.
 func thresholdOf(v conf.Value) (int, error) {

@@ -141,6 +141,7 @@ func engineConfig(d config.Daemon) ike.Config {
 		BlockThreshold: d.BlockThreshold, InitLimit: d.InitLimit,
 		FragmentSize: d.FragmentSize, MaxPacket: d.MaxPacket, NoSignatureAuth: d.NoSignatureAuth,
 		KeepAlive: d.KeepAlive, DeleteRekeyedDelay: d.DeleteRekeyedDelay, RetryInitiate: d.RetryInitiate,
+		FragmentSize4: d.FragmentSize4, FragmentSize6: d.FragmentSize6, Habits: d.Habits,
 		BreakBeforeMake: d.BreakBeforeMake, Port: d.Port, NATPort: d.NATPort,
 	}
 }
