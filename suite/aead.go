@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"adit/suite/gcm"
 )
 
 // saltedAEAD is AES-GCM (RFC 4106), AES-GMAC (RFC 4543) or ChaCha20-Poly1305
@@ -16,6 +18,7 @@ import (
 // carries nothing stays small. A sparse one expands it for every packet anew.
 type saltedAEAD struct {
 	aead    cipher.AEAD // nil before the first packet
+	gcm     *gcm.AEAD   // instead of aead for AES with 16 bytes of ICV
 	scratch []byte      // for parts that are not adjacent, and short tags
 	key     [32]byte    // until it is expanded
 	nonce   [12]byte    // salt | IV of the packet at hand
@@ -68,10 +71,36 @@ func (c *saltedAEAD) expanded() cipher.AEAD {
 	return a
 }
 
-// Zero forgets a key that is still ours.
-func (c *saltedAEAD) Zero() {
-	if c.sparse || c.aead == nil {
+// isGCM reports that package gcm does the work, else Go's or x/crypto's AEAD.
+func (c *saltedAEAD) isGCM() bool { return !c.chacha && c.icvLen == fullTag }
+
+// expandedGCM is expanded for isGCM. The caller calls doneGCM when the packet is done.
+func (c *saltedAEAD) expandedGCM() *gcm.AEAD {
+	if c.gcm != nil {
+		return c.gcm
+	}
+	a, err := gcm.New(c.key[:c.keyLen])
+	if err != nil {
+		panic("suite: " + err.Error())
+	}
+	if !c.sparse {
+		c.gcm = a
 		clear(c.key[:])
+	}
+	return a
+}
+
+func (c *saltedAEAD) doneGCM(a *gcm.AEAD) {
+	if c.sparse {
+		a.Zero()
+	}
+}
+
+// Zero forgets the key, except what Go's and x/crypto's ciphers hold.
+func (c *saltedAEAD) Zero() {
+	clear(c.key[:])
+	if c.gcm != nil {
+		c.gcm.Zero()
 	}
 }
 
@@ -87,8 +116,10 @@ func (c *saltedAEAD) Seal(aad, iv, text, icv, _ []byte) {
 		panic(badLengths)
 	}
 	copy(c.nonce[4:], iv)
-	if c.gmac {
-		c.expanded().Seal(icv[:0], c.nonce[:], nil, c.gmacInput(aad, iv, text))
+	if c.isGCM() {
+		a := c.expandedGCM()
+		c.sealGCM(a, aad, iv, text, icv)
+		c.doneGCM(a)
 		return
 	}
 	if adjacent(text, icv) {
@@ -106,9 +137,11 @@ func (c *saltedAEAD) Open(aad, iv, text, icv, _ []byte) bool {
 		return false
 	}
 	copy(c.nonce[4:], iv)
-	if c.gmac {
-		_, err := c.expanded().Open(nil, c.nonce[:], icv, c.gmacInput(aad, iv, text))
-		return err == nil
+	if c.isGCM() {
+		a := c.expandedGCM()
+		ok := c.openGCM(a, aad, iv, text, icv)
+		c.doneGCM(a)
+		return ok
 	}
 	if adjacent(text, icv) {
 		_, err := c.expanded().Open(text[:0], c.nonce[:], text[:len(text)+len(icv)], aad)
@@ -123,6 +156,38 @@ func (c *saltedAEAD) Open(aad, iv, text, icv, _ []byte) bool {
 	}
 	copy(text, plain)
 	return true
+}
+
+func (c *saltedAEAD) sealGCM(a *gcm.AEAD, aad, iv, text, icv []byte) {
+	switch {
+	case c.gmac:
+		a.Seal(icv, c.nonce[:], c.gmacInput(aad, iv, text))
+	case adjacent(text, icv):
+		a.Seal(text[:len(text)+len(icv)], c.nonce[:], aad)
+	default:
+		c.scratch = grow(c.scratch, len(text)+len(icv))
+		copy(c.scratch, text)
+		a.Seal(c.scratch, c.nonce[:], aad)
+		copy(text, c.scratch)
+		copy(icv, c.scratch[len(text):])
+	}
+}
+
+func (c *saltedAEAD) openGCM(a *gcm.AEAD, aad, iv, text, icv []byte) bool {
+	switch {
+	case c.gmac:
+		return a.Open(icv, c.nonce[:], c.gmacInput(aad, iv, text))
+	case adjacent(text, icv):
+		return a.Open(text[:len(text)+len(icv)], c.nonce[:], aad)
+	}
+	c.scratch = grow(c.scratch, len(text)+len(icv))
+	copy(c.scratch, text)
+	copy(c.scratch[len(text):], icv)
+	ok := a.Open(c.scratch, c.nonce[:], aad)
+	if ok {
+		copy(text, c.scratch)
+	}
+	return ok
 }
 
 // gmacInput is the authenticated data of GMAC (RFC 4543 §3.3) in one piece.

@@ -464,3 +464,35 @@ func BenchmarkCipher(b *testing.B) {
 		}
 	}
 }
+
+// Every way to compute AES-GCM can be chosen, and the ways open each other's packets.
+func TestSetAESGCM(t *testing.T) {
+	best := suite.AESGCM()
+	t.Cleanup(func() {
+		if err := suite.SetAESGCM("auto"); err != nil || suite.AESGCM() != best {
+			t.Errorf("auto: %s, %v", suite.AESGCM(), err)
+		}
+	})
+	p := protection{encr: suite.Transform{Type: suite.TypeENCR, ID: suite.EncrAESGCM16, KeyBits: 256}}
+	key := make(suite.Key, 36)
+	var sealed []byte
+	for _, name := range []string{"go", best} {
+		if err := suite.SetAESGCM(name); err != nil || suite.AESGCM() != name {
+			t.Fatalf("%s: %s, %v", name, suite.AESGCM(), err)
+		}
+		c, err := suite.NewCipher(p.encr, p.integ, key, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packet := make([]byte, 100)
+		if sealed == nil {
+			c.Seal(nil, packet[:8], packet[8:84], packet[84:], nil)
+			sealed = packet
+		} else if !c.Open(nil, sealed[:8], sealed[8:84], sealed[84:], nil) {
+			t.Errorf("%s does not open what go sealed", name)
+		}
+	}
+	if err := suite.SetAESGCM("fast"); err == nil || !strings.Contains(err.Error(), `"fast": this machine has auto, `) {
+		t.Errorf("an unknown name: %v", err)
+	}
+}

@@ -2,6 +2,8 @@ package gcm
 
 import "golang.org/x/sys/cpu"
 
+//go:generate go -C _asm run . -out ../gcm_amd64.s
+
 // schedule is what the assembler needs of a key: 11 or 15 round keys from the start,
 // and H^18 to H^1, H being the hash key times x, from offset 288; zeros behind. Alone
 // on the heap it begins at a cache line.
