@@ -182,11 +182,11 @@ func measure(ctx context.Context, l *lab.Lab, r responder, st *storm, o Options,
 	if err := quiet(ctx, pid); err != nil {
 		return err
 	}
-	before, err := cpuTime(pid)
+	before, err := CPUTime(pid)
 	if err != nil {
 		return err
 	}
-	if s.Base, err = resident(pid); err != nil {
+	if s.Base, err = Resident(pid); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -201,7 +201,7 @@ func measure(ctx context.Context, l *lab.Lab, r responder, st *storm, o Options,
 	if s.Resident, err = settled(ctx, pid, o.Settle); err != nil {
 		return err
 	}
-	after, err := cpuTime(pid)
+	after, err := CPUTime(pid)
 	if err != nil {
 		return err
 	}

@@ -32,14 +32,14 @@ func TestOptionsAreChecked(t *testing.T) {
 func TestCPUTime(t *testing.T) {
 	for end := time.Now().Add(30 * time.Millisecond); time.Now().Before(end); {
 	}
-	d, err := cpuTime(os.Getpid())
+	d, err := CPUTime(os.Getpid())
 	if err != nil || d < 20*time.Millisecond || d > time.Minute {
 		t.Errorf("%v %v", d, err)
 	}
-	if _, err := cpuTime(1 << 22); err == nil {
+	if _, err := CPUTime(1 << 22); err == nil {
 		t.Error("a process that is not there has a clock")
 	}
-	if n, err := resident(os.Getpid()); err != nil || n < 1<<20 || n > 1<<33 {
+	if n, err := Resident(os.Getpid()); err != nil || n < 1<<20 || n > 1<<33 {
 		t.Errorf("%d %v", n, err)
 	}
 	if _, err := parseRSS("Name: x\n"); err == nil {

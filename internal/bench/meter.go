@@ -14,9 +14,9 @@ import (
 	"adit/interop/lab"
 )
 
-// cpuTime is the user and system time of all threads of a process so far: the sum
+// CPUTime is the user and system time of all threads of a process so far: the sum
 // that /proc/PID/stat has in ticks, to the nanosecond.
-func cpuTime(pid int) (time.Duration, error) {
+func CPUTime(pid int) (time.Duration, error) {
 	// The clock of another process (clock_getcpuclockid(3)): the complement of its
 	// number, and 2 for the scheduler's clock.
 	clock := int32(^pid<<3 | 2)
@@ -27,8 +27,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// resident is the VmRSS of a process in bytes.
-func resident(pid int) (int64, error) {
+// Resident is the VmRSS of a process in bytes.
+func Resident(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
@@ -56,7 +56,7 @@ const (
 
 // quiet waits until the process is idle.
 func quiet(ctx context.Context, pid int) error {
-	last, err := cpuTime(pid)
+	last, err := CPUTime(pid)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func quiet(ctx context.Context, pid int) error {
 		if err := pause(ctx, quietStep); err != nil {
 			return err
 		}
-		now, err := cpuTime(pid)
+		now, err := CPUTime(pid)
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func settled(ctx context.Context, pid int, after time.Duration) (int64, error) {
 	if err := pause(ctx, after); err != nil {
 		return 0, err
 	}
-	return resident(pid)
+	return Resident(pid)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

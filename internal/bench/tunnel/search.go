@@ -1,0 +1,124 @@
+package tunnel
+
+import "math"
+
+// trial is what came of sending at a rate for a while.
+type trial struct {
+	Asked    float64 `json:"asked"`    // a second
+	Sent     float64 `json:"sent"`     // what the sender managed, a second
+	Received float64 `json:"received"` // a second
+	Loss     float64 `json:"loss"`     // share of what was sent
+}
+
+// search finds the highest rate at which at most a given share is lost.
+//
+// A loss is a fact of one moment on a shared machine, so a rate counts as too high only
+// when two trials said so, and the rate that is the result has been tried once more, for
+// longer. All is bounded: at most mostTrials.
+type search struct {
+	try   func(rate float64, long bool) (trial, error)
+	loss  float64 // the share that may be lost
+	start float64 // where to begin, a second
+	close float64 // ratio of the lowest rate too high to the highest that is not, at which to end
+
+	trials []trial
+}
+
+const (
+	mostTrials = 40
+	lowestRate = 100
+	// saturated is the share of the asked rate below which the sender is at its limit.
+	saturated = 0.9
+)
+
+// good reports whether the trial at a rate passes, asking a second time if it does not.
+func (s *search) good(rate float64, long bool) (t trial, ok bool, err error) {
+	for range 2 {
+		if len(s.trials) >= mostTrials {
+			return t, false, nil
+		}
+		if t, err = s.try(rate, long); err != nil {
+			return t, false, err
+		}
+		s.trials = append(s.trials, t)
+		if t.Loss <= s.loss {
+			return t, true, nil
+		}
+	}
+	return t, false, nil
+}
+
+// run returns the trial with the most datagrams received among those of a bounded loss
+// that were long; the zero trial if no rate passes.
+func (s *search) run() (trial, error) {
+	low, err := s.highest()
+	// A short trial may have been lucky: from there downwards until a long one passes.
+	for rate := low; err == nil && rate >= lowestRate && len(s.trials) < mostTrials; rate *= 0.93 {
+		t, ok, err := s.good(rate, true)
+		if err != nil || ok {
+			return t, err
+		}
+	}
+	return trial{}, err
+}
+
+// highest is the highest rate that passed a short trial.
+func (s *search) highest() (float64, error) {
+	from := s.start
+	for {
+		low, high, err := s.bracket(from)
+		if err != nil || low == 0 || math.IsInf(high, 1) {
+			return low, err
+		}
+		top := high
+		for high/low > s.close && len(s.trials) < mostTrials {
+			mid := math.Sqrt(low * high)
+			t, ok, err := s.good(mid, false)
+			switch {
+			case err != nil:
+				return 0, err
+			case !ok:
+				high = mid
+			case t.Sent < saturated*mid:
+				return mid, nil // more cannot be sent
+			default:
+				low = mid
+			}
+		}
+		if high != top || len(s.trials) >= mostTrials {
+			return low, nil
+		}
+		// Everything below the first rate that was too high passes: was it, really?
+		if _, ok, err := s.good(high, false); err != nil || !ok {
+			return low, err
+		}
+		from = high
+	}
+}
+
+// bracket finds a rate that passes and one that does not, a factor of 2 apart; high is
+// infinite if the sender reached its limit before, and low is 0 if nothing passes.
+func (s *search) bracket(rate float64) (low, high float64, err error) {
+	high = math.Inf(1)
+	for rate >= lowestRate && len(s.trials) < mostTrials {
+		t, ok, err := s.good(rate, false)
+		if err != nil {
+			return 0, 0, err
+		}
+		switch {
+		case ok && !math.IsInf(high, 1): // came from above
+			return rate, high, nil
+		case ok && t.Sent < saturated*rate:
+			return rate, math.Inf(1), nil
+		case ok:
+			low = rate
+			rate *= 2
+		case low > 0: // came from below
+			return low, rate, nil
+		default:
+			high = rate
+			rate /= 2
+		}
+	}
+	return low, high, nil
+}
