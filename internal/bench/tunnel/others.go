@@ -168,3 +168,5 @@ func disturbance(others, steal, took time.Duration) Disturbance {
 	return Disturbance{Others: others.Seconds() / t, Steal: steal.Seconds() / t,
 		Load: (others-tickError).Seconds() > othersShare*t || (steal-tickError).Seconds() > stealShare*t}
 }
+
+func (d Disturbance) sum() float64 { return d.Others + d.Steal }

@@ -8,6 +8,7 @@ type trial struct {
 	Sent     float64 `json:"sent"`     // what the sender managed, a second
 	Received float64 `json:"received"` // a second
 	Loss     float64 `json:"loss"`     // share of what was sent
+	Noisy    bool    `json:"noisy"`    // other processes took too much of the machine
 }
 
 // search finds the highest rate at which at most a given share is lost.

@@ -1,0 +1,202 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"adit/interop/lab"
+)
+
+// Options of a benchmark; the zero value of a field means its default.
+type Options struct {
+	Out io.Writer // the table
+	// Progress shows how far it is: on a terminal a bar that changes, else a line for
+	// each contender and round. nil: nothing.
+	Progress io.Writer
+	Terminal bool // Progress is one
+
+	Contenders []string      // by name (all but adit-raw)
+	Rounds     int           // of all contenders; medians count (5)
+	Seconds    time.Duration // of one measurement of throughput (3 s)
+	// Quick is one round with measurements of a third of a second: to see that all
+	// works, not for figures.
+	Quick bool
+
+	Binary    string // the adit that is measured; empty: the program that runs
+	WireGuard string // a wireguard-go; empty: one is built
+	Secgw     string // a dpdk-ipsec-secgw; empty: looked for in PATH
+	JSON, SVG string // files to be written; empty: none
+}
+
+// Limits of the options.
+const (
+	MaxRounds  = 100
+	MinSeconds = 50 * time.Millisecond
+	MaxSeconds = time.Minute
+)
+
+func (o *Options) complete() error {
+	if len(o.Contenders) == 0 {
+		o.Contenders = DefaultContenders
+	}
+	known := contenders()
+	for i, n := range o.Contenders {
+		if !slices.ContainsFunc(known, func(c *contender) bool { return c.name == n }) {
+			var names []string
+			for _, c := range known {
+				names = append(names, c.name)
+			}
+			return fmt.Errorf("contender %q: known are %s", n, strings.Join(names, ", "))
+		}
+		if slices.Contains(o.Contenders[:i], n) {
+			return fmt.Errorf("contender %q is named twice", n)
+		}
+	}
+	if o.Rounds == 0 {
+		o.Rounds = 5
+		if o.Quick {
+			o.Rounds = 1
+		}
+	}
+	if o.Seconds == 0 {
+		o.Seconds = 3 * time.Second
+		if o.Quick {
+			o.Seconds = 300 * time.Millisecond
+		}
+	}
+	if o.Rounds < 1 || o.Rounds > MaxRounds || o.Seconds < MinSeconds || o.Seconds > MaxSeconds {
+		return fmt.Errorf("%d rounds of %v: 1 to %d rounds of %v to %v are possible", o.Rounds, o.Seconds, MaxRounds, MinSeconds, MaxSeconds)
+	}
+	if o.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		o.Binary = self
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	return nil
+}
+
+// Run measures and prints. It needs root. What it made on the host is gone when it
+// returns, also when its context ends; a wireguard-go that it built stays in the user's
+// cache.
+func Run(ctx context.Context, o Options) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("adit bench tunnel makes network namespaces, which needs root")
+	}
+	// Files that can't be written are found out about now, not in half an hour.
+	for _, path := range []string{o.JSON, o.SVG} {
+		if path == "" {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		_ = f.Close()
+	}
+	res := newResult(&o)
+	list := res.find(ctx, &o)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return errors.New("no contender can be measured: " + strings.Join(res.missing(), "; "))
+	}
+	bar := newProgress(o.Progress, o.Terminal, o.Rounds*len(list)*len(measures))
+	err := rounds(ctx, &o, res, list, bar)
+	bar.end()
+	if err != nil {
+		return err
+	}
+	res.finish()
+	return res.publish(&o)
+}
+
+// rounds go through all contenders, each time in another order: the i-th round begins
+// with the i-th, and every second one goes backwards.
+func rounds(ctx context.Context, o *Options, res *Result, list []*contender, bar *progress) error {
+	for round := range o.Rounds {
+		for place, c := range order(list, round) {
+			bar.at(fmt.Sprintf("round %d of %d, %s", round+1, o.Rounds, c.name))
+			err := one(ctx, o, c, &recorder{res: res, bar: bar, round: round + 1, place: place + 1, contender: c.name})
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				res.Failures = append(res.Failures, Failure{Round: round + 1, Contender: c.name, Error: err.Error()})
+				bar.say(fmt.Sprintf("round %d, %s failed: %v", round+1, c.name, err))
+			}
+			bar.reach((round*len(list) + place + 1) * len(measures))
+		}
+	}
+	return nil
+}
+
+// order is the contenders' order in a round.
+func order(list []*contender, round int) []*contender {
+	k := round / 2 % len(list)
+	out := slices.Concat(list[k:], list[:k])
+	if round%2 == 1 {
+		slices.Reverse(out)
+	}
+	return out
+}
+
+// innerMTU is the MTU between hosts and gateways, for all contenders alike: their inner
+// packets are the same, and fit everybody's tunnel unfragmented.
+const innerMTU = 1400
+
+// newLab takes the first name that isn't in use: two benchmarks at once disturb each
+// other, but tests may do so.
+func newLab() (l *lab.Lab, err error) {
+	for n := range 10 {
+		if l, err = lab.New(fmt.Sprintf("btun%d", n), lab.Options{InnerMTU: innerMTU}); !errors.Is(err, lab.ErrInUse) {
+			break
+		}
+	}
+	return l, err
+}
+
+// oneTimeout bounds a contender's part of a round.
+func oneTimeout(o *Options) time.Duration { return 3*time.Minute + 100*o.Seconds }
+
+// one is one contender in one round, in namespaces and with processes of its own.
+func one(ctx context.Context, o *Options, c *contender, rec *recorder) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, oneTimeout(o))
+	defer cancel()
+	l, err := newLab()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := l.Close(); err == nil {
+			err = e
+		}
+	}()
+	r, err := c.start(ctx, l, o)
+	if err == nil {
+		err = l.WaitPing(lab.LeftHost, l.R.Host4, setupTimeout)
+	}
+	if err == nil {
+		rec.res.setCipher(c.name, r.cipher)
+		b := &bench{lab: l, o: o, run: r, rec: rec}
+		err = b.measure(ctx)
+	}
+	if err != nil && r != nil && r.logs != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w\n--- the gateways' last words\n%s", err, lastLines(r.logs(), 12))
+	}
+	return err
+}
