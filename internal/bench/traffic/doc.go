@@ -9,8 +9,10 @@
 //   - TCP: writes and reads of 128 KiB, copied as an application copies them.
 //   - UDP: every datagram is a packet of its own in the sender's kernel (sendmmsg
 //     without UDP_SEGMENT), as packets of many senders are; superpackets would flatter
-//     those gateways that can take them. The receiver uses recvmmsg without UDP_GRO.
-//   - Round trips: one datagram there and back, from system call to system call.
+//     those gateways that can take them. The receiver uses recvmmsg without UDP_GRO, and
+//     sleeps between two looks.
+//   - Round trips: one datagram there and back, from system call to system call, both
+//     ends on the same core.
 //
 // It owns no namespace and knows nothing of tunnels. Start reading at [Host].
 package traffic

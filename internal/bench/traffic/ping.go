@@ -19,6 +19,7 @@ func (s *service) Echo(at netip.AddrPort, _ *bool) error {
 	}
 	onThread(func() {
 		defer unix.Close(fd)
+		pin()
 		b := make([]byte, MaxDatagram)
 		for {
 			n, from, err := unix.Recvfrom(fd, b, 0)
@@ -50,6 +51,7 @@ func (s *service) Ping(p Ping, out *Pongs) error {
 	}
 	done := make(chan error, 1)
 	onThread(func() {
+		pin()
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
 		done <- ping(fd, p, out)
 	})
@@ -98,6 +100,24 @@ func answer(fd int, b []byte, n byte, start int64) (int64, error) {
 			return -1, nil
 		case err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNREFUSED):
 			return 0, err
+		}
+	}
+}
+
+// pin keeps the calling thread on the first core that it may run on: both ends of a
+// round trip on the same one, which is awake when the answer comes. To wake an idle core
+// of a virtual machine takes tens of microseconds, which are the machine's and neither
+// end's. Gateways wake as they do.
+func pin() {
+	var may, one unix.CPUSet
+	if unix.SchedGetaffinity(0, &may) != nil {
+		return
+	}
+	for cpu := range 8 * len(may) * 8 {
+		if may.IsSet(cpu) {
+			one.Set(cpu)
+			_ = unix.SchedSetaffinity(0, &one) // without it all goes on, less evenly
+			return
 		}
 	}
 }

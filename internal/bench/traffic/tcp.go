@@ -23,11 +23,10 @@ func monotonic() int64 {
 	return t.Nano()
 }
 
-// onThread runs f on a thread of its own.
+// onThread runs f on a thread of its own, which ends with it: f may have changed it.
 func onThread(f func()) {
 	go func() {
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		f()
 	}()
 }

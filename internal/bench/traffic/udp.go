@@ -210,17 +210,44 @@ func (s *service) ListenUDP(at netip.AddrPort, _ *bool) error {
 	s.sink = k
 	s.mu.Unlock()
 	onThread(func() {
-		m := newMessages(MaxDatagram + 1)
-		for {
-			n, err := m.call(unix.SYS_RECVMMSG, fd, batch, unix.MSG_WAITFORONE)
-			if err != nil {
-				_ = unix.Close(fd)
-				return
-			}
-			k.note(m, n)
-		}
+		defer unix.Close(fd)
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
+		_ = k.receive(fd)
 	})
 	return nil
+}
+
+// Between two looks the receiver sleeps, so that no datagram has to wake it: on a
+// virtual machine the sender of a wake-up to an idle core pays several microseconds for
+// it, more than for the packet. Without datagrams for a while it waits for one.
+const (
+	lookEvery   = 250 * time.Microsecond
+	looksInVain = 400
+)
+
+// receive ends with an error of the socket.
+func (k *sink) receive(fd int) error {
+	m := newMessages(MaxDatagram + 1)
+	flags, vain := unix.MSG_WAITFORONE, 0
+	for {
+		n, err := m.call(unix.SYS_RECVMMSG, fd, batch, flags)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			if vain++; vain > looksInVain {
+				flags = unix.MSG_WAITFORONE
+				continue
+			}
+			sleepUntil(monotonic() + int64(lookEvery))
+		case err != nil:
+			return err
+		default:
+			k.note(m, n)
+			flags, vain = unix.MSG_DONTWAIT, 0
+			if n < batch {
+				sleepUntil(monotonic() + int64(lookEvery))
+			}
+		}
+	}
 }
 
 // note counts the datagrams of one system call.

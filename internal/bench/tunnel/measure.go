@@ -285,7 +285,7 @@ func (b *bench) udp(ctx context.Context, s *Sample, size int) error {
 		}
 	}
 	t, err := q.run()
-	s.Trials = q.trials
+	s.Trials, s.Result = q.trials, &t
 	s.Values["kpps"] = t.Received / 1e3
 	s.Values["mbit_s"] = t.Received * float64(size) * 8 / 1e6
 	s.Values["loss"] = t.Loss

@@ -82,16 +82,16 @@ type Sample struct {
 	Values      map[string]float64 `json:"values"`
 	Seconds     float64            `json:"seconds"`
 	SHA256      string             `json:"sha256,omitempty"`
-	Trials      []trial            `json:"trials,omitempty"`
+	Trials      []trial            `json:"trials,omitempty"` // of a search
+	Result      *trial             `json:"result,omitempty"` // the one that counts
 	Disturbance Disturbance        `json:"disturbance"`
 	Repeated    int                `json:"repeated"` // measured again that often, for disturbance
 }
 
-// noisy reports whether the sample was disturbed: for a search its last trial counts,
-// which is the result.
+// noisy reports whether the sample was disturbed.
 func (s *Sample) noisy() bool {
-	if n := len(s.Trials); n > 0 {
-		return s.Trials[n-1].Noisy
+	if s.Result != nil {
+		return s.Result.Noisy
 	}
 	return s.Disturbance.Load
 }

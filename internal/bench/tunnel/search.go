@@ -28,25 +28,32 @@ type search struct {
 const (
 	mostTrials = 40
 	lowestRate = 100
-	// saturated is the share of the asked rate below which the sender is at its limit.
+	// saturated is the share of the asked rate below which the sender fell behind.
 	saturated = 0.9
+	// gain is what twice the rate has to bring to be worth asking for.
+	gain = 1.05
 )
 
-// good reports whether the trial at a rate passes, asking a second time if it does not.
-func (s *search) good(rate float64, long bool) (t trial, ok bool, err error) {
+// good reports whether the trial at a rate passes. It asks a second time if not, or if
+// the sender was kept from sending: the better one counts.
+func (s *search) good(rate float64, long bool) (best trial, ok bool, err error) {
 	for range 2 {
 		if len(s.trials) >= mostTrials {
-			return t, false, nil
+			break
 		}
-		if t, err = s.try(rate, long); err != nil {
+		t, err := s.try(rate, long)
+		if err != nil {
 			return t, false, err
 		}
 		s.trials = append(s.trials, t)
-		if t.Loss <= s.loss {
-			return t, true, nil
+		if pass := t.Loss <= s.loss; pass && t.Received > best.Received {
+			best, ok = t, true
+		}
+		if ok && best.Sent >= saturated*rate {
+			break
 		}
 	}
-	return t, false, nil
+	return best, ok, nil
 }
 
 // run returns the trial with the most datagrams received among those of a bounded loss
@@ -74,16 +81,14 @@ func (s *search) highest() (float64, error) {
 		top := high
 		for high/low > s.close && len(s.trials) < mostTrials {
 			mid := math.Sqrt(low * high)
-			t, ok, err := s.good(mid, false)
+			_, ok, err := s.good(mid, false)
 			switch {
 			case err != nil:
 				return 0, err
-			case !ok:
-				high = mid
-			case t.Sent < saturated*mid:
-				return mid, nil // more cannot be sent
-			default:
+			case ok:
 				low = mid
+			default:
+				high = mid
 			}
 		}
 		if high != top || len(s.trials) >= mostTrials {
@@ -98,9 +103,12 @@ func (s *search) highest() (float64, error) {
 }
 
 // bracket finds a rate that passes and one that does not, a factor of 2 apart; high is
-// infinite if the sender reached its limit before, and low is 0 if nothing passes.
+// infinite if the sender reached its limit before, and low is 0 if nothing passes. The
+// sender shares the cores with what it measures: that it falls behind isn't the limit
+// yet, but that asking for more brings no more is.
 func (s *search) bracket(rate float64) (low, high float64, err error) {
 	high = math.Inf(1)
+	most := 0.0
 	for rate >= lowestRate && len(s.trials) < mostTrials {
 		t, ok, err := s.good(rate, false)
 		if err != nil {
@@ -109,10 +117,10 @@ func (s *search) bracket(rate float64) (low, high float64, err error) {
 		switch {
 		case ok && !math.IsInf(high, 1): // came from above
 			return rate, high, nil
-		case ok && t.Sent < saturated*rate:
-			return rate, math.Inf(1), nil
+		case ok && t.Sent < saturated*rate && t.Received < gain*most:
+			return low, math.Inf(1), nil
 		case ok:
-			low = rate
+			low, most = rate, t.Received
 			rate *= 2
 		case low > 0: // came from below
 			return low, rate, nil
