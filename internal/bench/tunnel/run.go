@@ -107,6 +107,9 @@ func Run(ctx context.Context, o Options) error {
 		}
 		_ = f.Close()
 	}
+	if err := sweep(); err != nil {
+		return err
+	}
 	res := newResult(&o)
 	list := res.find(ctx, &o)
 	if err := ctx.Err(); err != nil {
@@ -159,15 +162,39 @@ func order(list []*contender, round int) []*contender {
 // packets are the same, and fit everybody's tunnel unfragmented.
 const innerMTU = 1400
 
-// newLab takes the first name that isn't in use: two benchmarks at once disturb each
-// other, but tests may do so.
+// labs is how many benchmarks may run at once; they disturb each other, but tests may.
+const labs = 10
+
+func labName(n int) string { return fmt.Sprintf("btun%d", n) }
+
+// newLab takes the first name that isn't in use.
 func newLab() (l *lab.Lab, err error) {
-	for n := range 10 {
-		if l, err = lab.New(fmt.Sprintf("btun%d", n), lab.Options{InnerMTU: innerMTU}); !errors.Is(err, lab.ErrInUse) {
+	for n := range labs {
+		if l, err = lab.New(labName(n), lab.Options{InnerMTU: innerMTU}); !errors.Is(err, lab.ErrInUse) {
 			break
 		}
 	}
 	return l, err
+}
+
+// sweep removes what a killed benchmark left behind: a new lab of the same name does.
+func sweep() error {
+	for n := range labs {
+		if _, err := os.Stat("/var/run/netns/" + labName(n) + "-" + lab.LeftHost); err != nil {
+			continue
+		}
+		l, err := lab.New(labName(n), lab.Options{InnerMTU: innerMTU})
+		if errors.Is(err, lab.ErrInUse) {
+			continue
+		}
+		if err == nil {
+			err = l.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // oneTimeout bounds a contender's part of a round.
