@@ -40,6 +40,8 @@ func (g *Gateway) retune(gw *gateway.Gateway, d *config.Daemon) error {
 	}
 	if live, _ := changed(g.now.Swap(d), d); len(live) > 0 {
 		g.log.Info("settings of strongswan.conf have changed: " + strings.Join(live, ", "))
+	} else {
+		g.log.Info("settings of strongswan.conf were read again, none that counts now has changed")
 	}
 	if _, late := changed(&g.daemon, d); len(late) > 0 {
 		g.log.Warn("settings of strongswan.conf have changed that count only after a restart: " + strings.Join(late, ", "))

@@ -74,6 +74,7 @@ type Cert struct {
 // Pool is a range of addresses for peers, and what they are told with them.
 type Pool struct {
 	Name       string
+	Base       netip.Addr // as listings name the pool: the configured prefix's or range's first
 	From, To   netip.Addr // invalid: attributes only
 	Attributes []wire.Attribute
 	Pos        conf.Pos

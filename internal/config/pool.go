@@ -86,7 +86,7 @@ func (d *decoder) poolRange(p *Pool, v conf.Value) error {
 		if err1 != nil || err2 != nil || from.Is4() != to.Is4() || to.Less(from) || from.Zone()+to.Zone() != "" || from.Is4In6() || to.Is4In6() {
 			return bad()
 		}
-		p.From, p.To = from, to
+		p.Base, p.From, p.To = from, from, to
 		if end := lastOf(from, max(0, from.BitLen()-limitPoolBits)); end.Less(to) {
 			p.To = end
 			d.warn(v.Pos, v.Path()+": the pool is cut to the "+strconv.Itoa(limitPoolBits)+" bits that a pool may have")
@@ -106,7 +106,7 @@ func (d *decoder) poolRange(p *Pool, v conf.Value) error {
 		d.warn(v.Pos, v.Path()+": the pool is cut to the "+strconv.Itoa(limitPoolBits)+" bits that a pool may have")
 	}
 	prefix = netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen()-host)
-	p.From, p.To = prefix.Addr(), lastOf(prefix.Addr(), prefix.Bits())
+	p.Base, p.From, p.To = prefix.Addr(), prefix.Addr(), lastOf(prefix.Addr(), prefix.Bits())
 	if host > 1 {
 		if p.From == prefix.Masked().Addr() {
 			p.From = p.From.Next()

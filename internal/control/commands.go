@@ -201,8 +201,12 @@ func (c *controller) rekey(ctx context.Context, req *vici.Request) (*conf.Sectio
 	if err == nil && matched == 0 {
 		err = errors.New("no matching SAs to rekey found")
 	}
-	out := reply(err)
+	out := conf.New("") // the count stands before the error's text
+	out.Set("success", map[bool]string{true: "yes", false: "no"}[err == nil])
 	out.Setf("matches", "%d", matched)
+	if err != nil {
+		out.Set("errmsg", err.Error())
+	}
 	return out, nil
 }
 

@@ -253,7 +253,7 @@ func (c *controller) getPools(_ context.Context, req *vici.Request) (*conf.Secti
 			continue
 		}
 		s := m.Add(p.Name)
-		s.Set("base", p.From.String())
+		s.Set("base", p.Base.String())
 		s.Setf("size", "%d", p.Size)
 		s.Setf("online", "%d", p.Online)
 		s.Setf("offline", "%d", p.Offline)

@@ -165,7 +165,7 @@ func TestPools(t *testing.T) {
 	res, _ := s.call("load-pool", "p {\n addrs = 10.0.0.0/24\n dsn = 10.0.0.1\n}\n", "")
 	contains(t, res.Text("errmsg"), "p.dsn: unknown attribute", "did you mean dns?")
 	res, _ = s.call("get-pools", "", "")
-	contains(t, text(res), "v4.base = 10.3.0.1\n", "v4.size = 254\n", "v4.online = 0\n", "v4.offline = 0\n", "v6.base = fd00:3::1\n")
+	contains(t, text(res), "v4.base = 10.3.0.0\n", "v4.size = 254\n", "v4.online = 0\n", "v4.offline = 0\n", "v6.base = fd00:3::\n")
 	if strings.Contains(text(res), "leases") {
 		t.Error("leases that nobody asked for")
 	}
@@ -392,7 +392,7 @@ authorities {
 		t.Errorf("list-certs of CAs:\n%s", out)
 	}
 	contains(t, swanctl("--list-conns"), "local public key authentication:", "id: CN=sun", "certs: CN=sun", "remote EAP_MSCHAPV2 authentication:", "eap_id: %any", "remote public key authentication:", "cacerts: CN=root")
-	contains(t, swanctl("--list-pools", "--leases"), "v4", "10.3.0.1", "0 / 0 / 254", "fd00:3::1")
+	contains(t, swanctl("--list-pools", "--leases"), "v4", "10.3.0.0", "0 / 0 / 254", "fd00:3::")
 	contains(t, swanctl("--list-authorities"), "root:", "cacert: CN=root", "crl_uris:  http://crl.example/root.crl", "ocsp_uris: http://ocsp.example")
 	// The program itself loads the same from the same files.
 	daemon, err := config.LoadDaemon("")

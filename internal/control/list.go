@@ -227,12 +227,22 @@ var eapTypes = map[ike.EAPMethod]string{
 	ike.EAPMSCHAPv2: "EAP_MSCHAPV2", ike.EAPDynamic: "EAP_DYNAMIC", ike.EAPRadius: "EAP_RADIUS",
 }
 
+// describeAuth adds a side's rounds; a connection without any (shunts alone) has an
+// empty one. The keys stand in charon's order, the last configured first.
 func describeAuth(s *conf.Section, side string, rounds []ike.AuthRound) {
+	if len(rounds) == 0 {
+		describeLists(s.Add(side+"-1"), ike.AuthRound{})
+	}
 	for i, r := range rounds {
 		a := s.Add(side + "-" + strconv.Itoa(i+1))
-		a.Set("class", r.Method.String())
-		if t := eapTypes[r.EAP]; r.Method == ike.AuthEAP && t != "" {
-			a.Set("eap-type", t)
+		if r.EAPAsk || !r.EAPID.IsAny() {
+			a.Set("eap_id", r.EAPID.String())
+		}
+		if !r.AAAID.IsAny() {
+			a.Set("aaa_id", r.AAAID.String())
+		}
+		if !r.ID.IsAny() {
+			a.Set("id", r.ID.String())
 		}
 		switch r.Revocation {
 		case ike.RevocationStrict:
@@ -240,20 +250,19 @@ func describeAuth(s *conf.Section, side string, rounds []ike.AuthRound) {
 		case ike.RevocationIfURI:
 			a.Set("revocation", "SKIPPED")
 		}
-		if !r.ID.IsAny() {
-			a.Set("id", r.ID.String())
+		if t := eapTypes[r.EAP]; r.Method == ike.AuthEAP && t != "" {
+			a.Set("eap-type", t)
 		}
-		if !r.AAAID.IsAny() {
-			a.Set("aaa_id", r.AAAID.String())
-		}
-		if r.EAPAsk || !r.EAPID.IsAny() {
-			a.Set("eap_id", r.EAPID.String())
-		}
-		a.SetList("groups", r.Groups...)
-		a.SetList("cert_policy", r.CertPolicies...)
-		a.SetList("certs", append(subjects(r.Certs), keyNames(r)...)...)
-		a.SetList("cacerts", subjects(r.CACerts)...)
+		a.Set("class", r.Method.String())
+		describeLists(a, r)
 	}
+}
+
+func describeLists(a *conf.Section, r ike.AuthRound) {
+	a.SetList("groups", r.Groups...)
+	a.SetList("cert_policy", r.CertPolicies...)
+	a.SetList("certs", append(subjects(r.Certs), keyNames(r)...)...)
+	a.SetList("cacerts", subjects(r.CACerts)...)
 }
 
 // subjects are the names in certificates.

@@ -12,6 +12,7 @@ import (
 
 	"adit/conf"
 	"adit/internal/config"
+	"adit/internal/gateway"
 	"adit/internal/logging"
 	"adit/vici"
 )
@@ -30,14 +31,32 @@ const (
 
 var errNoLog = errors.New("this gateway was started without a log of its own")
 
-// followLog publishes the hub's lines to the clients that registered for them.
+// followLog publishes the hub's lines to the clients that registered for them. The
+// program's own lines (what was loaded, what is wrong with a file) are strongSwan's event
+// log, too: there is no engine's event for them that logEvent would see.
 func (c *controller) followLog() (stop func()) {
 	if c.opt.Logs == nil {
 		return func() {}
 	}
-	return c.opt.Logs.Follow(func() bool { return c.srv.Wanted(lineEvent) }, func(l *logging.Line) {
-		_ = c.srv.Publish(lineEvent, lineBody(l)) // too long for VICI: then it is in the log only
+	return c.opt.Logs.Follow(func() bool { return c.srv.Wanted(lineEvent) || c.srv.Wanted("log") }, func(l *logging.Line) {
+		if c.srv.Wanted(lineEvent) {
+			_ = c.srv.Publish(lineEvent, lineBody(l)) // too long for VICI: then it is in the log only
+		}
+		if !l.Event && l.Level <= 1 && c.srv.Wanted("log") {
+			_ = c.srv.Publish("log", recordBody(gateway.Record{Group: l.Group, Level: int(l.Level), Name: l.Conn, ID: uint32(l.IKE), Text: lineText(l)}))
+		}
 	})
+}
+
+// lineText is a line with its facts behind it.
+func lineText(l *logging.Line) string {
+	text := l.Text
+	for _, a := range l.Facts {
+		if a.Key != "stack" {
+			text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		}
+	}
+	return text
 }
 
 // lineBody is a line with all that is known, in the words of the event log.
