@@ -35,6 +35,9 @@ type Gateway interface {
 	SAs() ([]SA, error)
 	// Swanctl runs swanctl with these arguments against the daemon.
 	Swanctl(args ...string) (string, error)
+	// Stream starts a swanctl that does not end by itself: --monitor-sa, --log. What it
+	// printed so far is the program's log.
+	Stream(args ...string) (*lab.Proc, error)
 	// Signal sends the daemon a signal: SIGHUP, say.
 	Signal(syscall.Signal) error
 	// Stop ends the daemon with SIGTERM; the error tells how it ended if not well.
@@ -136,6 +139,15 @@ func (d *daemon) Swanctl(args ...string) (string, error) {
 	return d.lab.ExecEnv(callTimeout, d.node, d.env, cmd...)
 }
 
+func (d *daemon) Stream(args ...string) (*lab.Proc, error) {
+	if len(args) == 0 {
+		return nil, errors.New("swanctl without arguments")
+	}
+	// Else swanctl's lines would wait in its buffer until that is full.
+	cmd := append([]string{"stdbuf", "-oL", "swanctl", args[0], "--uri", d.uri()}, args[1:]...)
+	return d.lab.Start(d.node, d.env, cmd...)
+}
+
 func (d *daemon) writeConf(conf string) error {
 	return os.WriteFile(d.path("swanctl/swanctl.conf"), []byte(conf), 0o600)
 }
@@ -185,7 +197,7 @@ func (d *daemon) SAs() ([]SA, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseSAs(out)
+	return ParseSAs(out)
 }
 
 func (d *daemon) Signal(s syscall.Signal) error {

@@ -106,8 +106,8 @@ func parseTree(text string) (*tree, error) {
 	return root, nil
 }
 
-// parseSAs reads the output of `swanctl --list-sas --pretty`.
-func parseSAs(text string) ([]SA, error) {
+// ParseSAs reads the output of `swanctl --list-sas --pretty`.
+func ParseSAs(text string) ([]SA, error) {
 	root, err := parseTree(text)
 	if err != nil {
 		return nil, fmt.Errorf("list-sas: %w: %s", err, text)

@@ -37,7 +37,7 @@ list-sa event {
 list-sas reply {
 }
 `
-	sas, err := parseSAs(text)
+	sas, err := ParseSAs(text)
 	if err != nil || len(sas) != 2 {
 		t.Fatalf("%+v %v", sas, err)
 	}
@@ -55,7 +55,7 @@ list-sas reply {
 		t.Errorf("%+v", e)
 	}
 	for _, bad := range []string{"}", "a {", "what"} {
-		if _, err := parseSAs(bad); err == nil {
+		if _, err := ParseSAs(bad); err == nil {
 			t.Errorf("%q was read", bad)
 		}
 	}
