@@ -2,6 +2,7 @@ package ike
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -108,18 +109,28 @@ func (c *connection) answered(e *Engine, now time.Time, value any, err error) {
 			if err != nil {
 				why = err.Error()
 			}
-			t.last = &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonAddress, Difference: "the name " + host + " does not resolve: " + why, Hint: "connections." + c.peer.Name + ".remote_addrs"}
+			t.last = c.refused(ReasonAddress, DetailUnresolved, "the name "+host+" does not resolve: "+why)
 		}
 		c.step(e, now)
 		return
 	}
 	src, _ := value.(netip.Addr)
 	if err != nil || !src.IsValid() {
-		t.last = &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonAddress, Difference: "no route to " + t.asking.String()}
+		t.last = c.refused(ReasonAddress, DetailNoRoute, "no route to "+t.asking.String())
+		if err != nil {
+			t.last.Hint = err.Error()
+		}
 		t.next(c, e, now)
 		return
 	}
 	c.startFrom(e, now, src, t.asking)
+}
+
+// refused is the record of an attempt that ended before anything was sent.
+func (c *connection) refused(reason Reason, detail Detail, difference string) *Rejection {
+	r := &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: reason, Detail: detail, Difference: difference}
+	r.PointTo(c.peer)
+	return r
 }
 
 // next tries the next remote address.
@@ -135,7 +146,7 @@ func (t *attempt) next(c *connection, e *Engine, now time.Time) {
 			return
 		}
 		if len(locals) > 0 && !slices.ContainsFunc(c.peer.LocalAddrs, func(s AddrSpec) bool { return s.Any || s.From != s.To }) {
-			t.last = &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonAddress, Difference: "no local address of the family of " + remote.String(), Hint: "connections." + c.peer.Name + ".local_addrs"}
+			t.last = c.refused(ReasonAddress, DetailNoFamily, "no local address of the family of "+remote.String())
 			continue
 		}
 		t.asking = remote
@@ -143,7 +154,7 @@ func (t *attempt) next(c *connection, e *Engine, now time.Time) {
 		return
 	}
 	if t.last == nil {
-		t.last = &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonAddress, Difference: "no remote address to initiate to", Hint: "connections." + c.peer.Name + ".remote_addrs"}
+		t.last = c.refused(ReasonAddress, DetailNoTarget, "no remote address to initiate to")
 	}
 	c.roundFailed(e, now)
 }
@@ -178,12 +189,13 @@ func (c *connection) start(e *Engine, now time.Time, to target) {
 	v := e.versions[major&15]
 	switch {
 	case v == nil:
-		t.last = &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonVersion, Ours: "2", Difference: "IKEv" + strconv.Itoa(int(major)) + " is not spoken here", Hint: "connections." + c.peer.Name + ".version"}
+		t.last = c.refused(ReasonVersion, "", "IKEv"+strconv.Itoa(int(major))+" is not spoken here")
+		t.last.Ours = "2"
 		t.remotes = nil
 		c.roundFailed(e, now)
 		return
 	case len(e.byID) >= limitSAs:
-		t.last = &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonLimit, Difference: "too many IKE SAs"}
+		t.last = c.refused(ReasonLimit, "", "too many IKE SAs")
 		t.remotes = nil
 		c.roundFailed(e, now)
 		return
@@ -227,7 +239,7 @@ func (c *connection) attemptFailed(e *Engine, now time.Time, rej *Rejection, cau
 	if cause == CauseLocal { // somebody terminated it
 		c.try = nil
 		for _, x := range slices.Clone(c.wants) {
-			x.resolve(e, &Rejection{SAKey: SAKey{Name: c.peer.Name}, Reason: ReasonInternal, Difference: "terminated while it was initiated"})
+			x.resolve(e, c.refused(ReasonInternal, DetailTerminated, "terminated while it was initiated"))
 			c.drop(x)
 		}
 		return
@@ -262,4 +274,43 @@ func (c *connection) roundFailed(e *Engine, now time.Time) {
 	}
 	c.retryAt = now.Add(e.backOff(c.failures))
 	e.queueConn(c)
+}
+
+// Attempt is how the initiations of a connection stand.
+type Attempt struct {
+	// Wanted are the children that are to come up, an empty name the IKE SA alone.
+	Wanted []string
+	// Held are children with keep_up that an operator took down.
+	Held []string
+	// Failures counts attempts in a row that failed; RetryAt is when the next one
+	// begins, zero: none waits.
+	Failures int
+	RetryAt  time.Time
+	// Trying: an attempt is under way. Asking is what it waits for before it can send:
+	// a name to be looked up, or the way to an address.
+	Trying bool
+	Asking string
+}
+
+// Attempt tells how the initiations of the connection of that name stand.
+func (e *Engine) Attempt(name string) Attempt {
+	c := e.conns[name]
+	if c == nil {
+		return Attempt{}
+	}
+	a := Attempt{Failures: c.failures, RetryAt: c.retryAt, Trying: c.try != nil}
+	for _, x := range c.wants {
+		a.Wanted = append(a.Wanted, x.name())
+		if x.given == nil && x.retryAt.After(a.RetryAt) {
+			a.RetryAt = x.retryAt
+		}
+		a.Failures = max(a.Failures, x.failures)
+	}
+	a.Held = slices.Sorted(maps.Keys(c.keep.held))
+	if t := c.try; t != nil && t.job != 0 {
+		if a.Asking = "the way to " + t.asking.String(); len(t.hosts) > 0 {
+			a.Asking = "the address of " + t.hosts[0]
+		}
+	}
+	return a
 }

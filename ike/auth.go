@@ -184,9 +184,10 @@ type VerifyAuth struct {
 }
 
 // Verdict is the answer to VerifyAuth, index by index of its Peers: Why is empty
-// where the constraints are fulfilled.
+// where the constraints are fulfilled. Details tells apart the cases of Why; nil: nobody does.
 type Verdict struct {
-	Why []string
+	Why     []string
+	Details []Detail
 	// Subject is whose key it was, Scheme how it signed, for logs.
 	Subject, Scheme string
 }
@@ -226,9 +227,10 @@ type EAPAnswer struct {
 	Groups   []string
 	// Lifetime is the AAA server's limit to the session, 0: none.
 	Lifetime time.Duration
-	// Why is the full reason of a failure, for the local log only. Without Done the
-	// failure is certain and its last word on the way to the peer.
-	Why string
+	// Why is the full reason of a failure, for the local log only, Detail its case.
+	// Without Done the failure is certain and its last word on the way to the peer.
+	Why    string
+	Detail Detail
 }
 
 // EndEAP forgets an EAP conversation and zeroes its keys.

@@ -124,7 +124,7 @@ func (e *Engine) connNames(only string) []string {
 func (c *connection) forgetWants(e *Engine, child string) {
 	for _, x := range slices.Clone(c.wants) {
 		if child == "" || x.name() == child {
-			x.resolve(e, &Rejection{SAKey: SAKey{Name: c.peer.Name, Child: x.name()}, Reason: ReasonInternal, Difference: "terminated while it was initiated"})
+			x.resolve(e, &Rejection{SAKey: SAKey{Name: c.peer.Name, Child: x.name()}, Reason: ReasonInternal, Detail: DetailTerminated, Difference: "terminated while it was initiated"})
 			c.drop(x)
 		}
 	}
@@ -235,7 +235,7 @@ func (e *Engine) reload(c Reload) {
 			}
 			switch {
 			case cfg == nil:
-				x.resolve(e, &Rejection{SAKey: SAKey{Name: name, Child: x.name()}, Reason: ReasonInternal, Difference: "the connection was unloaded"})
+				x.resolve(e, &Rejection{SAKey: SAKey{Name: name, Child: x.name()}, Reason: ReasonInternal, Detail: DetailUnloaded, Difference: "the connection was unloaded"})
 				conn.drop(x)
 			case x.given == nil:
 				x.req.Child = cfg

@@ -302,7 +302,7 @@ func (v *Env) CheckUnique(p *Peer, local, remote Identity) *Rejection {
 	}
 	for _, o := range v.e.policies.sameIdentities(local, remote) {
 		if o != v && !o.upSince.IsZero() && !o.rekeyed && !o.racing(v) {
-			return &Rejection{Reason: ReasonUnique, Difference: "an IKE SA of this identity is up and unique = keep", Hint: "connections." + p.Name + ".unique"}
+			return &Rejection{Reason: ReasonUnique, Difference: "an IKE SA of this identity is up and unique = keep", Options: []string{p.Option("unique")}}
 		}
 	}
 	return nil

@@ -276,20 +276,21 @@ func MatchPeers(peers []*Peer, version uint8, local, remote netip.Addr) (fit []*
 	}
 	var list []scored
 	for _, p := range peers[:min(len(peers), limitCandidates)] {
-		why := ""
+		var why string
+		var detail Detail
 		l, r := matchAddrs(p.LocalAddrs, local), matchAddrs(p.RemoteAddrs, remote)
 		switch {
 		case p.Version != 0 && p.Version != version:
-			why = "it is for IKEv" + strconv.Itoa(int(p.Version))
+			why, detail = "it is for IKEv"+strconv.Itoa(int(p.Version)), DetailVersion
 		case l < 0:
-			why = "local_addrs do not contain " + local.String()
+			why, detail = "local_addrs do not contain "+local.String(), DetailLocalAddrs
 		case r < 0:
-			why = "remote_addrs do not contain " + remote.String()
+			why, detail = "remote_addrs do not contain "+remote.String(), DetailRemoteAddrs
 		}
 		if why == "" {
 			list = append(list, scored{p, r*4 + l})
 		} else if len(not) < limitRejectionCandidates {
-			not = append(not, Candidate{Name: p.Name, Why: why})
+			not = append(not, Candidate{Name: p.Name, Why: why, Detail: detail})
 		}
 	}
 	slices.SortStableFunc(list, func(a, b scored) int { return b.score - a.score })

@@ -62,6 +62,17 @@ const (
 	DetailNotGiven      Detail = "not-given"        // addresses: the peer gives none
 	DetailTerminated    Detail = "terminated"       // internal: an operator ended it
 	DetailUnloaded      Detail = "unloaded"         // internal: its connection went
+	DetailTransform     Detail = "transform"        // proposal: an algorithm differs
+	DetailLocalID       Detail = "local-id"         // identity: ours is not the one that the peer wants
+	DetailRemoteID      Detail = "remote-id"        // identity: the peer's is not the one that is wanted
+	DetailLocalTS       Detail = "local-ts"         // selectors: our side shares nothing
+	DetailRemoteTS      Detail = "remote-ts"        // selectors: the peer's side shares nothing
+	DetailVersion       Detail = "version"          // of a candidate: it is for another version of IKE
+	DetailLocalAddrs    Detail = "local-addrs"      // of a candidate: not for this address of ours
+	DetailRemoteAddrs   Detail = "remote-addrs"     // of a candidate: not for the peer's address
+	DetailRounds        Detail = "rounds"           // of a candidate: another number of rounds of authentication
+	DetailEAPID         Detail = "eap-id"           // of a candidate: not for this EAP identity
+	DetailGroups        Detail = "groups"           // of a candidate: the peer is in none of its groups
 )
 
 // Rejection is the record of one refused negotiation, ours or the peer's: what a
@@ -159,7 +170,7 @@ func (r *Rejection) Error() string {
 	if r.ByPeer && r.Reason != ReasonPeer {
 		b.WriteString(" (said by the peer)")
 	}
-	for _, f := range []struct{ name, v string }{{"notify", r.Notify}, {"first difference", r.Difference}, {"ours", r.Ours}, {"theirs", r.Theirs}, {"hint", r.Hint}} {
+	for _, f := range []struct{ name, v string }{{"notify", r.Notify}, {"first difference", r.Difference}, {"ours", r.Ours}, {"theirs", r.Theirs}, {"options", strings.Join(r.Options, ", ")}, {"hint", r.Hint}} {
 		if f.v != "" {
 			b.WriteString("; " + f.name + ": " + f.v)
 		}

@@ -261,9 +261,9 @@ func (s *sa) setTimers(now time.Time) {
 	s.startKeepAlive(now)
 }
 
-func addAt(list []ike.Candidate, name, why string) []ike.Candidate {
+func addAt(list []ike.Candidate, name string, detail ike.Detail, why string) []ike.Candidate {
 	if len(list) >= limitPassed {
 		return list
 	}
-	return append(list, ike.Candidate{Name: name, Why: why})
+	return append(list, ike.Candidate{Name: name, Why: why, Detail: detail})
 }

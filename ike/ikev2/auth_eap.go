@@ -153,6 +153,12 @@ func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection 
 		why = answer.Method + ": " + why
 	}
 	r := s.authFailed(a, "EAP: "+strings.TrimPrefix(why, "eap: "))
+	if r.Detail = answer.Detail; r.Detail == "" {
+		r.Detail = ike.DetailEAP
+	}
+	if s.initiator {
+		r.Options = s.provenBy()
+	}
 	if answer.Identity != "" {
 		r.Theirs += ", EAP identity " + shortText(answer.Identity)
 	}
@@ -163,7 +169,7 @@ func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection 
 // instead of answering the method's last word.
 func (s *sa) eapAborted(r *ike.Rejection) *ike.Rejection {
 	if st, ok := s.state.(*authReceived); ok && st.eap != nil && st.eap.failing != "" && r.Difference == "" {
-		r.Difference = "EAP: " + st.eap.failing
+		r.Detail, r.Difference = ike.DetailEAP, "EAP: "+st.eap.failing
 	}
 	return r
 }
@@ -224,11 +230,11 @@ func (s *sa) eapNamed(a *authentication, raw []byte) *ike.Rejection {
 	}
 	text := string(raw[5:])
 	before, k := a.best(), c.round
-	a.keep(func(p *ike.Peer) string {
+	a.keep(func(p *ike.Peer) (ike.Detail, string) {
 		if len(text) > limitEAPIdentity {
-			return "the EAP identity is too long"
+			return ike.DetailEAPID, "the EAP identity is too long"
 		}
-		return eapIdentityFits(&p.Remote[k], text)
+		return ike.DetailEAPID, eapIdentityFits(&p.Remote[k], text)
 	})
 	if a.keepShown(s); a.best() == nil {
 		r := a.noCandidate(ike.ReasonIdentity, "no connection for the EAP identity "+shortText(text))
@@ -290,17 +296,17 @@ func (s *sa) eapProved(now time.Time, st *authReceived, in *inbound) {
 	reply := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, message, nonce, a.ourID, false)}}
 	before, k := a.best(), c.round
 	began := c.peer
-	a.keep(func(p *ike.Peer) string {
+	a.keep(func(p *ike.Peer) (ike.Detail, string) {
 		r := &p.Remote[k]
 		switch {
 		case p != began && !sameEAP(r, &began.Remote[k]):
-			return "it wants another way of EAP than was used"
+			return ike.DetailMethod, "it wants another way of EAP than was used"
 		case !groupsOverlap(r.Groups, v.groups):
-			return "the peer is in none of its groups"
+			return ike.DetailGroups, "the peer is in none of its groups"
 		case !isClaimed(r, v):
-			return "the user " + shortText(v.eapID) + " is not " + r.ID.String() + ", and it has no eap_id"
+			return ike.DetailEAPID, "the user " + shortText(v.eapID) + " is not " + r.ID.String() + ", and it has no eap_id"
 		}
-		return eapIdentityFits(r, v.eapID)
+		return ike.DetailEAPID, eapIdentityFits(r, v.eapID)
 	})
 	a.endEAP()
 	s.switched(a, before)

@@ -29,8 +29,8 @@ func (s *sa) sendRound(now time.Time, st *authSent) {
 		}
 		s.askPSK(now, a, s.ids[0], theirs, s.peer, func(now time.Time) {
 			if len(a.psks.list) == 0 {
-				s.fail(now, &ike.Rejection{Reason: ike.ReasonAuthentication, Ours: s.ids[0].String(), Theirs: theirs.String(),
-					Difference: "no shared key for these identities", Hint: "secrets.ike*"})
+				s.fail(now, &ike.Rejection{Reason: ike.ReasonAuthentication, Detail: ike.DetailNoPSK, Ours: s.ids[0].String(), Theirs: theirs.String(),
+					Difference: "no shared key for these identities"})
 				return
 			}
 			message, nonce := a.covered(true)
@@ -209,9 +209,30 @@ func (s *sa) authResponse(now time.Time, in *inbound) {
 func (s *sa) refusedByPeer(now time.Time, n *wire.Notify) {
 	r := peerRefused(n, s.ids[0].String(), "")
 	if n.NotifyType == wire.AuthenticationFailed {
-		r.Theirs, r.Hint = s.peer.Remote[0].ID.String(), "the peer's log tells why: a key, a certificate or an identity differs, or its unique policy keeps another IKE SA"
+		r.Theirs, r.Options = s.peer.Remote[0].ID.String(), s.provenBy()
+		r.Hint = "the peer's log tells why: a key, a certificate or an identity differs, or its unique policy keeps another IKE SA"
 	}
 	s.fail(now, r)
+}
+
+// roundOption is the path of an option of the peer's round k.
+func (s *sa) roundOption(k int, option string) string {
+	name := s.peer.Remote[k].Name
+	if name == "" {
+		name = "remote"
+	}
+	return "connections." + s.peer.Name + "." + name + "." + option
+}
+
+// provenBy are the options by which we prove ourselves.
+func (s *sa) provenBy() []string {
+	switch s.peer.Local[0].Method {
+	case ike.AuthPSK:
+		return []string{"secrets.ike*.secret", s.peer.Option("local.id")}
+	case ike.AuthEAP:
+		return []string{"secrets.eap*.secret", s.peer.Option("local.eap_id")}
+	}
+	return []string{s.peer.Option("local.certs"), s.peer.Option("local.id")}
 }
 
 // fitsRemote checks the responder's identity against the round that is due.
@@ -224,8 +245,8 @@ func (s *sa) fitsRemote(a *authentication, idr *wire.ID) *ike.Rejection {
 	if len(idr.Data) <= limitIdentity && remote.Match(want) != ike.MatchNone {
 		return nil
 	}
-	return &ike.Rejection{Reason: ike.ReasonIdentity, Ours: want.String(), Theirs: idText(idr), Notify: wire.AuthenticationFailed.String(),
-		Difference: "the peer's identity is not the configured one", Hint: "connections." + s.peer.Name + ".remote.id"}
+	return &ike.Rejection{Reason: ike.ReasonIdentity, Detail: ike.DetailRemoteID, Ours: want.String(), Theirs: idText(idr), Notify: wire.AuthenticationFailed.String(),
+		Difference: "the peer's identity is not the configured one", Options: []string{s.roundOption(k, "id")}}
 }
 
 // ownProgress goes on with our own rounds after the responder's was looked at.
@@ -341,14 +362,14 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 
 // childRefused is the record of a Child SA that the peer refused.
 func (s *sa) childRefused(cfg *ike.Child, o *childOffer, n *wire.Notify) *ike.Rejection {
-	hint, ours := "", ""
+	ours := ""
 	switch n.NotifyType {
 	case wire.TSUnacceptable:
-		hint, ours = "connections."+s.peer.Name+".children."+cfg.Name+".local_ts, remote_ts", selectorText(o.local, o.remote)
+		ours = selectorText(o.local, o.remote)
 	case wire.NoProposalChosen:
-		hint, ours = "connections."+s.peer.Name+".children."+cfg.Name+".esp_proposals", proposalText(o.proposals)
+		ours = proposalText(o.proposals)
 	}
-	r := peerRefused(n, ours, hint)
+	r := peerRefused(n, ours, "")
 	r.Child = cfg.Name
 	return s.reject(r)
 }

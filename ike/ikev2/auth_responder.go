@@ -73,11 +73,11 @@ func (s *sa) peerRound(now time.Time, st *authReceived, in *inbound) {
 		s.selectByIDs(a, remote, a.wanted)
 	} else {
 		k := len(a.theirs)
-		a.keep(func(p *ike.Peer) string {
+		a.keep(func(p *ike.Peer) (ike.Detail, string) {
 			if k < len(p.Remote) && remote.Match(p.Remote[k].ID) == ike.MatchNone {
-				return "the id " + p.Remote[k].ID.String() + " of its next remote round does not match " + idText(idi)
+				return ike.DetailRemoteID, "the id " + p.Remote[k].ID.String() + " of its next remote round does not match " + idText(idi)
 			}
-			return ""
+			return "", ""
 		})
 	}
 	auth, _ := wire.First[*wire.Auth](in.payloads)
@@ -141,7 +141,7 @@ func (s *sa) ownRound(now time.Time, st *authReceived, in *inbound, tail []wire.
 	ours, score := s.answerID(p, a.ours, a.wanted)
 	if score == ike.MatchNone {
 		r := s.authFailed(a, "the peer wants "+idText(a.wanted)+", our identity is "+ours.String())
-		r.Reason = ike.ReasonIdentity
+		r.Reason, r.Detail = ike.ReasonIdentity, ike.DetailLocalID
 		s.refuseAuth(now, in, r)
 		return
 	}
@@ -193,7 +193,7 @@ func (s *sa) answerPSK(now time.Time, st *authReceived, in *inbound, ours ike.Id
 		}
 		if key == nil {
 			r := s.authFailed(a, "no shared key for these identities")
-			r.Hint = "secrets.ike*"
+			r.Detail = ike.DetailNoPSK
 			s.refuseAuth(now, in, r)
 			return
 		}

@@ -45,30 +45,30 @@ func (s *sa) answerID(p *ike.Peer, round int, idr *wire.ID) (id ike.Identity, sc
 // best first, as strongSwan does: addresses first, which was done, then IDi and IDr.
 func (s *sa) selectByIDs(a *authentication, remote ike.Identity, idr *wire.ID) {
 	scores := map[*ike.Peer]int{}
-	a.keep(func(p *ike.Peer) string {
+	a.keep(func(p *ike.Peer) (ike.Detail, string) {
 		m := remote.Match(p.Remote[0].ID)
 		if m == ike.MatchNone || len(remote.Data) > limitIdentity {
-			return "remote.id " + p.Remote[0].ID.String() + " does not match " + shortText(remote.String())
+			return ike.DetailRemoteID, "remote.id " + p.Remote[0].ID.String() + " does not match " + shortText(remote.String())
 		}
 		ours, n := s.answerID(p, 0, idr)
 		if n == ike.MatchNone {
-			return "local.id " + ours.String() + " is not the " + idText(idr) + " that the peer wants"
+			return ike.DetailLocalID, "local.id " + ours.String() + " is not the " + idText(idr) + " that the peer wants"
 		}
 		if _, _, err := suite.Select(p.Proposals, []suite.Proposal{s.selected.Proposal()}, suite.SelectOptions{}); err != nil {
-			return "its proposals do not contain what IKE_SA_INIT agreed on"
+			return ike.DetailTransform, "its proposals do not contain what IKE_SA_INIT agreed on"
 		}
 		scores[p] = m*100 + n
-		return ""
+		return "", ""
 	})
 	slices.SortStableFunc(a.candidates, func(x, y *ike.Peer) int { return scores[y] - scores[x] })
 }
 
 // keep drops the connections for which why is not empty.
-func (a *authentication) keep(why func(*ike.Peer) string) {
+func (a *authentication) keep(why func(*ike.Peer) (ike.Detail, string)) {
 	var left []*ike.Peer
 	for _, p := range a.candidates {
-		if w := why(p); w != "" {
-			a.passed = addAt(a.passed, p.Name, w)
+		if detail, w := why(p); w != "" {
+			a.passed = addAt(a.passed, p.Name, detail, w)
 		} else {
 			left = append(left, p)
 		}
@@ -79,16 +79,16 @@ func (a *authentication) keep(why func(*ike.Peer) string) {
 // keepMethod drops those that do not take the method in the peer's current round.
 func (a *authentication) keepMethod(m ike.AuthMethod) {
 	k := len(a.theirs)
-	a.keep(func(p *ike.Peer) string {
+	a.keep(func(p *ike.Peer) (ike.Detail, string) {
 		switch {
 		case k >= len(p.Remote):
-			return "it wants fewer rounds of authentication"
+			return ike.DetailRounds, "it wants fewer rounds of authentication"
 		case !takes(&p.Remote[k], m) || m == ike.AuthEAP && p.Remote[k].Method != m: // any is not for EAP
-			return "it wants authentication by " + p.Remote[k].Method.String() + ", not by " + m.String()
+			return ike.DetailMethod, "it wants authentication by " + p.Remote[k].Method.String() + ", not by " + m.String()
 		case m == ike.AuthPSK && p.Remote[k].Method == ike.AuthAny && wantsKey(&p.Remote[k]):
-			return "it wants a certificate or public key, which a shared key is not"
+			return ike.DetailMethod, "it wants a certificate or public key, which a shared key is not"
 		}
-		return ""
+		return "", ""
 	})
 }
 
@@ -100,39 +100,39 @@ func wantsKey(r *ike.AuthRound) bool {
 // keepRounds drops those whose number of rounds the peer cannot or did not fulfil.
 func (a *authentication) keepRounds() {
 	done := len(a.theirs)
-	a.keep(func(p *ike.Peer) string {
+	a.keep(func(p *ike.Peer) (ike.Detail, string) {
 		switch {
 		case a.expects && len(p.Remote) <= done:
-			return "it wants fewer rounds of authentication than the peer begins"
+			return ike.DetailRounds, "it wants fewer rounds of authentication than the peer begins"
 		case !a.expects && len(p.Remote) != done:
-			return "it wants another number of rounds of authentication than the peer did"
+			return ike.DetailRounds, "it wants another number of rounds of authentication than the peer did"
 		}
-		return ""
+		return "", ""
 	})
 }
 
 // keepShown drops those to which we would have proved ourselves otherwise than we
 // did: a switch must not weaken what the peer has been told.
 func (a *authentication) keepShown(s *sa) {
-	a.keep(func(p *ike.Peer) string {
+	a.keep(func(p *ike.Peer) (ike.Detail, string) {
 		if len(p.Local) < len(a.shown) {
-			return "it has fewer local rounds than were shown to the peer"
+			return ike.DetailRounds, "it has fewer local rounds than were shown to the peer"
 		}
 		for i, was := range a.shown {
 			r := p.Local[i]
 			id := r.ID
 			if id.IsPattern() {
 				if was.id.Match(id) == ike.MatchNone {
-					return "its local identity is not the one that was shown to the peer"
+					return ike.DetailLocalID, "its local identity is not the one that was shown to the peer"
 				}
 			} else if id != was.id {
-				return "its local identity is not the one that was shown to the peer"
+				return ike.DetailLocalID, "its local identity is not the one that was shown to the peer"
 			}
 			if !sameShown(&r, &was.round) {
-				return "its local authentication is not the one that was shown to the peer"
+				return "", "its local authentication is not the one that was shown to the peer"
 			}
 		}
-		return ""
+		return "", ""
 	})
 }
 

@@ -214,8 +214,8 @@ func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, th
 	s.ask(now, timeoutSign, q, func(now time.Time, r ike.Result) {
 		made, ok := r.Value.(*ike.Signature)
 		if r.Err != nil || !ok || made == nil {
-			rej := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Ours: identity(id).String(),
-				Difference: "no signature of ours", Hint: "connections." + p.Name + ".local.certs, pubkeys or id"}
+			rej := &ike.Rejection{Reason: ike.ReasonAuthentication, Detail: ike.DetailNoSignature, Notify: wire.AuthenticationFailed.String(), Ours: identity(id).String(),
+				Difference: "no signature of ours"}
 			if r.Err != nil {
 				rej.Difference += ": " + r.Err.Error()
 			}

@@ -61,13 +61,13 @@ func (s *sa) verify(now time.Time, a *authentication, payloads []wire.Payload, a
 		}
 		asked = asked[:1]
 	}
-	refused := func(why string) *ike.Rejection {
-		r := &ike.Rejection{Reason: ike.ReasonAuthentication, Notify: wire.AuthenticationFailed.String(), Theirs: idText(a.peerID), Difference: why}
+	refused := func(detail ike.Detail, why string) *ike.Rejection {
+		r := &ike.Rejection{Reason: ike.ReasonAuthentication, Detail: detail, Notify: wire.AuthenticationFailed.String(), Theirs: idText(a.peerID), Difference: why}
 		switch {
 		case !known && len(before) == 0:
-			r.Reason, r.Difference, r.Candidates = ike.ReasonIdentity, "no connection for this identity", a.passed
+			r.Reason, r.Detail, r.Difference, r.Candidates = ike.ReasonIdentity, "", "no connection for this identity", a.passed
 		case !known:
-			r.Difference, r.Candidates = "no connection takes authentication by "+method.String()+" here", a.passed
+			r.Detail, r.Difference, r.Candidates = ike.DetailMethod, "no connection takes authentication by "+method.String()+" here", a.passed
 		default:
 			s.peer = a.candidates[0]
 		}
@@ -83,7 +83,7 @@ func (s *sa) verify(now time.Time, a *authentication, payloads []wire.Payload, a
 // fallback is whom questions about an unknown peer are asked for.
 func (a *authentication) fallback() []*ike.Peer { return a.first }
 
-func (s *sa) verifyPSK(now time.Time, a *authentication, auth *wire.Auth, p *ike.Peer, known bool, refused func(string) *ike.Rejection, then func(time.Time, *verified, *ike.Rejection)) {
+func (s *sa) verifyPSK(now time.Time, a *authentication, auth *wire.Auth, p *ike.Peer, known bool, refused func(ike.Detail, string) *ike.Rejection, then func(time.Time, *verified, *ike.Rejection)) {
 	ours := s.nextOurID(a, p)
 	remote := identity(a.peerID)
 	s.askPSK(now, a, ours, remote, p, func(now time.Time) {
@@ -106,27 +106,27 @@ func (s *sa) verifyPSK(now time.Time, a *authentication, auth *wire.Auth, p *ike
 			fits = psks[0]
 		}
 		if fits == nil || !lookedUp || !known {
-			why := "the shared keys differ"
+			detail, why := ike.DetailPSK, "the shared keys differ"
 			switch {
 			case !shared:
-				why = "the peer authenticates by " + auth.Method.String() + ", which is not supported"
+				detail, why = ike.DetailMethod, "the peer authenticates by "+auth.Method.String()+", which is not supported"
 			case !lookedUp:
-				why = "no shared key for these identities"
+				detail, why = ike.DetailNoPSK, "no shared key for these identities"
 			}
-			r := refused(why)
+			r := refused(detail, why)
 			if known {
-				r.Ours, r.Hint = ours.String(), "secrets.ike*"
+				r.Ours = ours.String()
 			}
 			then(now, nil, r)
 			return
 		}
 		a.psks.fits = fits
 		// Other connections would have had another key looked up.
-		a.keep(func(c *ike.Peer) string {
+		a.keep(func(c *ike.Peer) (ike.Detail, string) {
 			if s.nextOurID(a, c) != ours {
-				return "its local.id is not the one that the shared key was looked up for"
+				return ike.DetailLocalID, "its local.id is not the one that the shared key was looked up for"
 			}
-			return ""
+			return "", ""
 		})
 		then(now, &verified{method: ike.AuthPSK, id: remote}, nil)
 	})
@@ -142,15 +142,15 @@ func (s *sa) nextOurID(a *authentication, p *ike.Peer) ike.Identity {
 	return id
 }
 
-func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.Payload, auth *wire.Auth, peers []*ike.Peer, known bool, refused func(string) *ike.Rejection, then func(time.Time, *verified, *ike.Rejection)) {
+func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.Payload, auth *wire.Auth, peers []*ike.Peer, known bool, refused func(ike.Detail, string) *ike.Rejection, then func(time.Time, *verified, *ike.Rejection)) {
 	certs, tooMany := certsOf(payloads)
 	if tooMany {
-		then(now, nil, refused("more certificates than are taken"))
+		then(now, nil, refused("", "more certificates than are taken"))
 		return
 	}
 	if auth.Method == wire.AuthRSASignature && len(a.announced.hashes) > 0 && !s.config().NoSignatureAuth {
 		// Both know RFC 7427, so SHA-1 is not what the two have chosen.
-		then(now, nil, refused("the peer signs with SHA-1 although both sides know better ("+wire.SignatureHashAlgorithms.String()+")"))
+		then(now, nil, refused(ike.DetailWeak, "the peer signs with SHA-1 although both sides know better ("+wire.SignatureHashAlgorithms.String()+")"))
 		return
 	}
 	round := len(a.theirs)
@@ -177,21 +177,32 @@ func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.P
 			if r.Err != nil {
 				why = r.Err.Error()
 			}
-			x := refused(why)
+			x := refused("", why)
 			if errors.As(r.Err, &rej) && known {
-				x.Difference, x.Ours, x.Hint = rej.Difference, rej.Ours, rej.Hint
+				x.Detail, x.Difference, x.Ours, x.Hint = rej.Detail, rej.Difference, rej.Ours, rej.Hint
 				x.Candidates = append(x.Candidates, rej.Candidates...)
 			}
 			then(now, nil, x)
 			return
 		}
-		why := map[*ike.Peer]string{}
-		for i, p := range peers {
-			why[p] = v.Why[i]
+		type verdict struct {
+			detail ike.Detail
+			why    string
 		}
-		a.keep(func(p *ike.Peer) string { return why[p] })
+		said := map[*ike.Peer]verdict{}
+		for i, p := range peers {
+			x := verdict{why: v.Why[i]}
+			if i < len(v.Details) {
+				x.detail = v.Details[i]
+			}
+			said[p] = x
+		}
+		a.keep(func(p *ike.Peer) (ike.Detail, string) { return said[p].detail, said[p].why })
 		if len(a.candidates) == 0 {
 			x := a.noCandidate(ike.ReasonAuthentication, "the signature is good, but no connection takes "+v.Subject)
+			if len(peers) == 1 { // then it is about this one
+				s.peer, x.Detail, x.Difference = peers[0], said[peers[0]].detail, said[peers[0]].why
+			}
 			x.Notify, x.Theirs = wire.AuthenticationFailed.String(), idText(a.peerID)
 			then(now, nil, x)
 			return

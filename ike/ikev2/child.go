@@ -283,6 +283,7 @@ func (s *sa) acceptedSelectors(o *childOffer, payloads []wire.Payload, refuse fu
 	transport := o.c.mode == ipsec.ModeTransport
 	if transport && wire.FindNotify(payloads, wire.UseTransportMode) == nil {
 		x := refuse(ike.ReasonProposal, "mode: the peer insists on tunnel mode")
+		x.Detail = ike.DetailMode
 		x.Ours, x.Theirs = "TRANSPORT", "TUNNEL"
 		return x
 	}
@@ -389,6 +390,7 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, transport bool) (cfg *ike.Child, l, r []ipsec.Selector, mode ipsec.Mode, _ *refusal) {
 	var not []ike.Candidate
 	var ours string
+	tried := 0
 	modeOnly := false
 	for _, c := range list {
 		if c.Action != ipsec.Protect {
@@ -403,19 +405,20 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 		if ours == "" {
 			ours = selectorText(pl, pr)
 		}
-		why := ""
+		tried++
+		why, detail := "", ike.DetailMode
 		switch {
 		case len(nl) == 0:
-			why = "its local_ts " + selectorList(pl) + " share nothing with the peer's " + selectorList(tl)
+			why, detail = "its local_ts "+selectorList(pl)+" share nothing with the peer's "+selectorList(tl), ike.DetailLocalTS
 		case len(nr) == 0:
-			why = "its remote_ts " + selectorList(pr) + " share nothing with the peer's " + selectorList(tr)
+			why, detail = "its remote_ts "+selectorList(pr)+" share nothing with the peer's "+selectorList(tr), ike.DetailRemoteTS
 		case c.Mode == ipsec.ModeTransport && !transport:
 			why, modeOnly = "it wants transport mode", true
 		case c.Mode == ipsec.ModeTransport && s.translated(nl, nr):
 			why, modeOnly = "transport mode through a NAT needs the endpoints' own addresses as selectors", true
 		}
 		if why != "" {
-			not = append(not, ike.Candidate{Name: c.Name, Why: why})
+			not = append(not, ike.Candidate{Name: c.Name, Why: why, Detail: detail})
 			continue
 		}
 		if whole := ipsec.ContainsAll(pl, tl) && ipsec.ContainsAll(pr, tr); cfg == nil || whole {
@@ -429,8 +432,11 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 		return cfg, l, r, mode, nil
 	}
 	rec := &ike.Rejection{Reason: ike.ReasonSelectors, Notify: wire.TSUnacceptable.String(), Ours: ours, Theirs: selectorText(local, remote), Difference: "no child grants the peer's traffic selectors", Candidates: not[:min(len(not), 16)]}
+	if tried == 1 {
+		rec.Child, rec.Detail = not[0].Name, not[0].Detail
+	}
 	if modeOnly {
-		rec.Reason, rec.Notify, rec.Difference = ike.ReasonProposal, wire.NoProposalChosen.String(), "mode"
+		rec.Reason, rec.Detail, rec.Notify, rec.Difference = ike.ReasonProposal, ike.DetailMode, wire.NoProposalChosen.String(), "mode"
 		return nil, nil, nil, 0, &refusal{wire.NoProposalChosen, nil, rec}
 	}
 	return nil, nil, nil, 0, &refusal{wire.TSUnacceptable, nil, rec}

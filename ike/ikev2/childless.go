@@ -27,5 +27,5 @@ func childlessRefused(p *ike.Peer, first []wire.Payload) *ike.Rejection {
 	default:
 		return nil
 	}
-	return &ike.Rejection{SAKey: ike.SAKey{Name: p.Name}, Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: why, Hint: "connections." + p.Name + ".childless"}
+	return &ike.Rejection{SAKey: ike.SAKey{Name: p.Name}, Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: why, Options: []string{p.Option("childless")}}
 }

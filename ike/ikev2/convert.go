@@ -1,11 +1,13 @@
 package ikev2
 
 import (
+	"errors"
+	"strings"
+
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/ipsec"
 	"adit/suite"
-	"strings"
 )
 
 // toWire makes an SA payload of proposals. spi is the same in each.
@@ -105,7 +107,12 @@ func offersKE(list []suite.Proposal, g suite.TransformID) bool {
 
 // noProposal is the record of proposals that do not meet.
 func noProposal(err error, ours, theirs []suite.Proposal) *ike.Rejection {
-	return &ike.Rejection{Reason: ike.ReasonProposal, Notify: wire.NoProposalChosen.String(), Ours: proposalText(ours), Theirs: proposalText(theirs), Difference: err.Error()}
+	r := &ike.Rejection{Reason: ike.ReasonProposal, Detail: ike.DetailTransform, Notify: wire.NoProposalChosen.String(), Ours: proposalText(ours), Theirs: proposalText(theirs), Difference: err.Error()}
+	var none *suite.NoProposalError
+	if errors.As(err, &none) && none.Type == suite.TypeKE {
+		r.Detail = ike.DetailGroup
+	}
+	return r
 }
 
 func proposalText(list []suite.Proposal) string {

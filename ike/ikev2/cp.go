@@ -213,8 +213,13 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		request = s.validAttributes(cp, false)
 		addressed = slices.ContainsFunc(request, func(a wire.Attribute) bool { return attributeAddr(a).IsValid() })
 	}
-	refuse := func(t wire.NotifyType, why string) {
-		s.holding().refused = &refusal{notify: t, record: &ike.Rejection{Reason: ike.ReasonAddresses, Difference: why, Hint: "connections." + s.peer.Name + ".pools"}}
+	refuse := func(t wire.NotifyType, detail ike.Detail, why string) {
+		s.holding().refused = &refusal{notify: t, record: &ike.Rejection{Reason: ike.ReasonAddresses, Detail: detail, Difference: why}}
+		if detail == ike.DetailPool {
+			for _, name := range s.peer.Pools[:min(len(s.peer.Pools), limitPassed)] {
+				s.cp().refused.record.Options = append(s.cp().refused.record.Options, "pools."+name+".addrs")
+			}
+		}
 		if sa, _ := wire.First[*wire.SA](payloads); sa == nil {
 			then(now, []wire.Payload{notify(t, nil)}) // childless: nobody else will say it
 			return
@@ -223,13 +228,13 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 	}
 	switch {
 	case len(s.peer.Pools) == 0 && addressed:
-		refuse(wire.InternalAddressFailure, "the peer wants a virtual address and the connection has no pools")
+		refuse(wire.InternalAddressFailure, ike.DetailNoPool, "the peer wants a virtual address and the connection has no pools")
 		return
 	case len(s.peer.Pools) == 0:
 		then(now, nil)
 		return
 	case !addressed:
-		refuse(wire.FailedCPRequired, "the connection gives virtual addresses and the peer wants none")
+		refuse(wire.FailedCPRequired, ike.DetailUnasked, "the connection gives virtual addresses and the peer wants none")
 		return
 	}
 	s.holding().leased = s.ourSPI()
@@ -237,10 +242,10 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		lease, _ := v.(*ike.Lease)
 		switch {
 		case err != nil:
-			refuse(wire.InternalAddressFailure, err.Error())
+			refuse(wire.InternalAddressFailure, ike.DetailPool, err.Error())
 			return
 		case lease == nil || len(lease.Addrs) == 0:
-			refuse(wire.InternalAddressFailure, "no pool has an address of the family that the peer wants")
+			refuse(wire.InternalAddressFailure, ike.DetailPool, "no pool has an address of the family that the peer wants")
 			return
 		}
 		cp := &wire.CP{CFGType: wire.CFGReply}
@@ -265,7 +270,7 @@ func (s *sa) cpTake(now time.Time, payloads []wire.Payload, then func(time.Time)
 		return
 	}
 	refuse := func(why string) {
-		s.holding().refused = &refusal{record: &ike.Rejection{Reason: ike.ReasonAddresses, Difference: why, Hint: "connections." + s.peer.Name + ".vips"}}
+		s.holding().refused = &refusal{record: &ike.Rejection{Reason: ike.ReasonAddresses, Detail: ike.DetailNotGiven, Difference: why}}
 		then(now)
 	}
 	var addrs []netip.Addr

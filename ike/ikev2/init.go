@@ -122,10 +122,12 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 		env.Drop(now, ike.DropMalformed, d.Remote)
 		return nil
 	}
+	var refused *ike.Peer // the connection that is the nearest
 	refuse := func(t wire.NotifyType, data []byte, r *ike.Rejection) ike.SA {
 		initAnswer(env, d, &h, t, data)
 		if r != nil && env.MayReject(now) {
 			r.Notify, r.Local, r.Remote = t.String(), d.Local, d.Remote
+			r.PointTo(refused)
 			env.Emit(r)
 		}
 		return nil
@@ -162,8 +164,12 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	}
 	switch {
 	case index < 0:
-		r := noProposal(first, peers[0].Proposals, theirs)
-		r.Name, r.Hint = peers[0].Name, "connections."+peers[0].Name+".proposals"
+		refused = peers[0]
+		r := noProposal(first, refused.Proposals, theirs)
+		r.Name = refused.Name
+		for _, p := range peers[1:min(len(peers), limitPassed)] {
+			r.Candidates = append(r.Candidates, ike.Candidate{Name: p.Name, Why: "its proposals do not contain any of the peer's", Detail: ike.DetailTransform})
+		}
 		return refuse(wire.NoProposalChosen, nil, r)
 	case sel.KE.ID != suite.TransformID(ke.Group):
 		return refuse(wire.InvalidKEPayload, binary.BigEndian.AppendUint16(nil, uint16(sel.KE.ID)), nil)
@@ -295,7 +301,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		return
 	}
 	if n := errorNotify(in.payloads); n != nil {
-		s.doubt(now, st, peerRefused(n, proposalText(st.offered), "connections."+s.peer.Name+".proposals, or the peer has no connection for our address"))
+		s.doubt(now, st, peerRefused(n, proposalText(st.offered), "or the peer has no connection for our address"))
 		return
 	}
 	saP, ok1 := wire.First[*wire.SA](in.payloads)
@@ -347,7 +353,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.peerCaps.fragments = announcesFragments(s.peer) && wire.FindNotify(payloads, wire.FragmentationSupported) != nil
 		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
 		if s.peer.Childless == ike.ChildlessForce && !s.peerCaps.childless {
-			s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Difference: "the peer does not know childless IKE SAs (RFC 6023)", Hint: "connections." + s.peer.Name + ".childless"})
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Difference: "the peer does not know childless IKE SAs (RFC 6023)", Options: []string{s.peer.Option("childless")}})
 			return
 		}
 		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
@@ -395,7 +401,7 @@ func (s *sa) otherGroup(now time.Time, st *initSent, in *inbound, n *wire.Notify
 		return
 	}
 	if g == st.group || !offersKE(st.offered, g) {
-		s.doubt(now, st, &ike.Rejection{Reason: ike.ReasonProposal, ByPeer: true, Notify: n.NotifyType.String(), Ours: proposalText(st.offered),
+		s.doubt(now, st, &ike.Rejection{Reason: ike.ReasonProposal, Detail: ike.DetailGroup, ByPeer: true, Notify: n.NotifyType.String(), Ours: proposalText(st.offered),
 			Difference: "the peer wants key exchange group " + fmt.Sprint(g)})
 		return
 	}

@@ -348,6 +348,7 @@ func (s *sa) reject(r *ike.Rejection) *ike.Rejection {
 	r.SAKey = s.key()
 	r.Child = child
 	r.Local, r.Remote = s.local, s.remote
+	r.PointTo(s.peer)
 	s.env.Emit(r)
 	return r
 }

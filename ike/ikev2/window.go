@@ -138,7 +138,7 @@ func (s *sa) retransmit(now time.Time) {
 		return
 	}
 	out.next = time.Time{}
-	r := &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "no answer to " + out.summary}
+	r := &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "no answer to " + out.summary, Detail: s.silence()}
 	switch s.state.phase() {
 	case phaseInitSent, phaseAuthSent:
 		s.fail(now, r)
@@ -150,6 +150,19 @@ func (s *sa) retransmit(now time.Time) {
 		}
 		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "peer does not answer", Rejection: s.reject(r)})
 	}
+}
+
+// silence tells how far the set-up has come with a peer that does not answer.
+func (s *sa) silence() ike.Detail {
+	switch s.state.phase() {
+	case phaseInitSent:
+		return ike.DetailSilent
+	case phaseAuthSent:
+		if p := s.peer.RemotePort; s.remote.Port() != 500 && (p == 0 || p == 500) {
+			return ike.DetailSilentNAT
+		}
+	}
+	return ""
 }
 
 // respond answers the peer's request and keeps the bytes for its repetition.

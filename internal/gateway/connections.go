@@ -204,6 +204,9 @@ func (g *Gateway) apply(changes []change, pad []*ike.Peer) error {
 	ctx := context.Background() // closing ends every wait
 	changed := make(map[string]*ike.Peer, len(changes))
 	for _, ch := range changes {
+		if ch.new == nil {
+			g.histories.forget(ch.name())
+		}
 		if ch.new == nil || ch.new.OnlyShunts() {
 			changed[ch.name()] = nil
 		} else {

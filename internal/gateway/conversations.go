@@ -137,7 +137,7 @@ func (v *conversation) relayed(ctx context.Context, q ike.EAPRound) (*ike.EAPAns
 	}
 	step, err := v.relay.Next(ctx, q.Message)
 	if err != nil {
-		return &ike.EAPAnswer{Message: v.relay.Failure(), Done: true, Why: err.Error()}, nil
+		return &ike.EAPAnswer{Message: v.relay.Failure(), Done: true, Why: err.Error(), Detail: ike.DetailRADIUS}, nil
 	}
 	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done, Success: step.Success, Identity: step.UserName, Lifetime: step.SessionTimeout}
 	switch {

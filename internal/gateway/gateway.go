@@ -74,6 +74,7 @@ type Gateway struct {
 	names         nameWorker
 	logs          logWorker
 	health        health
+	histories     histories
 	inv           inventory
 	leases        leases
 	virtual       virtualAddresses
@@ -106,6 +107,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{}), closing: make(chan struct{})}
 	g.inv.init()
+	g.histories.init()
 	g.leases.init()
 	g.leases.global = o.Daemon.Attributes
 	g.conversations.init(g)
@@ -117,6 +119,7 @@ func New(o Options) (*Gateway, error) {
 	g.host.init(g)
 	g.health.g = g
 	g.names.init(g)
+	g.bus.subscribe(g.histories.take) // before whoever waits: what ended is known then
 	g.bus.subscribe(g.complete)
 	g.logs.init(o.Log)
 	g.bus.subscribe(g.logs.take)

@@ -117,11 +117,8 @@ func rejectionRecord(e *ike.Rejection) Record {
 		peer = fmt.Sprintf(" with %s", e.Remote)
 	}
 	r := Record{Group: "IKE", Level: 0, Name: e.Name, ID: e.ID, Text: fmt.Sprintf("%snegotiation%s refused: %s", who, peer, e.Error())}
-	for _, a := range [][2]string{{"reason", string(e.Reason)}, {"notify", e.Notify}, {"ours", e.Ours}, {"theirs", e.Theirs},
-		{"difference", e.Difference}, {"hint", e.Hint}, {"child", e.Child}} {
-		if a[1] != "" {
-			r.Attrs = append(r.Attrs, slog.String(a[0], a[1]))
-		}
+	for _, f := range e.Fields() {
+		r.Attrs = append(r.Attrs, slog.String(f.Name, f.Value))
 	}
 	return r
 }
@@ -227,7 +224,9 @@ func (w *logWorker) write(e ike.Event) {
 		attrs = append(attrs, slog.String("conn", r.Name), slog.Uint64("ike", uint64(r.ID)))
 	}
 	if p, ok := w.peers.of(e, r); ok {
-		attrs = append(attrs, slog.String("remote", p.remote))
+		if x, ok := e.(*ike.Rejection); !ok || !x.Remote.IsValid() { // its own facts have it
+			attrs = append(attrs, slog.String("remote", p.remote))
+		}
 		if p.id != "" {
 			attrs = append(attrs, slog.String("remote_id", p.id))
 		}

@@ -143,11 +143,11 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 		case p.malformed != nil:
 			return nil, p.malformed
 		case len(not) > 0:
-			return nil, errors.New(strings.Join(not, "; "))
+			return nil, unproved(ike.DetailOtherName, strings.Join(not, "; "))
 		case len(p.certs) == 0:
-			return nil, fmt.Errorf("the peer sent no certificate, and none is loaded for %s", p.ID)
+			return nil, unproved(ike.DetailNoCertificate, fmt.Sprintf("the peer sent no certificate, and none is loaded for %s", p.ID))
 		}
-		return nil, fmt.Errorf("no key for %s", p.ID)
+		return nil, unproved(ike.DetailNoCertificate, fmt.Sprintf("no key for %s", p.ID))
 	}
 	var signer prover
 	var scheme sig.Scheme
@@ -166,12 +166,13 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 		}
 	}
 	if failed != nil {
-		return nil, failed
+		return nil, unproved(ike.DetailSignature, failed.Error())
 	}
-	v := &ike.Verdict{Why: make([]string, len(p.Peers)), Subject: signer.String(), Scheme: scheme.String()}
-	checks := checker{t: t, ctx: ctx, proof: p, signer: signer, scheme: scheme, known: map[string]string{}}
+	v := &ike.Verdict{Why: make([]string, len(p.Peers)), Details: make([]ike.Detail, len(p.Peers)), Subject: signer.String(), Scheme: scheme.String()}
+	checks := checker{t: t, ctx: ctx, proof: p, signer: signer, scheme: scheme, known: map[string]misfit{}}
 	for i, peer := range p.Peers {
-		v.Why[i] = checks.fits(&peer.Remote[p.Round])
+		m := checks.fits(&peer.Remote[p.Round])
+		v.Why[i], v.Details[i] = m.why, m.detail
 	}
 	if len(p.Peers) == 0 {
 		checks.fits(&ike.AuthRound{Method: ike.AuthPubkey}) // the same work for nobody's identity
@@ -187,28 +188,62 @@ type checker struct {
 	proof  *proof
 	signer prover
 	scheme sig.Scheme
-	known  map[string]string
+	known  map[string]misfit
 }
 
-// fits says why the signer does not fulfil a round's constraints, "": it does.
-func (c *checker) fits(r *ike.AuthRound) string {
-	key := constraintKey(r)
-	if why, ok := c.known[key]; ok {
-		return why
+// misfit is why a constraint is not fulfilled; the zero value: it is.
+type misfit struct {
+	detail ike.Detail
+	why    string
+}
+
+// unproved is the record of a proof that is wrong for whomever it was meant.
+func unproved(detail ike.Detail, why string) *ike.Rejection {
+	return &ike.Rejection{Reason: ike.ReasonAuthentication, Detail: detail, Difference: why}
+}
+
+// detailOf is the case of a certificate, key or chain that is not believed.
+func detailOf(err error) ike.Detail {
+	var v *pki.VerifyError
+	if !errors.As(err, &v) {
+		return ike.DetailConstraint
 	}
-	why := ""
+	switch v.Reason {
+	case pki.Expired:
+		return ike.DetailExpired
+	case pki.NotYetValid:
+		return ike.DetailNotYetValid
+	case pki.Untrusted, pki.WrongCA, pki.BadSignature:
+		return ike.DetailUntrusted
+	case pki.Revoked:
+		return ike.DetailRevoked
+	case pki.RevocationUnknown:
+		return ike.DetailNoRevocation
+	case pki.WeakKey, pki.WeakSignature:
+		return ike.DetailWeak
+	}
+	return ike.DetailConstraint
+}
+
+// fits says why the signer does not fulfil a round's constraints.
+func (c *checker) fits(r *ike.AuthRound) misfit {
+	key := constraintKey(r)
+	if m, ok := c.known[key]; ok {
+		return m
+	}
+	var m misfit
 	switch {
 	case r.Method != ike.AuthPubkey && r.Method != ike.AuthAny:
-		why = "it wants " + r.Method.String() + " and the peer used a signature"
+		m = misfit{ike.DetailMethod, "it wants " + r.Method.String() + " and the peer used a signature"}
 	case len(c.known) >= limitChecks:
-		return "too many different constraints among the candidates"
+		return misfit{ike.DetailConstraint, "too many different constraints among the candidates"}
 	default:
 		if err := c.check(r); err != nil {
-			why = err.Error()
+			m = misfit{detailOf(err), err.Error()}
 		}
 	}
-	c.known[key] = why
-	return why
+	c.known[key] = m
+	return m
 }
 
 func constraintKey(r *ike.AuthRound) string {
@@ -235,10 +270,10 @@ func (c *checker) check(r *ike.AuthRound) error {
 		return err
 	}
 	if err := checkKey(want, c.signer.key(), false); err != nil {
-		return err
+		return &pki.VerifyError{Reason: pki.WeakKey, Cert: c.signer.cert, Err: err}
 	}
 	if err := want.CheckIKE(c.scheme); err != nil {
-		return err
+		return &pki.VerifyError{Reason: pki.WeakSignature, Cert: c.signer.cert, Err: err}
 	}
 	if c.signer.cert == nil {
 		if !slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, c.signer.raw.SPKI) }) {
