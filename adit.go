@@ -277,7 +277,7 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 		return err
 	}
 	srv := vici.NewServer(vici.Options{})
-	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp), Logs: g.logs,
+	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp), Logs: g.logs, ConfigFile: g.opt.ConfigFile,
 		Decode: control.Decoder{
 			Conn: func(name string, s *conf.Section) (*ike.Peer, error) {
 				return config.DecodeConn(name, s, *g.now.Load())

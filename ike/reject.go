@@ -56,6 +56,7 @@ const (
 	DetailRADIUS        Detail = "radius"           // authentication: no RADIUS server answers
 	DetailSilent        Detail = "silent"           // no-answer: nothing ever came back
 	DetailSilentNAT     Detail = "silent-4500"      // no-answer: nothing comes back after the change to UDP 4500
+	DetailHalfOpen      Detail = "half-open"        // no-answer: the peer began and did not go on
 	DetailPool          Detail = "pool"             // addresses: the pool is used up
 	DetailNoPool        Detail = "no-pool"          // addresses: there is no pool
 	DetailUnasked       Detail = "unasked"          // addresses: the peer asks for none
@@ -94,6 +95,8 @@ type Rejection struct {
 	Options []string
 	// Hint is what else to know for finding the line to change.
 	Hint string
+	// SA is the IKE SA as it was then, without its Child SAs; nil: there was none.
+	SA *SAInfo
 }
 
 // Candidate is a connection, or a child of one, that was considered and why it was passed over.

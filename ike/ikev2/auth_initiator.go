@@ -224,15 +224,16 @@ func (s *sa) roundOption(k int, option string) string {
 	return "connections." + s.peer.Name + "." + name + "." + option
 }
 
-// provenBy are the options by which we prove ourselves.
+// provenBy are the options by which we prove ourselves, and whom we ask for.
 func (s *sa) provenBy() []string {
+	first := s.peer.Option("local.certs")
 	switch s.peer.Local[0].Method {
 	case ike.AuthPSK:
-		return []string{"secrets.ike*.secret", s.peer.Option("local.id")}
+		first = "secrets.ike*.secret"
 	case ike.AuthEAP:
 		return []string{"secrets.eap*.secret", s.peer.Option("local.eap_id")}
 	}
-	return []string{s.peer.Option("local.certs"), s.peer.Option("local.id")}
+	return []string{first, s.peer.Option("local.id"), s.peer.Option("remote.id")}
 }
 
 // fitsRemote checks the responder's identity against the round that is due.

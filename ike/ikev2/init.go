@@ -492,5 +492,5 @@ func (s *sa) setupTimeout(now time.Time) {
 		s.fail(now, st.refused)
 		return
 	}
-	s.fail(now, &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "not established in time (half-open)"})
+	s.fail(now, &ike.Rejection{Reason: ike.ReasonNoAnswer, Detail: ike.DetailHalfOpen, Difference: "not established in time (half-open)"})
 }

@@ -349,6 +349,9 @@ func (s *sa) reject(r *ike.Rejection) *ike.Rejection {
 	r.Child = child
 	r.Local, r.Remote = s.local, s.remote
 	r.PointTo(s.peer)
+	info := s.Info()
+	info.Children = nil
+	r.SA = &info
 	s.env.Emit(r)
 	return r
 }

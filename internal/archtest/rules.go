@@ -50,7 +50,8 @@ var Imports = map[string][]string{
 		"internal/conn", "internal/hostnet", "internal/updown", "pki", "eap", "radius"},
 
 	// L5
-	"internal/control": {"internal/gateway", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},
+	"internal/explain": {"internal/gateway", "ike", "ipsec", "conf"},
+	"internal/control": {"internal/gateway", "internal/explain", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},
 	"internal/web":     {"internal/gateway"},
 	"internal/cluster": {"internal/gateway"},
 

@@ -28,6 +28,8 @@ type Options struct {
 	Counters func() map[string]uint64
 	// Logs is the program's log; nil where it has none of its own.
 	Logs *logging.Hub
+	// ConfigFile is the file that the program loads; empty: none.
+	ConfigFile string
 	// Decode knows the defaults of strongswan.conf for what VICI loads.
 	Decode Decoder
 }
@@ -63,16 +65,16 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
 		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
 		"get-log": c.getLog, "set-log": c.setLog, "health": c.health,
-		"plan": c.plan, "retain-certs": c.retainCerts,
+		"plan": c.plan, "retain-certs": c.retainCerts, "explain": c.explain,
 	} {
 		srv.Handle(name, guarded(f))
 	}
 	for _, e := range []string{"log", "control-log", "list-sa", "list-policy", "list-conn", "list-cert", "list-authority",
-		"ike-updown", "ike-rekey", "ike-update", "child-updown", "child-rekey", lineEvent, recentEvent} {
+		"ike-updown", "ike-rekey", "ike-update", "child-updown", "child-rekey", lineEvent, recentEvent, alertEvent, explainEvent} {
 		srv.Event(e)
 	}
 	events := &events{c: c}
-	ends := []func(){g.Subscribe(c.logEvent), g.Subscribe(c.counted.take), g.Subscribe(events.take), c.followLog()}
+	ends := []func(){g.Subscribe(c.logEvent), g.Subscribe(c.counted.take), g.Subscribe(events.take), g.Subscribe(c.alert), c.followLog()}
 	return func() {
 		for _, end := range ends {
 			end()

@@ -147,6 +147,7 @@ func (h *histories) take(e ike.Event) {
 		if p := h.of(e.SA.Name); p != nil {
 			p.Up, p.SetUp = now, nil
 			p.mend(now, "")
+			h.known(e.SA, now)
 		}
 	case ike.IKEDown:
 		if p := h.of(e.SA.Name); p != nil {
@@ -217,6 +218,15 @@ func (p *History) mend(now time.Time, child string) {
 	}
 }
 
+// known notes that a stranger was no stranger: its address has an IKE SA.
+func (h *histories) known(sa ike.SAInfo, now time.Time) {
+	for i := range h.strangers {
+		if f := &h.strangers[i]; f.Mended.IsZero() && f.Record.Remote.Addr() == sa.Remote.Addr() {
+			f.Mended = now
+		}
+	}
+}
+
 func (h *histories) dropped(d ike.Dropped, now time.Time) {
 	i := slices.IndexFunc(h.trouble, func(t Trouble) bool { return t.Reason == d.Reason })
 	switch {
@@ -226,4 +236,24 @@ func (h *histories) dropped(d ike.Dropped, now time.Time) {
 	case len(h.trouble) < limitTrouble:
 		h.trouble = append(h.trouble, Trouble{d, now})
 	}
+}
+
+// Mentions are the refusals of other connections in which this one was considered,
+// too: a peer may have been taken for somebody else.
+func (g *Gateway) Mentions(name string) (out []Refusal) {
+	h := &g.histories
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for other, p := range h.byName {
+		if other == name {
+			continue
+		}
+		for _, r := range p.Refusals {
+			if len(out) < limitStrangers && slices.ContainsFunc(r.Record.Candidates, func(c ike.Candidate) bool { return c.Name == name }) {
+				out = append(out, r)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Refusal) int { return a.Last.Compare(b.Last) })
+	return out
 }

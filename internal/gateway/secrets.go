@@ -100,16 +100,27 @@ func (v *inventory) replaceSecrets(list []config.Secret) {
 func (v *inventory) keys(q ike.PSKLookup) []suite.Key {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	fits := v.fitting(q)
+	out := make([]suite.Key, len(fits))
+	for i, s := range fits {
+		out[i] = append(suite.Key(nil), s.Key...)
+	}
+	return out
+}
+
+// fitting are the secrets whose keys those are; the caller holds mu.
+func (v *inventory) fitting(q ike.PSKLookup) []*secret {
 	type fit struct {
-		key         suite.Key
+		secret      *secret
 		peer, local int
 	}
 	var fits []fit
-	for _, s := range v.secrets {
+	for i := range v.secrets {
+		s := &v.secrets[i]
 		if s.Kind != config.SecretIKE && s.Kind != "" {
 			continue
 		}
-		f := fit{key: s.Key}
+		f := fit{secret: s}
 		for _, o := range s.Owners {
 			f.peer = max(f.peer, q.RemoteID.Match(o))
 			f.local = max(f.local, q.LocalID.Match(o))
@@ -124,9 +135,22 @@ func (v *inventory) keys(q ike.PSKLookup) []suite.Key {
 	if i := slices.IndexFunc(fits, func(f fit) bool { return f.peer < fits[0].peer }); i > 0 {
 		fits = fits[:i]
 	}
-	out := make([]suite.Key, len(fits))
+	out := make([]*secret, len(fits))
 	for i, f := range fits {
-		out[i] = append(suite.Key(nil), f.key...)
+		out[i] = f.secret
 	}
 	return out
+}
+
+// SecretsOf names the sections of the pre-shared keys that count between two
+// identities, the first that is tried first.
+func (g *Gateway) SecretsOf(local, remote ike.Identity) (names []string) {
+	g.inv.mu.Lock()
+	defer g.inv.mu.Unlock()
+	for _, s := range g.inv.fitting(ike.PSKLookup{LocalID: local, RemoteID: remote}) {
+		if s.ID != "" {
+			names = append(names, s.ID)
+		}
+	}
+	return names
 }
