@@ -200,6 +200,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	var plane atomic.Pointer[userspace.Plane]
 	sockets, err := g.listen(conn.Options{
 		Ports: conn.Ports{IKE: g.daemon.Port, NATT: g.daemon.NATPort}, Mark: mark,
+		NoIPv4: g.daemon.NoIPv4, NoIPv6: g.daemon.NoIPv6, TemporaryAddrs: g.daemon.TemporaryAddrs,
 		OnReport: func(r conn.Report) {
 			if p := plane.Load(); p != nil {
 				p.Report(r)
@@ -219,12 +220,13 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 		defer tap.Close()
 	}
 	var gw *gateway.Gateway
-	out := gateway.Sockets{Conn: sockets}
+	usable := hostnet.NewInterfaces(g.daemon.InterfacesUse, g.daemon.InterfacesIgnore)
+	out := gateway.Sockets{Conn: sockets, Usable: usable.Usable}
 	cfg := userspace.Config{Tun: dev, Conn: sockets, IKE: func(p *conn.Packet) {
 		if tap != nil {
 			tap.IKE(ipsec.In, p.Local, p.Remote, p.Encap, p.Buf)
 		}
-		if p.Kind != conn.IKE {
+		if p.Kind != conn.IKE || !usable.Usable(p.Local.Addr()) {
 			return // a keepalive has done its work by passing the NAT
 		}
 		gw.Datagram(ike.Datagram{Local: p.Local, Remote: p.Remote, Data: p.Buf})
@@ -241,7 +243,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	}
 	defer dp.Close()
 	plane.Store(dp)
-	fetcher := &pki.HTTPFetcher{}
+	fetcher := &pki.HTTPFetcher{Timeout: g.daemon.FetchTimeout}
 	defer fetcher.Close()
 	o := gateway.Options{
 		Fetcher: fetcher,

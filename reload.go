@@ -58,7 +58,7 @@ var liveSettings = map[string]string{
 	"CookieThresholdIP": "cookie_threshold_ip", "BlockThreshold": "block_threshold", "InitLimit": "init_limit_half_open",
 	"DeleteRekeyedDelay": "delete_rekeyed_delay", "RetryInitiate": "retry_initiate_interval", "BreakBeforeMake": "make_before_break",
 	"PreferPeer": "prefer_configured_proposals", "ReplayWindow": "replay_window", "FragmentSize": "fragment_size", "MaxPacket": "max_packet",
-	"NoSignatureAuth": "signature_authentication", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal",
+	"NoSignatureAuth": "signature_authentication", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal", "NextDefaults": "compat",
 }
 
 // startSettings are names of options for fields that are read at the start alone. A
@@ -66,7 +66,12 @@ var liveSettings = map[string]string{
 var startSettings = map[string]string{
 	"VICISocket": "plugins.vici.socket", "Port": "port", "NATPort": "port_nat_t", "RoutingTable": "routing_table",
 	"RoutingTablePrio": "routing_table_prio", "InstallRoutes": "install_routes", "RSAPSS": "rsa_pss", "RADIUS": "plugins.eap-radius",
-	"Attributes": "plugins.attr", "Health": "health",
+	"Attributes": "plugins.attr", "Health": "health", "NoVirtualIPs": "install_virtual_ip", "VirtualIPDevice": "install_virtual_ip_on",
+	"InterfacesUse": "interfaces_use", "InterfacesIgnore": "interfaces_ignore", "TemporaryAddrs": "prefer_temporary_addrs",
+	"NoIPv4": "plugins.socket-default.use_ipv4", "NoIPv6": "plugins.socket-default.use_ipv6", "RouteMTU": "plugins.kernel-netlink.mtu",
+	"RejectTrusted": "reject_trusted_end_entity", "NoCRL": "plugins.revocation.enable_crl", "NoOCSP": "plugins.revocation.enable_ocsp", "FetchTimeout": "plugins.revocation.timeout",
+	"ResolveFile": "plugins.resolve.file", "EAPTLSFragment": "plugins.eap-tls.fragment_size", "EAPTTLSFragment": "plugins.eap-ttls.fragment_size",
+	"TTLSMethod": "plugins.eap-ttls.phase2_method",
 }
 
 // habitSettings are the options of the fields of ike.Habits, all of which a reload applies.

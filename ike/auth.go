@@ -54,6 +54,8 @@ type AuthRound struct {
 	Pubkeys [][]byte
 	// CACerts are the authorities of which one must be in the peer's chain. DER.
 	CACerts [][]byte
+	// CAID is an identity that one of the authorities in the peer's chain must have; zero: any.
+	CAID Identity
 	// CertPolicies are policy OIDs, dotted, of which the chain must carry one.
 	CertPolicies []string
 	Revocation   RevocationPolicy

@@ -73,16 +73,21 @@ func (v *verification) checkRevocation(ctx context.Context, chain Chain) error {
 // cached, fetched), then CRLs (stored, cached, fetched).
 func (v *verification) status(ctx context.Context, c, issuer *Certificate) status {
 	crlURIs, ocspURIs := v.store.configured(issuer)
+	leave := v.store.leave
 	sources := sources{crls: uris(crlURIs, c.X509.CRLDistributionPoints), ocsps: uris(ocspURIs, c.X509.OCSPServer)}
-	stored := v.storedCRLs(c, issuer)
+	var stored status
+	if !leave.CRL {
+		stored = v.storedCRLs(c, issuer)
+	}
 	if stored.kind == statusRevoked && !stored.stale {
 		return stored
 	}
-	asked := []func() status{
-		func() status { return v.stapled(c, issuer) },
-		func() status { return v.onlineOCSP(ctx, c, issuer, sources.ocsps) },
-		func() status { return stored },
-		func() status { return v.onlineCRLs(ctx, c, issuer, sources.crls) },
+	var asked []func() status
+	if !leave.OCSP {
+		asked = append(asked, func() status { return v.stapled(c, issuer) }, func() status { return v.onlineOCSP(ctx, c, issuer, sources.ocsps) })
+	}
+	if !leave.CRL {
+		asked = append(asked, func() status { return stored }, func() status { return v.onlineCRLs(ctx, c, issuer, sources.crls) })
 	}
 	answer := status{named: len(sources.crls)+len(sources.ocsps) > 0}
 	var unknown error

@@ -568,3 +568,38 @@ func TestStaleCRLStillRevokes(t *testing.T) {
 	sc.load(t, sc.ca.CRL(pkitest.List{Number: 2}))
 	accepted(t, sc.store, sc.request(pki.Strict), "leaf root")
 }
+
+// What is left out is neither read nor asked (enable_crl = no, enable_ocsp = no).
+func TestLeftOutRevocation(t *testing.T) {
+	for _, leave := range []pki.Leave{{}, {CRL: true}, {OCSP: true}, {CRL: true, OCSP: true}} {
+		sc := newScene(t, pkitest.P256, []string{crlURL}, []string{ocspURL})
+		sc.store.Leave(leave)
+		sc.load(t, sc.ca.CRL(pkitest.List{}))
+		sc.net.serve(crlURL, sc.ca.CRL(pkitest.List{}))
+		accepted(t, sc.store, sc.request(pki.Relaxed), "leaf root")
+		if leave.CRL && leave.OCSP {
+			if err := func() error { _, err := sc.store.Verify(context.Background(), sc.request(pki.Strict)); return err }(); err == nil {
+				t.Error("strict without any way to know")
+			}
+		}
+		if !leave.CRL {
+			accepted(t, sc.store, sc.request(pki.Strict), "leaf root")
+		}
+		if asked := sc.net.fetches(ocspURL) > 0; asked == leave.OCSP {
+			t.Errorf("%+v: OCSP asked %v", leave, asked)
+		}
+		if leave.CRL && sc.net.fetches(crlURL) > 0 {
+			t.Errorf("%+v: a CRL was fetched", leave)
+		}
+	}
+	// A stored CRL that revokes is not looked at either.
+	for _, left := range []bool{false, true} {
+		sc := newScene(t, pkitest.P256, nil, nil)
+		sc.store.Leave(pki.Leave{CRL: left})
+		sc.load(t, sc.ca.CRL(pkitest.List{Revoked: []*pki.Certificate{sc.leaf.Cert}}))
+		_, err := sc.store.Verify(context.Background(), sc.request(pki.Relaxed))
+		if left != (err == nil) {
+			t.Errorf("left out %v: %v", left, err)
+		}
+	}
+}

@@ -56,7 +56,14 @@ type Store struct {
 
 	chains chainCache
 	online *online
+	leave  Leave
 }
+
+// Leave says which ways to learn of revocation are left out.
+type Leave struct{ CRL, OCSP bool }
+
+// Leave leaves ways to learn of revocation out. It is called before anything is verified.
+func (s *Store) Leave(l Leave) { s.leave = l }
 
 // certSet is an ordered set of certificates, found by subject.
 type certSet struct {

@@ -94,7 +94,7 @@ func (a *authentication) keepMethod(m ike.AuthMethod) {
 
 // wantsKey reports whether a round demands something that only a signature can show.
 func wantsKey(r *ike.AuthRound) bool {
-	return len(r.Certs)+len(r.CACerts)+len(r.CertPolicies)+len(r.Pubkeys)+len(r.Constraints) > 0
+	return len(r.Certs)+len(r.CACerts)+len(r.CertPolicies)+len(r.Pubkeys)+len(r.Constraints) > 0 || !r.CAID.IsAny()
 }
 
 // keepRounds drops those whose number of rounds the peer cannot or did not fulfil.
@@ -145,7 +145,7 @@ func sameShown(a, b *ike.AuthRound) bool {
 // round also fulfils another one's, identity and groups aside.
 func sameEAP(a, b *ike.AuthRound) bool {
 	return a.Method == b.Method && a.EAP == b.EAP && a.EAPAsk == b.EAPAsk && a.AAAID == b.AAAID && slices.Equal(a.Constraints, b.Constraints) &&
-		sameDER(a.Certs, b.Certs) && sameDER(a.Pubkeys, b.Pubkeys) && sameDER(a.CACerts, b.CACerts) &&
+		sameDER(a.Certs, b.Certs) && sameDER(a.Pubkeys, b.Pubkeys) && sameDER(a.CACerts, b.CACerts) && a.CAID == b.CAID &&
 		slices.Equal(a.CertPolicies, b.CertPolicies) && a.Revocation == b.Revocation
 }
 

@@ -43,7 +43,7 @@ var authOptions = []option[authDraft]{
 	{name: "pubkeys", note: "raw public keys, files in `pubkey`", set: func(d *decoder, a *authDraft, v conf.Value) error { return d.setPubkeys(a, v) }},
 	{name: "cert_policy", note: "policy OIDs in dotted numbers: the peer’s chain must have one of them", set: into(func(a *authDraft) *[]string { return &a.CertPolicies }, policiesOf)},
 	{name: "groups", note: "the peer must be in one of them, as the RADIUS server says", set: into(func(a *authDraft) *[]string { return &a.Groups }, wordsOf(limitGroups, "groups"))},
-	{name: "ca_id", note: "adit does not choose connections by an identity of the CA yet; use cacerts"},
+	{name: "ca_id", note: "subject or subjectAltName that one of the authorities in the peer’s chain must have; its certificate need not be loaded", set: into(func(a *authDraft) *ike.Identity { return &a.CAID }, identityOf)},
 	{name: "aaa_id", note: "identity that the EAP server’s certificate must have; default: the gateway’s", set: into(func(a *authDraft) *ike.Identity { return &a.AAAID }, identityOf)},
 	{name: "eap_id", def: "id", note: "locally: our name in EAP; remotely: the peer is asked for its name in EAP, which must fit; without it that name must fit `id`, RADIUS aside (strongSwan: takes any)", set: func(_ *decoder, a *authDraft, v conf.Value) (err error) {
 		a.EAPID, err = identityOf(v)
@@ -230,8 +230,8 @@ func (d *decoder) belongTogether(s *conf.Section, p *ike.Peer) {
 				d.warn(s.Pos, at+": certificates and keys mean nothing for auth = "+map[ike.AuthMethod]string{ike.AuthPSK: "psk", ike.AuthEAP: "eap"}[r.Method])
 			}
 		}
-		if side == "local" && len(r.Groups)+len(r.CACerts)+len(r.CertPolicies) > 0 {
-			d.warn(s.Pos, at+": groups, cacerts and cert_policy are constraints on the remote side and have no effect here")
+		if side == "local" && len(r.Groups)+len(r.CACerts)+len(r.CertPolicies) > 0 || side == "local" && !r.CAID.IsAny() {
+			d.warn(s.Pos, at+": groups, cacerts, ca_id and cert_policy are constraints on the remote side and have no effect here")
 		}
 		if r.Method != ike.AuthEAP && (r.EAPAsk || !r.EAPID.IsAny() || !r.AAAID.IsAny()) {
 			d.warn(s.Pos, at+": eap_id and aaa_id have no effect without auth = eap")

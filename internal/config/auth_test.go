@@ -136,7 +136,6 @@ func TestAuthErrors(t *testing.T) {
 		{"a weak hash", "auth = rsa-2048-md5", "", "rsa signatures with md5 are not supported"},
 		{"an odd constraint", "auth = rsa-2048-sah256", "", `unknown element "sah256"`},
 		{"bliss", "auth = bliss", "", "bliss signatures are not supported"},
-		{"ca_id", "", "ca_id = root.example", "remote.ca_id: adit does not choose"},
 		{"revocation", "", "revocation = strickt", "did you mean strict?"},
 		{"policy", "", "cert_policy = 1.2.x", `"1.2.x" is no object identifier`},
 		{"policy that is none", "", "cert_policy = 7.1", "no object identifier"},
@@ -294,7 +293,7 @@ func TestAuthWarnings(t *testing.T) {
 	a := newAuthority(t)
 	for _, c := range []struct{ local, remote, want string }{
 		{"auth = psk\n certs = sun.der", "auth = psk", "connections.gw.local: certificates and keys mean nothing for auth = psk"},
-		{"groups = a", "", "connections.gw.local: groups, cacerts and cert_policy are constraints on the remote side"},
+		{"groups = a", "", "connections.gw.local: groups, cacerts, ca_id and cert_policy are constraints on the remote side"},
 		{"", "eap_id = %any", "connections.gw.remote: eap_id and aaa_id have no effect"},
 		{"", "auth = eap-radius", "strongswan.conf has no charon.plugins.eap-radius server"},
 	} {

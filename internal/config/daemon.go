@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"math"
 	"os"
 	"slices"
@@ -91,6 +92,9 @@ const limitSPIs = 1 << 16
 func (dm *Daemon) complete(d *decoder) {
 	if dm.unprotected {
 		dm.CookieThreshold, dm.CookieThresholdIP, dm.BlockThreshold = math.MaxInt32, math.MaxInt32, math.MaxInt32
+	}
+	if dm.resolve.on {
+		dm.ResolveFile = cmp.Or(dm.resolve.file, "/etc/resolv.conf")
 	}
 	if h := dm.Habits; h.SPIMax != 0 && uint64(h.SPIMax) < uint64(max(h.SPIMin, ipsec.MinSPI))+limitSPIs-1 {
 		d.failf(conf.Pos{}, "charon.spi_min, charon.spi_max: from %v to %v are fewer than %d SPIs", h.SPIMin, h.SPIMax, limitSPIs)

@@ -27,7 +27,7 @@ var (
 		"Childless": "childless", "VIPs": "vips", "Pools": "pools", "Unique": "unique", "Encap": "encap", "KeyingTries": "keyingtries", "GiveUp": "keyingtries",
 		"RekeyTime": "rekey_time", "ReauthTime": "reauth_time", "OverTime": "over_time", "RandTime": "rand_time", "DPDDelay": "dpd_delay", "DPDTimeout": "dpd_timeout",
 		"DSCP": "dscp", "Aggressive": "aggressive"}
-	roundNames = map[string]string{"Method": "auth", "EAP": "auth", "Constraints": "auth", "ID": "id", "Certs": "certs", "CACerts": "cacerts", "Pubkeys": "pubkeys",
+	roundNames = map[string]string{"Method": "auth", "EAP": "auth", "Constraints": "auth", "ID": "id", "Certs": "certs", "CACerts": "cacerts", "CAID": "ca_id", "Pubkeys": "pubkeys",
 		"CertPolicies": "cert_policy", "Groups": "groups", "AAAID": "aaa_id", "EAPID": "eap_id", "EAPAsk": "eap_id", "Revocation": "revocation"}
 	childNames = map[string]string{"Local": "local_ts", "Remote": "remote_ts", "Action": "mode", "Mode": "mode", "Proposals": "esp_proposals", "PreferPeer": "charon.prefer_configured_proposals",
 		"Updown": "updown", "HostAccess": "hostaccess", "KeepUp": "keep_up", "StartAction": "start_action", "CloseAction": "close_action", "DPDAction": "dpd_action",

@@ -133,6 +133,20 @@ type Daemon struct {
 	FragmentSize, MaxPacket                                       int           // charon.fragment_size (1280), charon.max_packet (10000)
 	FragmentSize4, FragmentSize6                                  int           // charon.fragment_size_v4, _v6; 0: fragment_size
 	Habits                                                        ike.Habits
+	RejectTrusted                                                 bool          // charon.reject_trusted_end_entity
+	NoVirtualIPs                                                  bool          // charon.install_virtual_ip = no
+	VirtualIPDevice                                               string        // charon.install_virtual_ip_on; empty: our own device
+	InterfacesUse, InterfacesIgnore                               []string      // charon.interfaces_use, charon.interfaces_ignore
+	TemporaryAddrs                                                bool          // charon.prefer_temporary_addrs
+	NoIPv4, NoIPv6                                                bool          // charon.plugins.socket-default.use_ipv4, use_ipv6 = no
+	RouteMTU                                                      int           // charon.plugins.kernel-netlink.mtu, bytes; 0: the tunnel's
+	NoCRL, NoOCSP                                                 bool          // charon.plugins.revocation.enable_crl, enable_ocsp = no
+	FetchTimeout                                                  time.Duration // charon.plugins.revocation.timeout; 0: the fetcher's own
+	ResolveFile                                                   string        // charon.plugins.resolve.file; empty: the resolver is left alone
+	EAPTLSFragment, EAPTTLSFragment                               int           // charon.plugins.eap-tls.fragment_size, eap-ttls…; 0: 1024
+	TTLSMethod                                                    string        // charon.plugins.eap-ttls.phase2_method; empty: MSCHAPv2, then MD5
+	NextDefaults                                                  bool          // adit.compat = next: `version` is 2 if it is not given
+	resolve                                                       resolving
 	unprotected                                                   bool             // charon.dos_protection = no
 	NoSignatureAuth                                               bool             // charon.signature_authentication = no
 	RSAPSS                                                        bool             // charon.rsa_pss

@@ -17,7 +17,7 @@ var samples = map[string]map[string]string{
 		"send_cert": "always", "keyingtries": "3", "unique": "replace", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
 	},
 	"connections.<name>.local*, remote*": {
-		"auth": "psk", "id": "me.example", "cert_policy": "1.2.3", "groups": "g", "aaa_id": "aaa.example", "eap_id": "me", "revocation": "strict",
+		"auth": "psk", "id": "me.example", "cert_policy": "1.2.3", "groups": "g", "ca_id": "C=CH, CN=root", "aaa_id": "aaa.example", "eap_id": "me", "revocation": "strict",
 		// with files: TestLoadCredentials and its neighbours
 		"certs": "", "cacerts": "", "pubkeys": "", "round": "",
 	},
@@ -35,9 +35,13 @@ var samples = map[string]map[string]string{
 		"rsa_pss": "yes", "dns1": "10.0.0.1", "dns2": "10.0.0.1", "nbns1": "10.0.0.1", "nbns2": "10.0.0.1", "health": "127.0.0.1:8080", "replay_window": "64",
 		"cisco_flexvpn": "yes", "close_ike_on_child_failure": "yes", "ignore_acquire_ts": "yes", "inactivity_close_ike": "yes", "initiator_only": "yes",
 		"multiple_authentication": "no", "send_vendor_id": "yes", "keep_alive_dpd_margin": "7s", "ikesa_limit": "7", "spi_min": "0xc0000000", "spi_max": "0xcfffffff", "dos_protection": "no",
+		"install_virtual_ip": "no", "install_virtual_ip_on": "lan", "interfaces_use": "wan, lan", "interfaces_ignore": "lan", "prefer_temporary_addrs": "yes", "compat": "next",
+		"reject_trusted_end_entity": "yes",
 	},
 	"charon.plugins": {
-		"vici.socket": "unix:///tmp/x",
+		"vici.socket": "unix:///tmp/x", "eap-tls.fragment_size": "500", "eap-ttls.fragment_size": "500", "eap-ttls.phase2_method": "gtc", "kernel-netlink.mtu": "1300",
+		"resolve.file": "/run/resolv.conf", "resolve.load": "yes", "revocation.enable_crl": "no", "revocation.enable_ocsp": "no", "revocation.timeout": "3s",
+		"socket-default.use_ipv4": "no", "socket-default.use_ipv6": "no",
 	},
 }
 

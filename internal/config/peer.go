@@ -32,6 +32,9 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	before := len(d.warnings)
 	d.place(s)
 	p := peerDraft{Peer: &ike.Peer{Name: name, LocalPort: 500, RemotePort: 500, KeyingTries: 1, PreferPeer: d.daemon.PreferPeer, SendCertReq: true}}
+	if d.daemon.NextDefaults {
+		p.Version = 2
+	}
 	values(d, s, &p, peerOptions)
 	var local, remote []authDraft
 	sections(d, s, []string{"local", "remote", "children"}, func(sub *conf.Section) bool {

@@ -104,8 +104,8 @@ func TestDaemonOfCertificates(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	d, err = daemon(t, "charon {\n plugins {\n revocation {\n load = yes\n enable_crl = no\n }\n }\n}")
-	if err != nil || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0].Text, "charon.plugins.revocation.enable_crl has no effect") {
+	d, err = daemon(t, "charon {\n plugins {\n whitelist {\n load = yes\n enable = no\n }\n }\n}")
+	if err != nil || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0].Text, "charon.plugins.whitelist.enable has no effect") {
 		t.Errorf("%v %v", d.Warnings, err)
 	}
 	file := filepath.Join(t.TempDir(), "strongswan.conf")

@@ -2,8 +2,10 @@ package config
 
 import (
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"adit/conf"
@@ -97,6 +99,18 @@ var builtOptions = []option[Daemon]{
 	}},
 	{name: "fragment_size_v4", note: "`fragment_size` for IPv4", set: into(func(d *Daemon) *int { return &d.FragmentSize4 }, fragmentOf)},
 	{name: "fragment_size_v6", note: "`fragment_size` for IPv6", set: into(func(d *Daemon) *int { return &d.FragmentSize6 }, fragmentOf)},
+	{name: "install_virtual_ip", def: "yes", note: "puts the addresses that peers give us on an interface", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoVirtualIPs = !yes
+		return err
+	}},
+	{name: "install_virtual_ip_on", note: "the interface for these; default: adit’s own", set: into(func(d *Daemon) *string { return &d.VirtualIPDevice }, interfaceOf)},
+	{name: "interfaces_use", note: "interfaces by whose addresses IKE is spoken, and no others", set: into(func(d *Daemon) *[]string { return &d.InterfacesUse }, interfacesOf)},
+	{name: "interfaces_ignore", note: "interfaces by whose addresses it is not; says nothing beside `interfaces_use`", set: into(func(d *Daemon) *[]string { return &d.InterfacesIgnore }, interfacesOf)},
+	{name: "prefer_temporary_addrs", def: "no", note: "temporary IPv6 addresses (RFC 8981) before public ones, where `local_addrs` leaves it open", set: into(func(d *Daemon) *bool { return &d.TemporaryAddrs }, boolOf)},
+	{name: "compat", state: Own, def: "6.0", note: "in section `adit`: `6.0` has the defaults of strongSwan 6.0; `next` has those to come: `version = 2`",
+		set: into(func(d *Daemon) *bool { return &d.NextDefaults }, oneOf([]string{"6.0", "next"}, []bool{false, true}))},
+	{name: "reject_trusted_end_entity", def: "no", note: "refuses peers by certificates that are loaded as trusted ones", set: into(func(d *Daemon) *bool { return &d.RejectTrusted }, boolOf)},
 	{name: "dns1", note: "DNS server for every peer that gets an address", set: readLater}, {name: "dns2", note: "a second one", set: readLater}, {name: "nbns1", note: "WINS server for every peer that gets an address", set: readLater}, {name: "nbns2", note: "a second one", set: readLater},
 	{name: "health", state: Own, note: "in section `adit`: where `GET /healthz` is answered, `HOST:PORT` or `unix:///PATH` ([running](running.md))", set: into(func(d *Daemon) *string { return &d.Health }, conf.Value.One)},
 	{name: "replay_window", def: "4096", note: "default of all children", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
@@ -105,6 +119,58 @@ var builtOptions = []option[Daemon]{
 // builtPlugins are those of section charon.plugins that adit goes by.
 var builtPlugins = []option[Daemon]{
 	{name: "vici.socket", def: "unix:///var/run/charon.vici", note: "`unix:///PATH` or `tcp://HOST:PORT`", set: into(func(d *Daemon) *string { return &d.VICISocket }, conf.Value.One)},
+	{name: "bypass-lan.interfaces_ignore", state: Idle, note: noBypass}, {name: "bypass-lan.interfaces_use", state: Idle, note: noBypass},
+	{name: "eap-tls.fragment_size", def: "1024", note: "bytes of a packet", set: into(func(d *Daemon) *int { return &d.EAPTLSFragment }, eapFragmentOf)},
+	{name: "eap-tls.max_message_count", def: "32", state: Accepted, note: "a conversation has at most 64 packets"},
+	{name: "eap-ttls.fragment_size", def: "1024", note: "bytes of a packet", set: into(func(d *Daemon) *int { return &d.EAPTTLSFragment }, eapFragmentOf)},
+	{name: "eap-ttls.max_message_count", def: "32", state: Accepted, note: "a conversation has at most 64 packets"},
+	{name: "eap-ttls.phase2_method", note: "what the server asks inside the tunnel: `md5`, `mschapv2` or `gtc`; default: `mschapv2`, then `md5`",
+		set: into(func(d *Daemon) *string { return &d.TTLSMethod }, oneOf([]string{"md5", "mschapv2", "gtc"}, []string{"md5", "mschapv2", "gtc"}))},
+	{name: "eap-ttls.request_peer_auth", def: "no", state: Idle, off: []string{"no"}, note: "EAP-TTLS asks no certificate of the peer: use EAP-TLS"},
+	{name: "kernel-netlink.mtu", def: "0", note: "greatest MTU of routes into tunnels; 0: what fits", set: into(func(d *Daemon) *int { return &d.RouteMTU }, func(v conf.Value) (int, error) {
+		n, err := v.Uint(65535)
+		if err == nil && n != 0 && n < minFragment {
+			err = v.Errorf("an MTU of %d bytes is too small; %d is the least", n, minFragment)
+		}
+		return int(n), err
+	})},
+	{name: "kernel-netlink.mss", def: "0", state: Idle, off: []string{"0"}, note: "`mss_clamp` lowers the MSS to what fits"},
+	{name: "resolve.file", def: "/etc/resolv.conf", note: "where name servers that peers give us are written, and taken away again. Only if it is given, or `resolve` is in `load` or has `load = yes`",
+		set: func(_ *decoder, d *Daemon, v conf.Value) error {
+			if v.IsList || !filepath.IsAbs(v.Text) {
+				return v.Errorf("%q is no absolute file name", v.Text)
+			}
+			d.resolve.file, d.resolve.on = v.Text, true
+			return nil
+		}},
+	{name: "resolve.load", def: "no", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		d.resolve.on = loads(v)
+		return nil
+	}},
+	{name: "resolve.resolvconf.iface", state: Accepted, note: "says something only with `resolvconf.path`"},
+	{name: "resolve.resolvconf.path", state: Idle, note: "adit does not run resolvconf: it writes `resolve.file`"},
+	{name: "revocation.enable_crl", def: "yes", note: "CRLs are looked at", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoCRL = !yes
+		return err
+	}},
+	{name: "revocation.enable_ocsp", def: "yes", note: "OCSP responders are asked", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoOCSP = !yes
+		return err
+	}},
+	{name: "revocation.timeout", def: "10s", note: "of one fetch", set: into(func(d *Daemon) *time.Duration { return &d.FetchTimeout }, durationOf)},
+	{name: "socket-default.use_ipv4", def: "yes", note: "IKE and ESP over IPv4", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoIPv4 = !yes
+		return err
+	}},
+	{name: "socket-default.use_ipv6", def: "yes", note: "IKE and ESP over IPv6", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoIPv6 = !yes
+		return err
+	}},
+	{name: "updown.dns_handler", def: "no", state: Idle, off: []string{"no"}, note: "scripts are not told name servers; see `resolve.file`"},
 }
 
 // readLater is for options that decodeAttributes reads.
@@ -138,6 +204,55 @@ func spiOf(v conf.Value) (ipsec.SPI, error) {
 		return 0, v.Errorf("expected an SPI from 0x100 to 0xffffffff, not %q", v.Text)
 	}
 	return ipsec.SPI(n), nil
+}
+
+// noBypass is what bypass-lan asks for: it is so anyway.
+const noBypass = "the subnets of all links are outside of wider policies; what is not to be so needs selectors that name it"
+
+// resolving is what the options of the plugin resolve say together.
+type resolving struct {
+	file string
+	on   bool
+}
+
+// loads reports whether the value of a plugin's `load` loads it: yes, or a priority.
+func loads(v conf.Value) bool {
+	n, err := strconv.Atoi(v.Text)
+	yes, _ := v.Bool()
+	return yes || err == nil && n > 0
+}
+
+// limitInterface is the length of an interface's name (IFNAMSIZ, less its end).
+const limitInterface = 15
+
+func interfaceOf(v conf.Value) (string, error) {
+	name, err := v.One()
+	if err == nil && (name == "" || len(name) > limitInterface || strings.ContainsAny(name, "/ \t\n")) {
+		err = v.Errorf("%q is no name of an interface", name)
+	}
+	return name, err
+}
+
+func interfacesOf(v conf.Value) ([]string, error) {
+	list, err := wordsOf(limitInterfaces, "interfaces")(v)
+	for _, name := range list {
+		if name == "" || len(name) > limitInterface {
+			return nil, v.Errorf("%q is no name of an interface", name)
+		}
+	}
+	return list, err
+}
+
+// limitInterfaces bounds lists of interfaces.
+const limitInterfaces = 256
+
+// eapFragmentOf reads the size of EAP packets of a TLS method.
+func eapFragmentOf(v conf.Value) (int, error) {
+	n, err := v.Uint(16384)
+	if err == nil && n < 100 {
+		err = v.Errorf("packets of %d bytes are too small; 100 is the least", n)
+	}
+	return int(n), err
 }
 
 // thresholdOf reads a number where 0 switches the defence off.

@@ -1,11 +1,17 @@
 package config
 
+import (
+	"slices"
+	"strings"
+
+	"adit/conf"
+)
+
 // What of strongswan.conf has no effect, and why. Accepted: there is nothing that it
 // could change here. Idle: whoever sets it expects something that does not come, and is told.
 
 // Reasons that several options share.
 const (
-	notYet      = "adit does not support it yet"
 	noIKEv1     = "of IKEv1 only"
 	noThreads   = "adit has no such pool of threads"
 	noTables    = "its tables grow by themselves"
@@ -48,7 +54,10 @@ var idleOptions = []option[Daemon]{
 	{name: "init_limit_job_load", def: "0", state: Idle, off: []string{"0"}, note: "first messages have a queue of their own that alone drops in a flood; see `init_limit_half_open`"},
 	{name: "integrity_test", def: "no", state: Accepted, note: "adit is one file"},
 	{name: "leak_detective.*", state: Accepted, note: "memory is garbage-collected"},
-	{name: "load", state: Accepted, note: noModules + ", but for the names `resolve` and `bypass-lan` in it"},
+	{name: "load", state: Accepted, note: noModules + ", but for the name `resolve` in it", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		d.resolve.on = d.resolve.on || slices.Contains(strings.Fields(v.Text), "resolve")
+		return nil
+	}},
 	{name: "load_modular", def: "no", state: Accepted, note: noModules},
 	{name: "max_ikev1_exchanges", def: "3", state: Accepted, note: noIKEv1},
 	{name: "ocsp_nonce_len", def: "32", state: Accepted, note: "always 32"},
@@ -74,12 +83,6 @@ var idleOptions = []option[Daemon]{
 	{name: "tnc.*", state: Accepted, note: noTNC},
 	{name: "imcv.*", state: Accepted, note: noTNC},
 	{name: "nm.*", state: Accepted, note: noOtherOS},
-	{name: "install_virtual_ip", state: Idle, note: notYet},
-	{name: "install_virtual_ip_on", state: Idle, note: notYet},
-	{name: "interfaces_ignore", state: Idle, note: notYet},
-	{name: "interfaces_use", state: Idle, note: notYet},
-	{name: "prefer_temporary_addrs", state: Idle, note: notYet},
-	{name: "reject_trusted_end_entity", state: Idle, note: notYet},
 }
 
 // idlePlugins are those of section charon.plugins.
@@ -164,23 +167,4 @@ var idlePlugins = []option[Daemon]{
 	{name: "whitelist.*", state: Idle, off: []string{"yes"}, note: noPlugin},
 	{name: "wolfssl.*", state: Accepted, note: otherCrypto},
 	{name: "xauth-*", state: Accepted, note: noIKEv1},
-	{name: "bypass-lan.interfaces_ignore", state: Idle, note: notYet},
-	{name: "bypass-lan.interfaces_use", state: Idle, note: notYet},
-	{name: "eap-tls.fragment_size", state: Idle, note: notYet},
-	{name: "eap-tls.max_message_count", state: Idle, note: notYet},
-	{name: "eap-ttls.fragment_size", state: Idle, note: notYet},
-	{name: "eap-ttls.max_message_count", state: Idle, note: notYet},
-	{name: "eap-ttls.phase2_method", state: Idle, note: notYet},
-	{name: "eap-ttls.request_peer_auth", state: Idle, note: notYet},
-	{name: "kernel-netlink.mss", state: Idle, note: notYet},
-	{name: "kernel-netlink.mtu", state: Idle, note: notYet},
-	{name: "resolve.file", state: Idle, note: notYet},
-	{name: "resolve.resolvconf.iface", state: Idle, note: notYet},
-	{name: "resolve.resolvconf.path", state: Idle, note: notYet},
-	{name: "revocation.enable_ocsp", state: Idle, note: notYet},
-	{name: "revocation.enable_crl", state: Idle, note: notYet},
-	{name: "revocation.timeout", state: Idle, note: notYet},
-	{name: "socket-default.use_ipv4", state: Idle, note: notYet},
-	{name: "socket-default.use_ipv6", state: Idle, note: notYet},
-	{name: "updown.dns_handler", state: Idle, note: notYet},
 }

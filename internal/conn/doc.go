@@ -232,6 +232,9 @@ type Options struct {
 	Mark uint32
 	// NoIPv4, NoIPv6 leave out a family; a host without IPv6 does so by itself.
 	NoIPv4, NoIPv6 bool
+	// TemporaryAddrs has SourceFor prefer temporary IPv6 addresses (RFC 8981) to
+	// public ones; without it, it is the other way round.
+	TemporaryAddrs bool
 	// NoRaw leaves out the raw ESP sockets, which need CAP_NET_RAW (ErrNoRaw): ESP
 	// then comes and goes in UDP alone, and sending it raw fails.
 	NoRaw bool

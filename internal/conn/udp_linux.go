@@ -118,6 +118,12 @@ func (c *linuxConn) open() error {
 	return nil
 }
 
+// Which source addresses to prefer (RFC 5014 §4).
+const (
+	preferTemporary = 1
+	preferPublic    = 2
+)
+
 func (c *linuxConn) openFamily(v6 bool) error {
 	f := family(v6)
 	fd, err := unix.Socket(domain(v6), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -127,6 +133,13 @@ func (c *linuxConn) openFamily(v6 bool) error {
 	c.probe[f] = fd
 	if err := c.setMark(fd); err != nil {
 		return err
+	}
+	if v6 {
+		prefer := preferPublic
+		if c.opts.TemporaryAddrs {
+			prefer = preferTemporary
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_ADDR_PREFERENCES, prefer) // else the kernel's own choice
 	}
 	for _, r := range []role{rolePlain, roleEncap} {
 		port := &c.ports.IKE

@@ -44,6 +44,7 @@ type inventory struct {
 	// prepared are those of a Child SA that the host is ready for and the data plane has not yet.
 	prepared map[uint32][]ipsec.PolicyID
 	names    map[string]netip.Addr // looked up for dynamic selectors
+	routeMTU int                   // bounds the MTU of routes, bytes; 0: it does not
 }
 
 type loaded struct {

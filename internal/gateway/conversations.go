@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -244,6 +245,9 @@ func (c *conversations) server(v *conversation, q ike.EAPRound) (eap.Session, er
 	if constrained(r) {
 		cfg.Methods = slices.DeleteFunc(cfg.Methods, func(t eap.Type) bool { return t != eap.TypeTLS })
 	}
+	if t := ttlsMethods[c.g.opt.Daemon.TTLSMethod]; t != 0 {
+		cfg.Tunnelled = []eap.Type{t}
+	}
 	if len(cfg.Methods) == 0 && constrained(r) {
 		return nil, errConstrained
 	}
@@ -259,6 +263,26 @@ func (c *conversations) server(v *conversation, q ike.EAPRound) (eap.Session, er
 	return eap.NewServer(cfg)
 }
 
+// ttlsMethods are the methods inside EAP-TTLS by the words of phase2_method.
+var ttlsMethods = map[string]eap.Type{"md5": eap.TypeMD5, "mschapv2": eap.TypeMSCHAPv2, "gtc": eap.TypeGTC}
+
+// fragment is the size of EAP packets with TLS, in bytes; 0: the method's own. Where the
+// method is open, both settings hold.
+func (c *conversations) fragment(m ike.EAPMethod) int {
+	d := &c.g.opt.Daemon
+	tls, ttls := cmp.Or(d.EAPTLSFragment, defaultEAPFragment), cmp.Or(d.EAPTTLSFragment, defaultEAPFragment)
+	switch m {
+	case ike.EAPTLS:
+		return tls
+	case ike.EAPTTLS:
+		return ttls
+	}
+	return min(tls, ttls)
+}
+
+// defaultEAPFragment is strongSwan's, in bytes.
+const defaultEAPFragment = 1024
+
 // mutual leaves only the methods that prove both sides, where nothing but EAP does
 // (RFC 5998 §4). None may be left, which then is the reason of a refusal.
 func mutual(list []eap.Type, q ike.EAPRound) []eap.Type {
@@ -271,9 +295,11 @@ func mutual(list []eap.Type, q ike.EAPRound) []eap.Type {
 // constrained reports whether a round demands something of a certificate. A password
 // does not fulfil that: methods that show none are then left out, so that the demand
 // does not vanish with the peer's choice of another method.
-func constrained(r *ike.AuthRound) bool { return len(r.Certs)+len(r.CACerts)+len(r.CertPolicies) > 0 }
+func constrained(r *ike.AuthRound) bool {
+	return len(r.Certs)+len(r.CACerts)+len(r.CertPolicies) > 0 || !r.CAID.IsAny()
+}
 
-var errConstrained = errors.New("certs, cacerts and cert_policy can only be fulfilled by EAP-TLS here")
+var errConstrained = errors.New("certs, cacerts, ca_id and cert_policy can only be fulfilled by EAP-TLS here")
 
 func tunnels(t eap.Type) bool { return t == eap.TypeTLS || t == eap.TypeTTLS }
 
@@ -288,7 +314,7 @@ func (c *conversations) serverTLS(v *conversation, q ike.EAPRound, r *ike.AuthRo
 	if len(certs) == 0 {
 		return nil, fmt.Errorf("no certificate with a private key for the EAP-TLS server %s", q.LocalID)
 	}
-	return &eap.TLSConfig{Certificates: certs, VerifyPeer: func(identity string, chain [][]byte) error {
+	return &eap.TLSConfig{Certificates: certs, FragmentSize: c.fragment(r.EAP), VerifyPeer: func(identity string, chain [][]byte) error {
 		id, err := ike.ParseIdentity(identity)
 		switch {
 		case err != nil:
@@ -329,7 +355,7 @@ func (c *conversations) peer(v *conversation, q ike.EAPRound) (eap.Session, erro
 				break
 			}
 		}
-		cfg.TLS = &eap.TLSConfig{Certificates: c.g.trust.tlsCertificates(q.LocalID, r), VerifyPeer: func(_ string, chain [][]byte) error {
+		cfg.TLS = &eap.TLSConfig{Certificates: c.g.trust.tlsCertificates(q.LocalID, r), FragmentSize: c.fragment(r.EAP), VerifyPeer: func(_ string, chain [][]byte) error {
 			if server.IsPattern() { // RFC 5998: what the gateway calls itself may be proved by this alone
 				return fmt.Errorf("the server must be %s, which is nobody: set aaa_id", server)
 			}

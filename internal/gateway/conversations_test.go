@@ -562,17 +562,17 @@ func TestEndBeforeTheRound(t *testing.T) {
 
 // What a peer gave us and has gone before the kernel was asked does not stay.
 func TestAddressesGivenUpMeanwhile(t *testing.T) {
-	v := &virtualAddresses{held: map[uint64][]netip.Prefix{}}
-	p := []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32")}
+	v := &virtualAddresses{held: map[uint64]assumed{}}
+	p := assumed{addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/32")}}
 	v.expect(1)
-	if list := v.forget(1); len(list) != 0 {
-		t.Fatalf("%v", list)
+	if done := v.forget(1); len(done.addrs) != 0 {
+		t.Fatalf("%v", done)
 	}
 	if v.keep(1, p) || len(v.held) != 0 {
 		t.Fatal("kept after the end")
 	}
 	v.expect(2)
-	if !v.keep(2, p) || len(v.forget(2)) != 1 {
+	if !v.keep(2, p) || len(v.forget(2).addrs) != 1 {
 		t.Fatal("not kept")
 	}
 }

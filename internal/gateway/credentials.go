@@ -16,9 +16,11 @@ import (
 // trust is what we prove ourselves with and whom we believe: certificates, private
 // keys, authorities. Safe for concurrent use.
 type trust struct {
-	store  *pki.Store
-	pss    bool                         // RSA-PSS before PKCS#1 v1.5 where nothing else is configured
-	notify func(authorities [][20]byte) // hears of every change of the anchors
+	store *pki.Store
+	pss   bool // RSA-PSS before PKCS#1 v1.5 where nothing else is configured
+	// rejectTrusted refuses peers that prove themselves by a certificate that is loaded.
+	rejectTrusted bool
+	notify        func(authorities [][20]byte) // hears of every change of the anchors
 
 	mu          sync.Mutex
 	certs       []ownedCert

@@ -108,12 +108,15 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{opt: o, waiting: map[ike.CommandID]chan ike.CommandDone{}, down: make(chan struct{}), closing: make(chan struct{})}
 	g.inv.init()
 	g.histories.init()
+	g.inv.routeMTU = o.Daemon.RouteMTU
 	g.leases.init()
 	g.leases.global = o.Daemon.Attributes
 	g.conversations.init(g)
 	g.trust.init(o.Fetcher)
+	g.trust.store.Leave(pki.Leave{CRL: o.Daemon.NoCRL, OCSP: o.Daemon.NoOCSP})
 	g.trust.pss, g.trust.notify = o.Daemon.RSAPSS, g.announceTo
-	g.virtual.held = map[uint64][]netip.Prefix{}
+	g.trust.rejectTrusted = o.Daemon.RejectTrusted
+	g.virtual.held = map[uint64]assumed{}
 	g.pool = newPool(max(1, runtime.GOMAXPROCS(0)-1))
 	g.shard = newShard(g)
 	g.host.init(g)

@@ -102,7 +102,7 @@ func (v *inventory) hostState(device string, routes bool) hostnet.State {
 	defer v.mu.Unlock()
 	st := hostnet.State{Devices: []string{device}}
 	for id, p := range v.active {
-		st.Policies = append(st.Policies, p.host(id, device, routes))
+		st.Policies = append(st.Policies, v.limit(p.host(id, device, routes)))
 	}
 	for key, s := range v.static {
 		st.Policies = append(st.Policies, hostPolicy("conn/"+key.conn+"/"+key.child, s.policy, device, routes && s.inDP && s.policy.Action == ipsec.Protect))
@@ -119,12 +119,20 @@ func (v *inventory) hostDelta(of map[ipsec.PolicyID]bool, device string, routes 
 	defer v.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(of)) {
 		if p, ok := v.active[id]; ok {
-			add = append(add, p.host(id, device, routes))
+			add = append(add, v.limit(p.host(id, device, routes)))
 		} else {
 			remove = append(remove, hostID(id))
 		}
 	}
 	return add, remove
+}
+
+// limit lowers the MTU of a policy's routes to what strongswan.conf says.
+func (v *inventory) limit(p hostnet.Policy) hostnet.Policy {
+	if v.routeMTU > 0 && (p.MTU == 0 || p.MTU > v.routeMTU) {
+		p.MTU = v.routeMTU
+	}
+	return p
 }
 
 func hostID(id ipsec.PolicyID) string { return "sa/" + strconv.FormatUint(uint64(id), 10) }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"net/netip"
 
 	"adit/ike"
@@ -13,6 +14,8 @@ type Sockets struct {
 	Conn conn.Conn
 	// Tap sees every message sent, for a debugging capture; may be nil.
 	Tap func(ike.Datagram)
+	// Usable says by which of the host's addresses IKE is spoken; nil: all.
+	Usable func(netip.Addr) bool
 }
 
 // Send implements Transport. Messages from the port for NAT traversal get the
@@ -31,4 +34,10 @@ func (s Sockets) Send(d ike.Datagram) error {
 }
 
 // SourceFor implements Transport.
-func (s Sockets) SourceFor(remote netip.Addr) (netip.Addr, error) { return s.Conn.SourceFor(remote) }
+func (s Sockets) SourceFor(remote netip.Addr) (netip.Addr, error) {
+	a, err := s.Conn.SourceFor(remote)
+	if err == nil && s.Usable != nil && !s.Usable(a) {
+		return netip.Addr{}, fmt.Errorf("%w %s: %s is on an interface that strongswan.conf leaves out (interfaces_use, interfaces_ignore)", conn.ErrNoRoute, remote, a)
+	}
+	return a, err
+}

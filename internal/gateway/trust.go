@@ -100,6 +100,12 @@ func (t *trust) provers(p *proof) (list []prover, not []string) {
 		if len(list) >= limitProvers || slices.ContainsFunc(list, func(o prover) bool { return o.cert != nil && o.cert.Equal(c) }) {
 			return
 		}
+		if t.rejectTrusted && slices.ContainsFunc(t.store.List(pki.Trusted), c.Equal) {
+			if len(not) < limitProvers {
+				not = append(not, fmt.Sprintf("certificate %q is loaded here, and reject_trusted_end_entity = yes", c.Subject()))
+			}
+			return
+		}
 		if ids := identities(c); p.ID.ConfirmedBy(ids) {
 			list = append(list, prover{cert: c})
 		} else if len(not) < limitProvers {
@@ -248,7 +254,7 @@ func (c *checker) fits(r *ike.AuthRound) misfit {
 
 func constraintKey(r *ike.AuthRound) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d|%d|%q|%q", r.Method, r.Revocation, r.Constraints, r.CertPolicies)
+	fmt.Fprintf(&b, "%d|%d|%q|%q|%d|%q", r.Method, r.Revocation, r.Constraints, r.CertPolicies, r.CAID.Type, r.CAID.Data)
 	for _, list := range [][][]byte{r.Certs, r.CACerts, r.Pubkeys} {
 		b.WriteByte('|')
 		for _, der := range list {
@@ -325,8 +331,12 @@ func (t *trust) believe(ctx context.Context, leaf *pki.Certificate, more []*pki.
 			}
 		},
 	}
-	if _, err := t.store.Verify(ctx, req); err != nil {
+	chain, err := t.store.Verify(ctx, req)
+	if err != nil {
 		return fmt.Errorf("%w (%s)", err, strings.Join(trace, "; "))
+	}
+	if !r.CAID.IsAny() && !slices.ContainsFunc(chain[1:], func(c *pki.Certificate) bool { return r.CAID.ConfirmedBy(t.identitiesOf(c)) }) {
+		return fmt.Errorf("no authority of its chain is ca_id %s", r.CAID)
 	}
 	return nil
 }

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,7 +18,13 @@ import (
 // the engine's effects; what the kernel did for one that has gone is undone at once.
 type virtualAddresses struct {
 	mu   sync.Mutex
-	held map[uint64][]netip.Prefix
+	held map[uint64]assumed
+}
+
+// assumed is what was done on the host for a lease.
+type assumed struct {
+	addrs   []netip.Prefix // on the device
+	servers []netip.Addr   // name servers in the resolver's file
 }
 
 // expect enters a lease.
@@ -24,46 +32,70 @@ func (v *virtualAddresses) expect(lease uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if _, known := v.held[lease]; !known {
-		v.held[lease] = nil
+		v.held[lease] = assumed{}
 	}
 }
 
-// forget takes a lease out and returns what is on the device for it.
-func (v *virtualAddresses) forget(lease uint64) []netip.Prefix {
+// forget takes a lease out and returns what is on the host for it.
+func (v *virtualAddresses) forget(lease uint64) assumed {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	list := v.held[lease]
+	done := v.held[lease]
 	delete(v.held, lease)
-	return list
+	return done
 }
 
-// keep notes what is on the device for a lease; false: it has gone meanwhile.
-func (v *virtualAddresses) keep(lease uint64, list []netip.Prefix) bool {
+// keep notes what is on the host for a lease; false: it has gone meanwhile.
+func (v *virtualAddresses) keep(lease uint64, done assumed) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	held, ok := v.held[lease]
 	if ok {
-		v.held[lease] = append(held, list...)
+		v.held[lease] = assumed{append(held.addrs, done.addrs...), append(held.servers, done.servers...)}
 	}
 	return ok
 }
 
-// assume puts the addresses that a peer gave us on our device. Name servers and
-// domains are told; the host's resolver is the operator's.
+// nameServers is a Host that can change the host's resolver.
+type nameServers interface {
+	AddNameServer(file string, a netip.Addr) error
+	DelNameServer(file string, a netip.Addr) error
+}
+
+// virtualDevice is where virtual addresses are put (charon.install_virtual_ip_on); empty: nowhere.
+func (g *Gateway) virtualDevice() string {
+	if g.opt.Daemon.NoVirtualIPs {
+		return ""
+	}
+	return cmp.Or(g.opt.Daemon.VirtualIPDevice, g.opt.Device)
+}
+
+// assume puts the addresses that a peer gave us on our device, and the name servers
+// into the resolver's file if strongswan.conf says so; otherwise those are told only:
+// the host's resolver is the operator's. Without the name servers the tunnel is none the worse.
 func (g *Gateway) assume(q ike.AssumeAddresses) error {
 	if g.opt.Host == nil {
 		return nil // without a host there is nobody to have them
 	}
-	var done []netip.Prefix
-	for _, a := range q.Addrs {
-		p := netip.PrefixFrom(a, a.BitLen())
-		if err := g.opt.Host.AddAddress(g.opt.Device, p); err != nil {
-			for _, p := range done {
-				_ = g.opt.Host.DelAddress(g.opt.Device, p)
+	var done assumed
+	if device := g.virtualDevice(); device != "" {
+		for _, a := range q.Addrs {
+			p := netip.PrefixFrom(a, a.BitLen())
+			if err := g.opt.Host.AddAddress(device, p); err != nil {
+				g.undo(done)
+				return err
 			}
-			return err
+			done.addrs = append(done.addrs, p)
 		}
-		done = append(done, p)
+	}
+	if host, ok := g.opt.Host.(nameServers); ok && g.opt.Daemon.ResolveFile != "" {
+		for _, a := range servers(q.Attributes) {
+			if err := host.AddNameServer(g.opt.Daemon.ResolveFile, a); err != nil {
+				g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: q.Peer.Name}, Level: 1, Text: fmt.Sprintf("name server %v: %v", a, err)})
+				continue
+			}
+			done.servers = append(done.servers, a)
+		}
 	}
 	if !g.virtual.keep(q.Lease, done) {
 		g.undo(done)
@@ -75,13 +107,36 @@ func (g *Gateway) assume(q ike.AssumeAddresses) error {
 	return nil
 }
 
-// undo takes addresses off the device.
-func (g *Gateway) undo(list []netip.Prefix) {
-	for _, p := range list {
-		if err := g.opt.Host.DelAddress(g.opt.Device, p); err != nil {
+// undo takes from the host what was done for a lease.
+func (g *Gateway) undo(done assumed) {
+	for _, p := range done.addrs {
+		if err := g.opt.Host.DelAddress(g.virtualDevice(), p); err != nil {
 			g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("removing virtual address: %v", err)})
 		}
 	}
+	for _, a := range done.servers {
+		if err := g.opt.Host.(nameServers).DelNameServer(g.opt.Daemon.ResolveFile, a); err != nil {
+			g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("removing name server: %v", err)})
+		}
+	}
+}
+
+// limitServers bounds the name servers of one peer.
+const limitServers = 6
+
+// servers are the name servers of a CFG_REPLY. None that only reaches this host or link
+// is taken: it would be another one than the peer means.
+func servers(list []wire.Attribute) (out []netip.Addr) {
+	for _, a := range list {
+		if a.Type != wire.InternalIP4DNS && a.Type != wire.InternalIP6DNS || len(out) == limitServers {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(a.Value)
+		if ok && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !ip.Is4In6() && !slices.Contains(out, ip) {
+			out = append(out, ip)
+		}
+	}
+	return out
 }
 
 // settings are the attributes of a CFG_REPLY for people; what comes of the peer is

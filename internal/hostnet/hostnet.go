@@ -55,7 +55,10 @@ type Net struct {
 	// apart are the policies that the nftables program has outside of crowds.
 	apart map[string]bool
 	addr  map[addressKey]int
-	done  bool
+	// servers are the name servers of ours, how often added, and order that in which they came.
+	servers map[serverKey]int
+	order   []serverKey
+	done    bool
 }
 
 // New takes the namespace (ErrAlreadyRunning if another instance has it),
@@ -69,7 +72,7 @@ func New(o Options) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Net{opt: o, lock: lock, addr: map[addressKey]int{}}
+	n := &Net{opt: o, lock: lock, addr: map[addressKey]int{}, servers: map[serverKey]int{}}
 	if err := n.open(); err != nil {
 		lock.release()
 		return nil, err
@@ -93,6 +96,9 @@ func (n *Net) open() error {
 		if err := delAddress(a); err != nil {
 			return fmt.Errorf("hostnet: removing stale address %v: %w", a, err)
 		}
+	}
+	if err := dropServers(stale.Resolvers); err != nil {
+		return fmt.Errorf("hostnet: removing stale name servers: %w", err)
 	}
 	n.jr.state = journalState{Protocols: []int{n.opt.Protocol}}
 	if err := n.jr.write(); err != nil {
@@ -182,7 +188,7 @@ func (n *Net) Close() error {
 	for k := range n.addr {
 		errs = append(errs, delAddress(k))
 	}
-	errs = append(errs, n.nft.remove(), n.jr.remove())
+	errs = append(errs, dropServers(n.jr.state.Resolvers), n.nft.remove(), n.jr.remove())
 	n.fib.close()
 	n.lock.release()
 	return errors.Join(errs...)

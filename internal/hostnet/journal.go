@@ -21,6 +21,8 @@ type journalState struct {
 	Protocols []int
 	// Addresses are those put on devices.
 	Addresses []addressKey
+	// Resolvers are files with name servers of ours.
+	Resolvers []string `json:",omitempty"`
 }
 
 // journal is the file of the journalState, one for each network namespace.
@@ -67,7 +69,7 @@ func openJournal(dir string) (journal, error) {
 // write replaces the file atomically. A state that the next start would assume
 // anyway needs no file: namespaces come and go, and nobody would clean up.
 func (j *journal) write() error {
-	if len(j.state.Addresses) == 0 && slices.Equal(j.state.Protocols, []int{defaultProtocol}) {
+	if len(j.state.Addresses)+len(j.state.Resolvers) == 0 && slices.Equal(j.state.Protocols, []int{defaultProtocol}) {
 		return j.remove()
 	}
 	b, err := json.Marshal(&j.state)
