@@ -42,8 +42,9 @@ var Imports = map[string][]string{
 	"dataplane/xfrm":      {"ipsec"},
 	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki"},
 
-	"internal/capture": {"ike", "ipsec", "suite"},
-	"internal/updown":  {"ike", "ipsec"},
+	"internal/capture":   {"ike", "ipsec", "suite"},
+	"internal/updown":    {"ike", "ipsec"},
+	"internal/ipsecconf": {"conf", "internal/config", "suite"},
 
 	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
 	"internal/gateway": {"ike", "ike/wire", "internal/config", "ipsec", "suite", "suite/sig",
