@@ -20,6 +20,8 @@ type Options struct {
 	Secrets  string       // ipsec.secrets; empty: none
 	Dir      string       // ipsec.d; empty: beside ipsec.conf
 	All      bool         // load also the connections that the other daemon doesn't
+
+	refuse func(key, value string) string // tests: what adit is said to refuse
 }
 
 // Count is how many lines became what. Comments and empty lines are not counted.
@@ -85,7 +87,7 @@ func Import(name string, o Options) (*Result, error) {
 	if im.dir == "" {
 		im.dir = filepath.Join(filepath.Dir(name), "ipsec.d")
 	}
-	im.copies.importer = im
+	im.copies.importer, im.probe.stub = im, o.refuse
 	im.sections = collect(f)
 	if err := im.convert(); err != nil {
 		return nil, err

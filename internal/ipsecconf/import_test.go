@@ -16,6 +16,15 @@ import (
 
 var update = flag.Bool("update", false, "write the expected outputs anew")
 
+// refuse stands for adit's decoder, so that the expected outputs do not depend on what
+// adit supports at the time. The corpora are shown to the real one.
+func refuse(key, value string) string {
+	if key == "version" && value == "1" || key == "mark_in" || key == "ah_proposals" || key == "xauth_id" || key == "auth" && value == "xauth" {
+		return "refused in this test"
+	}
+	return ""
+}
+
 // golden compares with a file of testdata.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
@@ -44,15 +53,14 @@ func golden(t *testing.T, name, got string) {
 func TestDialects(t *testing.T) {
 	for _, d := range []ipsecconf.Dialect{ipsecconf.StrongSwan, ipsecconf.Libreswan} {
 		name := "testdata/" + d.String()
-		r, err := ipsecconf.Import(name+".conf", ipsecconf.Options{Secrets: name + ".secrets", Dir: "/etc/ipsec.d",
-			Own: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
+		r, err := ipsecconf.Import(name+".conf", ipsecconf.WithRefusals(ipsecconf.Options{Secrets: name + ".secrets", Dir: "/etc/ipsec.d",
+			Own: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, refuse))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.Dialect != d {
 			t.Errorf("%s: taken for %s", name, r.Dialect)
 		}
-		decodes(t, name, r)
 		var b strings.Builder
 		b.WriteString(r.Config + "\n" + r.Secrets)
 		for _, c := range r.Copies {
@@ -187,7 +195,7 @@ func TestValues(t *testing.T) {
 		{ipsecconf.StrongSwan, "rightsourceip=%dhcp", "NOT TRANSLATED c:2: rightsourceip=%dhcp", "pools ="},
 		{ipsecconf.StrongSwan, "rightsourceip=%config", "NOT TRANSLATED c:2: rightsourceip=%config", "pools ="},
 		{ipsecconf.StrongSwan, "leftsourceip=%config4,%config6", "vips = 0.0.0.0, ::\n", ""},
-		{ipsecconf.StrongSwan, "rightca=\"C=CH, O=x\"", "NOT TRANSLATED c:1: conn a", ""},
+		{ipsecconf.StrongSwan, "rightca=\"C=CH, O=x\"", "ca_id = C=CH, O=x\n", ""},
 		{ipsecconf.StrongSwan, "leftid=\"C=CH, O=Größe # 1\"", `id = "C=CH, O=Größe # 1"`, ""},
 		{ipsecconf.StrongSwan, "leftid=@#0102", `id = "@#0102"`, ""},
 		{ipsecconf.StrongSwan, "leftcert=/a/b.pem,c.pem", "certs = b.pem, c.pem\n", ""},
@@ -201,13 +209,17 @@ func TestValues(t *testing.T) {
 		{ipsecconf.Libreswan, "rightsubnet=10.0.0.0/8/tcp/22", "remote_ts = 10.0.0.0/8[tcp/22]\n", ""},
 	} {
 		text := "conn a\n\t" + c.text + "\n\tright=192.0.2.9\n\tauto=add\n"
-		r, err := ipsecconf.Import("c", ipsecconf.Options{Files: conf.MapFiles{"c": text}, Dialect: c.dialect})
+		o := ipsecconf.Options{Files: conf.MapFiles{"c": text}, Dialect: c.dialect}
+		r, err := ipsecconf.Import("c", ipsecconf.WithRefusals(o, refuse))
 		if err != nil {
 			t.Errorf("%q: %v", c.text, err)
 			continue
 		}
 		if !strings.Contains(r.Config, c.want) || c.not != "" && strings.Contains(r.Config, c.not) {
 			t.Errorf("%s %q: no %q, or %q, in\n%s", c.dialect, c.text, c.want, c.not, r.Config)
+		}
+		if r, err = ipsecconf.Import("c", o); err != nil {
+			t.Fatal(err)
 		}
 		decodes(t, c.text, r)
 	}

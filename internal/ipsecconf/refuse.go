@@ -9,7 +9,10 @@ import (
 
 // probe asks adit's decoder what it thinks of one option of a connection, and
 // remembers the answers.
-type probe struct{ known map[string]string }
+type probe struct {
+	known map[string]string
+	stub  func(key, value string) string // tests: instead of the decoder
+}
 
 // refusal is why adit refuses an option in a section of a connection, or empty. The
 // path is that of the section: nothing for the connection itself.
@@ -17,6 +20,9 @@ func (p *probe) refusal(path []string, key, value string) string {
 	switch key {
 	case "certs", "cacerts", "pubkeys", "pools": // files and sections elsewhere
 		return ""
+	}
+	if p.stub != nil {
+		return p.stub(key, value)
 	}
 	id := strings.Join(path, ".") + "." + key + "=" + value
 	if why, ok := p.known[id]; ok {
