@@ -22,8 +22,8 @@ func benchCommand() *cobra.Command {
 }
 
 func benchTunnelCommand() *cobra.Command {
-	o := tunnel.Options{Seconds: 3 * time.Second, Rounds: 5}
-	seconds := o.Seconds.Seconds()
+	o := tunnel.Options{Length: 3 * time.Second, Rounds: 5}
+	seconds := o.Length.Seconds()
 	cmd := &cobra.Command{
 		Use:   "tunnel",
 		Short: "Tunnels: throughput, latency, CPU time and memory beside other VPNs",
@@ -40,10 +40,10 @@ both ends. Needs root. A measurement is made again when other processes took mor
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out, o.Progress, o.Terminal = cmd.OutOrStdout(), cmd.ErrOrStderr(), isTerminal(cmd.ErrOrStderr())
-			o.Seconds = time.Duration(seconds * float64(time.Second))
+			o.Length = time.Duration(seconds * float64(time.Second))
 			if o.Quick {
 				if !cmd.Flags().Changed("seconds") {
-					o.Seconds = 0
+					o.Length = 0
 				}
 				if !cmd.Flags().Changed("rounds") {
 					o.Rounds = 0

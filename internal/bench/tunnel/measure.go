@@ -168,7 +168,7 @@ func (b *bench) cpu() (sum time.Duration, err error) {
 }
 
 // warm is how long a measurement runs before it counts.
-func (b *bench) warm() time.Duration { return b.o.Seconds / 6 }
+func (b *bench) warm() time.Duration { return b.o.Length / 6 }
 
 // tcp measures streams from left to right, or back.
 func (b *bench) tcp(ctx context.Context, s *Sample, streams int, forth bool) (err error) {
@@ -191,7 +191,7 @@ func (b *bench) tcp(ctx context.Context, s *Sample, streams int, forth bool) (er
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, b.o.Seconds); err != nil {
+	if err := pause(ctx, b.o.Length); err != nil {
 		return err
 	}
 	end, err := to.ReceivedTCP(ctx)
@@ -225,7 +225,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // roundTrips pings from left to right.
 func (b *bench) roundTrips(ctx context.Context, s *Sample, pause time.Duration) error {
-	p, err := b.left.Ping(ctx, traffic.Ping{To: netip.AddrPortFrom(b.lab.R.Host4, portEcho), For: b.o.Seconds * 2 / 3, Pause: pause})
+	p, err := b.left.Ping(ctx, traffic.Ping{To: netip.AddrPortFrom(b.lab.R.Host4, portEcho), For: b.o.Length * 2 / 3, Pause: pause})
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (b *bench) loaded(ctx context.Context, s *Sample) (err error) {
 	if err := pause(ctx, b.warm()); err != nil {
 		return err
 	}
-	p, err := b.left.Ping(ctx, traffic.Ping{To: netip.AddrPortFrom(b.lab.R.Host4, portEcho), For: b.o.Seconds, Pause: loadedPause})
+	p, err := b.left.Ping(ctx, traffic.Ping{To: netip.AddrPortFrom(b.lab.R.Host4, portEcho), For: b.o.Length, Pause: loadedPause})
 	if err != nil {
 		return err
 	}
@@ -294,9 +294,9 @@ func (b *bench) udp(ctx context.Context, s *Sample, size int) error {
 
 // send is one trial.
 func (b *bench) send(ctx context.Context, size int, rate float64, long bool) (trial, error) {
-	a := traffic.SendUDP{To: netip.AddrPortFrom(b.lab.R.Host4, portUDP), Size: size, Rate: int(rate), Warm: b.o.Seconds / 30, For: b.o.Seconds / 6}
+	a := traffic.SendUDP{To: netip.AddrPortFrom(b.lab.R.Host4, portUDP), Size: size, Rate: int(rate), Warm: b.o.Length / 30, For: b.o.Length / 6}
 	if long {
-		a.For = b.o.Seconds / 3
+		a.For = b.o.Length / 3
 	}
 	b.trial++
 	a.Trial = b.trial

@@ -98,7 +98,7 @@ func (s *Sample) noisy() bool {
 
 func newResult(o *Options) *Result {
 	r := &Result{Schema: Schema, Started: time.Now().UTC().Truncate(time.Second), Machine: machine(), Failures: []Failure{}, Samples: []Sample{}, Goals: []Goal{}}
-	r.Options.Rounds, r.Options.Seconds, r.Options.Quick = o.Rounds, o.Seconds.Seconds(), o.Quick
+	r.Options.Rounds, r.Options.Seconds, r.Options.Quick = o.Rounds, o.Length.Seconds(), o.Quick
 	r.Options.InnerMTU, r.Options.Contenders = innerMTU, o.Contenders
 	return r
 }

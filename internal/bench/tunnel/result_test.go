@@ -24,15 +24,15 @@ func TestOptions(t *testing.T) {
 		"twice":    {Contenders: []string{"plain", "plain"}},
 		"rounds":   {Rounds: MaxRounds + 1},
 		"negative": {Rounds: -1},
-		"short":    {Seconds: time.Millisecond},
-		"long":     {Seconds: time.Hour},
+		"short":    {Length: time.Millisecond},
+		"long":     {Length: time.Hour},
 	} {
 		if err := o.complete(); err == nil {
 			t.Errorf("%s: %+v was taken", name, o)
 		}
 	}
 	o := Options{Quick: true}
-	if err := o.complete(); err != nil || o.Rounds != 1 || o.Seconds >= time.Second || o.Binary == "" || len(o.Contenders) == 0 {
+	if err := o.complete(); err != nil || o.Rounds != 1 || o.Length >= time.Second || o.Binary == "" || len(o.Contenders) == 0 {
 		t.Errorf("%+v %v", o, err)
 	}
 }
@@ -136,7 +136,7 @@ func TestCPU(t *testing.T) {
 // result is one with values of adit and others; each of the three rounds differs a
 // little.
 func result() *Result {
-	o := Options{Rounds: 3, Seconds: time.Second, Contenders: []string{"plain", "adit", "wireguard-go", "libipsec", "secgw"}}
+	o := Options{Rounds: 3, Length: time.Second, Contenders: []string{"plain", "adit", "wireguard-go", "libipsec", "secgw"}}
 	r := newResult(&o)
 	r.Machine = Machine{CPU: "A & B <processor>", Cores: 2, Kernel: "Linux 6"}
 	for _, n := range o.Contenders {

@@ -23,7 +23,7 @@ type Options struct {
 
 	Contenders []string      // by name (all but adit-raw)
 	Rounds     int           // of all contenders; medians count (5)
-	Seconds    time.Duration // of one measurement of throughput (3 s)
+	Length     time.Duration // of one measurement of throughput (3 s)
 	// Quick is one round with measurements of a third of a second: to see that all
 	// works, not for figures.
 	Quick bool
@@ -36,9 +36,9 @@ type Options struct {
 
 // Limits of the options.
 const (
-	MaxRounds  = 100
-	MinSeconds = 50 * time.Millisecond
-	MaxSeconds = time.Minute
+	MaxRounds = 100
+	Shortest  = 50 * time.Millisecond
+	Longest   = time.Minute
 )
 
 func (o *Options) complete() error {
@@ -64,14 +64,14 @@ func (o *Options) complete() error {
 			o.Rounds = 1
 		}
 	}
-	if o.Seconds == 0 {
-		o.Seconds = 3 * time.Second
+	if o.Length == 0 {
+		o.Length = 3 * time.Second
 		if o.Quick {
-			o.Seconds = 300 * time.Millisecond
+			o.Length = 300 * time.Millisecond
 		}
 	}
-	if o.Rounds < 1 || o.Rounds > MaxRounds || o.Seconds < MinSeconds || o.Seconds > MaxSeconds {
-		return fmt.Errorf("%d rounds of %v: 1 to %d rounds of %v to %v are possible", o.Rounds, o.Seconds, MaxRounds, MinSeconds, MaxSeconds)
+	if o.Rounds < 1 || o.Rounds > MaxRounds || o.Length < Shortest || o.Length > Longest {
+		return fmt.Errorf("%d rounds of %v: 1 to %d rounds of %v to %v are possible", o.Rounds, o.Length, MaxRounds, Shortest, Longest)
 	}
 	if o.Binary == "" {
 		self, err := os.Executable()
@@ -198,7 +198,7 @@ func sweep() error {
 }
 
 // oneTimeout bounds a contender's part of a round.
-func oneTimeout(o *Options) time.Duration { return 3*time.Minute + 100*o.Seconds }
+func oneTimeout(o *Options) time.Duration { return 3*time.Minute + 100*o.Length }
 
 // one is one contender in one round, in namespaces and with processes of its own.
 func one(ctx context.Context, o *Options, c *contender, rec *recorder) (err error) {
