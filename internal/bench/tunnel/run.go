@@ -124,6 +124,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if len(res.Samples) == 0 {
+		return errors.New("nothing could be measured")
+	}
 	res.finish()
 	return res.publish(&o)
 }

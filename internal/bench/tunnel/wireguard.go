@@ -33,11 +33,7 @@ func findWireGuard(ctx context.Context, o *Options) (string, error) {
 		_, err := os.Stat(o.WireGuard)
 		return "wireguard-go (" + o.WireGuard + ")", err
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	dir := filepath.Join(cache, "adit-bench", "wireguard-"+wireGuardVersion)
+	dir := filepath.Join(cacheDir(), "wireguard-"+wireGuardVersion)
 	o.WireGuard = filepath.Join(dir, "wireguard")
 	version := "wireguard-go " + wireGuardVersion
 	if _, err := os.Stat(o.WireGuard); err == nil {
@@ -48,13 +44,22 @@ func findWireGuard(ctx context.Context, o *Options) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
-	// -mod=mod and no workspace: the directory that we were started in doesn't matter.
+	// The directory that we were started in doesn't matter.
 	cmd := exec.CommandContext(ctx, "go", "install", wireGuardModule+"@"+wireGuardVersion)
 	cmd.Dir, cmd.Env = os.TempDir(), append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", wireGuardModule, err, lastLines(string(out), 5))
 	}
 	return version, nil
+}
+
+// cacheDir keeps programs that were built.
+func cacheDir() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	return filepath.Join(cache, "adit-bench")
 }
 
 const (
@@ -81,7 +86,6 @@ func startWireGuard(ctx context.Context, l *lab.Lab, o *Options) (*running, erro
 		if e.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 			return r, err
 		}
-		// On one thread more than cores nothing is gained; the environment is the usual.
 		if e.proc, err = l.Start(e.node, []string{"LOG_LEVEL=error"}, "sh", "-c", `mount -t tmpfs adit-bench /run && exec "$0" -f `+wireGuardLink, o.WireGuard); err != nil {
 			return r, err
 		}
