@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"adit/internal/bench/tunnel"
+	"adit/suite"
 )
 
 // The benchmark measures the path with and without adit, and everything that it writes
@@ -32,7 +33,7 @@ func TestBenchTunnel(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("code %d\n%s", code, out)
 	}
-	for _, w := range []string{"round 1 of 1, adit\n", "Throughput between the hosts", "plain ", "AES-256-GCM", "2 files had the same SHA-256 at both ends"} {
+	for _, w := range []string{"round 1 of 1, adit\n", "Throughput between the hosts", "plain ", "AES-256-GCM (" + suite.AESGCM() + ")", "2 files had the same SHA-256 at both ends"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("no %q in:\n%s", w, out)
 		}

@@ -15,11 +15,12 @@ import (
 
 	"adit"
 	"adit/internal/logging"
+	"adit/suite"
 )
 
 func runCommand() *cobra.Command {
 	var o adit.Options
-	var level, format string
+	var level, format, aesGCM string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway in the foreground",
@@ -40,6 +41,10 @@ go to systemd (Type=notify).`,
 			}
 			defer log.Close()
 			o.Log, o.VICI = slog.New(log), viciURI
+			if err := suite.SetAESGCM(aesGCM); err != nil {
+				return err
+			}
+			o.Log.Info("AES-GCM is computed by " + suite.AESGCM())
 			return run(cmd.Context(), o)
 		},
 	}
@@ -50,6 +55,7 @@ go to systemd (Type=notify).`,
 	f.StringVar(&format, "log-format", "", "text or json (default: the journal's own where there is one, else text)")
 	f.StringVar(&o.HealthAddr, "health", "", "answer GET /healthz there: HOST:PORT or unix:///PATH (default: strongswan.conf's adit.health)")
 	f.StringVar(&o.UnsafeDebugDir, "unsafe-debug-dir", "", "UNSAFE: write packets and keys into this directory, for Wireshark")
+	f.StringVar(&aesGCM, "aes-gcm", "auto", "code for AES-GCM: auto, vaes-avx512, vaes-avx2 or go; auto is the fastest of the machine")
 	f.BoolVar(&o.NoGuard, "unsafe-no-guard", false, "UNSAFE: no packet filter against traffic in the clear")
 	_ = cmd.MarkFlagFilename("config", "conf")
 	return cmd

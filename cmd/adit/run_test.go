@@ -209,3 +209,10 @@ func TestSlowNames(t *testing.T) {
 		t.Errorf("ready after %v", took)
 	}
 }
+
+// Another name than the machine's own is refused with those that it has.
+func TestRunAESGCM(t *testing.T) {
+	if out, code := program(nil, "run", "--aes-gcm", "rot13"); code == 0 || !strings.Contains(out, "auto, ") || !strings.Contains(out, "go") {
+		t.Errorf("%d %s", code, out)
+	}
+}
