@@ -30,6 +30,8 @@ type Peer struct {
 	// told which authorities we trust.
 	SendCert    SendPolicy
 	SendCertReq bool
+	// AskOCSP asks the peer to send the status of its certificates along (RFC 4806).
+	AskOCSP bool
 	// Fragmentation of IKE messages (RFC 7383), Childless set-ups (RFC 6023).
 	Fragmentation FragmentPolicy
 	Childless     ChildlessPolicy
@@ -153,9 +155,11 @@ type Child struct {
 	RekeyPackets, LifePackets, RandPackets uint64
 	Inactivity                             time.Duration
 
-	ReqID        uint32 // 0: allocated
-	IfID         uint32
-	Priority     uint32 // 0: by the selectors' width
+	ReqID    uint32 // 0: allocated
+	IfID     uint32
+	Priority uint32 // 0: by the selectors' width
+	// SHA256_96 cuts HMAC-SHA-256 to 96 bits, as peers do that don't know RFC 4868.
+	SHA256_96    bool
 	ReplayWindow uint32 // packets; 4096 by default
 	TFC          int    // see ipsec.SAParams
 	DF           ipsec.DFMode

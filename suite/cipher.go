@@ -126,6 +126,8 @@ func integOf(integ Transform) (key, icv int, err error) {
 			return 16, 12, nil
 		case IntegHMACSHA2_256_128:
 			return 32, 16, nil
+		case IntegHMACSHA2_256_96:
+			return 32, 12, nil
 		case IntegHMACSHA2_384_192:
 			return 48, 24, nil
 		case IntegHMACSHA2_512_256:

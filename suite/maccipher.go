@@ -90,7 +90,7 @@ func newMAC(integ Transform, key Key) (mac, int, error) {
 		return m, icv, err
 	case IntegHMACSHA1_96:
 		h = sha1.New
-	case IntegHMACSHA2_256_128:
+	case IntegHMACSHA2_256_128, IntegHMACSHA2_256_96:
 		h = sha256.New
 	case IntegHMACSHA2_384_192:
 		h = sha512.New384

@@ -104,6 +104,10 @@ const (
 	IntegHMACSHA2_256_128 TransformID = 12
 	IntegHMACSHA2_384_192 TransformID = 13
 	IntegHMACSHA2_512_256 TransformID = 14 // RFC 4868
+	// IntegHMACSHA2_256_96 is the truncation of old Linux kernels and some devices, which
+	// RFC 4868 has not. The number is a private one: it is never negotiated, but takes the
+	// place of IntegHMACSHA2_256_128 in an SA towards such a peer.
+	IntegHMACSHA2_256_96 TransformID = 1030
 )
 
 // Key exchange methods (transform type 4).
@@ -162,7 +166,7 @@ var integNames = map[TransformID]string{
 	IntegNone: "NONE", 1: "HMAC_MD5_96", IntegHMACSHA1_96: "HMAC_SHA1_96", 3: "DES_MAC", 4: "KPDK_MD5",
 	IntegAESXCBC96: "AES_XCBC_96", 6: "HMAC_MD5_128", 7: "HMAC_SHA1_160", IntegAESCMAC96: "AES_CMAC_96",
 	9: "AES_128_GMAC", 10: "AES_192_GMAC", 11: "AES_256_GMAC",
-	IntegHMACSHA2_256_128: "HMAC_SHA2_256_128", IntegHMACSHA2_384_192: "HMAC_SHA2_384_192", IntegHMACSHA2_512_256: "HMAC_SHA2_512_256",
+	IntegHMACSHA2_256_128: "HMAC_SHA2_256_128", IntegHMACSHA2_256_96: "HMAC_SHA2_256_96", IntegHMACSHA2_384_192: "HMAC_SHA2_384_192", IntegHMACSHA2_512_256: "HMAC_SHA2_512_256",
 }
 
 var keNames = map[TransformID]string{

@@ -142,14 +142,14 @@ const authorityLen = sha1.Size
 // name are asked for without a name.
 func certRequests(env *ike.Env, peers []*ike.Peer) []wire.Payload {
 	var named []byte
-	all, wanted := false, false
+	all, wanted, status := false, false, false
 	for _, p := range peers {
 		for i := range p.Remote {
 			r := &p.Remote[i]
 			if !p.SendCertReq || r.Method != ike.AuthPubkey && r.Method != ike.AuthAny {
 				continue
 			}
-			wanted = true
+			wanted, status = true, status || p.AskOCSP
 			if len(r.CACerts) == 0 {
 				all = true
 			}
@@ -175,7 +175,11 @@ func certRequests(env *ike.Env, peers []*ike.Peer) []wire.Payload {
 	if len(named) > limitAskedAuthorities*authorityLen {
 		named = nil
 	}
-	return []wire.Payload{&wire.CertReq{Encoding: wire.CertX509Signature, Authorities: named}}
+	list := []wire.Payload{&wire.CertReq{Encoding: wire.CertX509Signature, Authorities: named}}
+	if status {
+		list = append(list, &wire.CertReq{Encoding: wire.CertOCSPContent}) // RFC 4806 §3.1: any responder will do
+	}
+	return list
 }
 
 func addAuthority(list []byte, h [authorityLen]byte) []byte {

@@ -10,6 +10,7 @@ import (
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/ipsec"
+	"adit/suite"
 )
 
 // initPayloads are the payloads of the first message that a host sent.
@@ -206,5 +207,53 @@ func TestSPIRange(t *testing.T) {
 	ch := p.a.e.SAs()[0].Children
 	if spi := ch[len(ch)-1].SPIIn; spi < 0xd0000000 || spi > 0xd000ffff {
 		t.Errorf("SPI %v", spi)
+	}
+}
+
+// RFC 4806 §3.1: `ocsp = request` asks for the status beside the certificates, and only there.
+func TestRFC4806_3_1_AskedFor(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		p := signed(t, "ed25519", func(a, b *side) {
+			a.peer.SendCertReq, b.peer.SendCertReq = true, true
+			b.peer.AskOCSP = asks
+		})
+		for _, h := range []*host{p.a, p.b} {
+			h.do(ike.Trust{Authorities: [][20]byte{{1}}})
+		}
+		p.a.initiate("net")
+		p.run(2 * time.Second)
+		p.up()
+		n := 0
+		for _, x := range initPayloads(t, p.b) {
+			if c, ok := x.(*wire.CertReq); ok && c.Encoding == wire.CertOCSPContent && len(c.Authorities) == 0 {
+				n++
+			}
+		}
+		if asks != (n == 1) || n > 1 {
+			t.Errorf("asks %v: asked %d times", asks, n)
+		}
+	}
+}
+
+// sha256_96 changes what the SAs make of HMAC-SHA-256, and nothing that is agreed on.
+func TestSHA256_96(t *testing.T) {
+	p := newPair(t, func(a, b *side) {
+		for _, s := range []*side{a, b} {
+			s.child.Proposals = mustProposals(t, suite.ESP, "aes128-sha256")
+			s.child.SHA256_96 = true
+		}
+	})
+	p.a.initiate("net")
+	p.run(time.Second)
+	p.up()
+	for _, h := range []*host{p.a, p.b} {
+		for ref, sa := range h.plane.sas {
+			if sa.Integ.ID != suite.IntegHMACSHA2_256_96 || len(sa.IntegKey) != 32 {
+				t.Errorf("%s: %v has %v", h.name, ref, sa.Integ)
+			}
+		}
+		if got := h.e.SAs()[0].Children[0].Suite.Integ.ID; got != suite.IntegHMACSHA2_256_128 {
+			t.Errorf("%s agreed on %v", h.name, got)
+		}
 	}
 }

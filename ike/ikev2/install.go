@@ -80,7 +80,7 @@ func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, share
 func (s *sa) saParams(c *child, dir ipsec.Direction) ipsec.SAParams {
 	p := ipsec.SAParams{Ref: ipsec.SARef{Child: c.id, Dir: dir}, SPI: c.spiIn, Name: c.cfg.Name, ReqID: c.reqid, IfID: c.cfg.IfID,
 		Local: s.local, Remote: s.remote, Encap: s.nat.encap(), TrackNAT: s.nat.remote && dir == ipsec.In,
-		Mode: c.mode, Encr: c.suite.Encr, Integ: c.suite.Integ, ESN: c.suite.ESN(), ReplayWindow: c.cfg.ReplayWindow,
+		Mode: c.mode, Encr: c.suite.Encr, Integ: c.integ(), ESN: c.suite.ESN(), ReplayWindow: c.cfg.ReplayWindow,
 		LocalTS: c.localTS, RemoteTS: c.remoteTS, Life: lifetime(c), DF: c.cfg.DF, CopyECN: c.cfg.CopyECN, CopyDSCP: c.cfg.CopyDSCP, MSSClamp: c.cfg.MSSClamp}
 	if dir == ipsec.Out {
 		p.SPI = c.spiOut
@@ -117,6 +117,16 @@ func randomUint(span uint64) uint64 {
 		return 0
 	}
 	return ike.RandomUint64() % (span + 1)
+}
+
+// integ is the integrity algorithm as the SAs have it: that which was agreed on, or what
+// the peer is known to make of it.
+func (c *child) integ() suite.Transform {
+	t := c.suite.Integ
+	if c.cfg.SHA256_96 && t.Type == suite.TypeINTEG && t.ID == suite.IntegHMACSHA2_256_128 {
+		t.ID = suite.IntegHMACSHA2_256_96
+	}
+	return t
 }
 
 func (s *sa) setChildTimers(now time.Time, c *child) {

@@ -26,7 +26,7 @@ var (
 		"Proposals": "proposals", "PreferPeer": "charon.prefer_configured_proposals", "SendCert": "send_cert", "SendCertReq": "send_certreq", "Fragmentation": "fragmentation",
 		"Childless": "childless", "VIPs": "vips", "Pools": "pools", "Unique": "unique", "Encap": "encap", "KeyingTries": "keyingtries", "GiveUp": "keyingtries",
 		"RekeyTime": "rekey_time", "ReauthTime": "reauth_time", "OverTime": "over_time", "RandTime": "rand_time", "DPDDelay": "dpd_delay", "DPDTimeout": "dpd_timeout",
-		"DSCP": "dscp", "Aggressive": "aggressive"}
+		"DSCP": "dscp", "AskOCSP": "ocsp", "Aggressive": "aggressive"}
 	roundNames = map[string]string{"Method": "auth", "EAP": "auth", "Constraints": "auth", "ID": "id", "Certs": "certs", "CACerts": "cacerts", "CAID": "ca_id", "Pubkeys": "pubkeys",
 		"CertPolicies": "cert_policy", "Groups": "groups", "AAAID": "aaa_id", "EAPID": "eap_id", "EAPAsk": "eap_id", "Revocation": "revocation"}
 	childNames = map[string]string{"Local": "local_ts", "Remote": "remote_ts", "Action": "mode", "Mode": "mode", "Proposals": "esp_proposals", "PreferPeer": "charon.prefer_configured_proposals",
@@ -34,7 +34,7 @@ var (
 		"RekeyTime": "rekey_time", "LifeTime": "life_time", "RandTime": "rand_time", "RekeyBytes": "rekey_bytes", "LifeBytes": "life_bytes", "RandBytes": "rand_bytes",
 		"RekeyPackets": "rekey_packets", "LifePackets": "life_packets", "RandPackets": "rand_packets", "Inactivity": "inactivity", "ReqID": "reqid", "IfID": "if_id_out",
 		"Priority": "priority", "ReplayWindow": "replay_window", "TFC": "tfc_padding", "DF": "copy_df", "CopyECN": "copy_ecn", "CopyDSCP": "copy_dscp",
-		"MSSClamp": "mss_clamp", "Policies": "policies"}
+		"MSSClamp": "mss_clamp", "SHA256_96": "sha256_96", "Policies": "policies"}
 )
 
 // Diff lists the options in which two configurations of a connection differ, its

@@ -14,7 +14,7 @@ var samples = map[string]map[string]string{
 	"connections.<name>": {
 		"version": "2", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
 		"vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "send_certreq": "no",
-		"send_cert": "always", "keyingtries": "3", "unique": "replace", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
+		"send_cert": "always", "keyingtries": "3", "unique": "replace", "ocsp": "both", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
 	},
 	"connections.<name>.local*, remote*": {
 		"auth": "psk", "id": "me.example", "cert_policy": "1.2.3", "groups": "g", "ca_id": "C=CH, CN=root", "aaa_id": "aaa.example", "eap_id": "me", "revocation": "strict",
@@ -25,7 +25,7 @@ var samples = map[string]map[string]string{
 		"esp_proposals": "aes256gcm16", "local_ts": "10.0.0.0/8", "remote_ts": "10.0.0.0/8", "rekey_time": "7m", "life_time": "9m", "rand_time": "7s", "rekey_bytes": "100",
 		"life_bytes": "1m", "rand_bytes": "7", "rekey_packets": "100", "life_packets": "100", "rand_packets": "7", "updown": "/bin/true", "hostaccess": "yes", "keep_up": "yes",
 		"mode": "transport", "policies": "no", "dpd_action": "trap", "start_action": "trap", "close_action": "trap", "inactivity": "9s", "reqid": "7", "priority": "7",
-		"tfc_padding": "mtu", "replay_window": "64", "copy_df": "no", "copy_ecn": "no", "copy_dscp": "in", "mss_clamp": "no",
+		"tfc_padding": "mtu", "replay_window": "64", "copy_df": "no", "copy_ecn": "no", "copy_dscp": "in", "mss_clamp": "no", "sha256_96": "yes",
 	},
 	"charon": {
 		"port": "501", "port_nat_t": "4501", "routing_table": "221", "routing_table_prio": "221", "install_routes": "no", "retransmit_timeout": "2", "retransmit_limit": "9",

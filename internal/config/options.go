@@ -155,7 +155,11 @@ var peerOptions = []option[peerDraft]{
 	{name: "send_certreq", def: "yes", note: "names our CAs to the peer", set: into(func(p *peerDraft) *bool { return &p.SendCertReq }, boolOf)},
 	{name: "send_cert", def: "ifasked", note: "`ifasked`, `always`, `never`", set: into(func(p *peerDraft) *ike.SendPolicy { return &p.SendCert }, oneOf([]string{"ifasked", "always", "never"},
 		[]ike.SendPolicy{ike.SendIfAsked, ike.SendAlways, ike.SendNever}))},
-	{name: "ocsp", def: "reply", off: []string{"never", "reply"}, note: "adit asks OCSP responders itself and does not carry OCSP in IKE yet"},
+	{name: "ocsp", def: "reply", note: "`request` and `both` ask the peer to send the OCSP status of its certificates along (RFC 4806); our own status is not sent, which `reply` and `both` would do", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
+		w, err := v.OneOf("never", "reply", "request", "both")
+		p.AskOCSP = w == "request" || w == "both"
+		return err
+	}},
 	{name: "keyingtries", def: "1", note: "attempts to set up; 0: for ever, but what a start action keeps up is tried again with back-off until it is up unless a number is given", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
 		n, err := v.Uint(1 << 30)
 		p.KeyingTries, p.GiveUp = int(n), n > 0
@@ -179,7 +183,7 @@ var childOptions = []option[childDraft]{
 		c.Proposals, err = proposals(d, suite.ESP, v)
 		return err
 	}},
-	{name: "sha256_96", def: "no", off: []string{"no"}, note: "truncation to 96 bits is not built yet"},
+	{name: "sha256_96", def: "no", note: "cuts HMAC-SHA-256 of ESP to 96 bits, for peers that do so against RFC 4868", set: into(func(c *childDraft) *bool { return &c.SHA256_96 }, boolOf)},
 	{name: "local_ts", def: "dynamic", note: "own traffic selectors; ranges and `[proto/port]` too", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Local }, selectors)},
 	{name: "remote_ts", def: "dynamic", note: "the peer’s", set: into(func(c *childDraft) *[]ipsec.Selector { return &c.Remote }, selectors)},
 	{name: "rekey_time", def: "1h or life_time - 10%", set: given(func(c *childDraft) **uint64 { return &c.time.rekey }, secondsOf)},
@@ -206,7 +210,7 @@ var childOptions = []option[childDraft]{
 	{name: "inactivity", def: "0s", note: "closes an idle Child SA", set: into(func(c *childDraft) *time.Duration { return &c.Inactivity }, durationOf)},
 	{name: "reqid", def: "0", note: "number shown in `list-sas`", set: into(func(c *childDraft) *uint32 { return &c.ReqID }, uint32Of)},
 	{name: "priority", def: "0", note: "order of policies; 0: by how narrow they are", set: into(func(c *childDraft) *uint32 { return &c.Priority }, uint32Of)},
-	{name: "interface", note: "policies and routes are not bound to an interface yet"},
+	{name: "interface", note: "a TUN device sees packets after routing, and not by which interface they would leave: use selectors or routes"},
 	{name: "mark_in", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks}, {name: "mark_out", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks},
 	{name: "mark_in_sa", def: "no", off: []string{"no"}, note: noMarks},
 	{name: "set_mark_in", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks}, {name: "set_mark_out", def: "0", off: []string{"0", "0/0x00000000"}, note: noMarks},
@@ -231,7 +235,7 @@ var childOptions = []option[childDraft]{
 	{name: "copy_ecn", def: "yes", note: "RFC 6040", set: into(func(c *childDraft) *bool { return &c.CopyECN }, boolOf)},
 	{name: "copy_dscp", def: "out", note: "`out`, `in`, `yes`, `no`", set: into(func(c *childDraft) *ipsec.DSCPCopy { return &c.CopyDSCP }, oneOf([]string{"out", "in", "yes", "no"},
 		[]ipsec.DSCPCopy{ipsec.DSCPOut, ipsec.DSCPIn, ipsec.DSCPBoth, ipsec.DSCPNone}))},
-	{name: "icmp", def: "no", off: []string{"no"}, note: "ICMP errors of hosts outside of the selectors are not let through yet"},
+	{name: "icmp", def: "no", state: Accepted, note: "ICMP errors are always judged by the packet that they quote (RFC 4301 §6.2)", set: checked[childDraft](boolOf)},
 	{name: "mss_clamp", state: Own, def: "yes", note: "lowers the MSS of TCP connections to what fits", set: into(func(c *childDraft) *bool { return &c.MSSClamp }, boolOf)},
 }
 
