@@ -5,34 +5,39 @@ import (
 	"math/bits"
 )
 
-// sum adds b to the ones' complement sum acc (RFC 1071). The result is not
-// folded; b must start on an even offset of what is summed.
+// sum adds b to the ones' complement sum acc (RFC 1071), whose value it keeps
+// below 2^33: what is added to it afterwards cannot overflow. b must start on an
+// even offset of what is summed.
 func sum(b []byte, acc uint64) uint64 {
-	var carry uint64
+	// In the machine's byte order, which only turns the two bytes of the result
+	// round (RFC 1071 §2 (B)).
+	var a, carry uint64
 	for len(b) >= 64 {
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[0:]), 0)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[8:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[16:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[24:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[32:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[40:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[48:]), carry)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b[56:]), carry)
-		acc += carry
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[0:]), 0)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[8:]), carry)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[16:]), carry)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[24:]), carry)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[32:]), carry)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[40:]), carry)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[48:]), carry)
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[56:]), carry)
+		a += carry
 		b = b[64:]
 	}
 	for len(b) >= 8 {
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b), 0)
-		acc += carry
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b), 0)
+		a += carry
 		b = b[8:]
 	}
 	if len(b) > 0 {
 		var last [8]byte
 		copy(last[:], b)
-		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(last[:]), 0)
-		acc += carry
+		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(last[:]), 0)
+		a += carry
 	}
-	return acc
+	var two [2]byte
+	binary.NativeEndian.PutUint16(two[:], fold(a))
+	return acc>>32 + acc&0xffffffff + uint64(binary.BigEndian.Uint16(two[:]))
 }
 
 // fold brings a sum down to 16 bits.

@@ -13,8 +13,8 @@ const (
 )
 
 // coalescer joins packets of one Write to superpackets, the way back from what
-// splitter does: the kernel then handles one large packet instead of forty. Only
-// what splitter would cut into the same packets again is joined, so nobody can
+// Super does: the kernel then handles one large packet instead of forty. Only
+// what Super would cut into the same packets again is joined, so nobody can
 // tell afterwards: equal addresses, ports, traffic class with ECN, hop limit,
 // DF, TCP options and acknowledgement, consecutive numbers, right checksums.
 type coalescer struct {
@@ -107,7 +107,7 @@ func (t *train) fits(s *segment) bool {
 		return false
 	}
 	if s.l4 == ipv4Len {
-		// TOS, flags, TTL; identifications as the splitter would count them, but
+		// TOS, flags, TTL; identifications as Super would count them, but
 		// with DF they mean nothing (RFC 6864 §4.1).
 		if f[1] != p[1] || f[6] != p[6] || f[8] != p[8] || f[6]&0x40 == 0 &&
 			binary.BigEndian.Uint16(p[4:]) != binary.BigEndian.Uint16(f[4:])+uint16(t.n) {
@@ -170,7 +170,7 @@ func (t *train) superHeader(h *vnetHdr) {
 	} else {
 		h.csumOffset = 16
 		last := t.pkts[t.n-1]
-		l4[13] |= last[t.l4+13] & tcpPSH // of the last packet: the splitter keeps it there
+		l4[13] |= last[t.l4+13] & tcpPSH // of the last packet: Super keeps it there
 	}
 	// The kernel completes the sum of the pseudo header.
 	binary.BigEndian.PutUint16(l4[h.csumOffset:], fold(pseudo(addrs, proto)+uint64(length)))

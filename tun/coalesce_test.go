@@ -22,7 +22,7 @@ func resplit(t testing.TB, super [][]byte) (packets [][]byte) {
 	for _, s := range super {
 		got, err := tun.Split(s, tun.MaxPacket)
 		if err != nil {
-			t.Fatalf("the splitter refuses %x: %v", s[:min(len(s), 80)], err)
+			t.Fatalf("Super refuses %x: %v", s[:min(len(s), 80)], err)
 		}
 		packets = append(packets, got...)
 	}

@@ -5,7 +5,7 @@
 // addresses (internal/hostnet gives the interface its addresses and routes).
 //
 // Start reading at Device, the interface that the data plane works against;
-// then Linux (a kernel TUN with segmentation offload), splitter (how a
+// then Linux (a kernel TUN with segmentation offload), Super (how a
 // superpacket of the kernel becomes MTU-sized packets), coalescer (the way
 // back) and Memory (the twin for tests). The subpackage netstack is a device
 // with a TCP/IP host of our own behind it, for use without root.
@@ -50,8 +50,24 @@ type Device interface {
 	Close() error
 }
 
+// Polled is a Device that one thread can serve together with other things: taking
+// from it never waits.
+type Polled interface {
+	Device
+
+	// FD is a descriptor that is readable when there is something to take.
+	FD() int
+
+	// Take reads one packet or superpacket into mem, which has TakeSize bytes, and
+	// describes it in s; false: there is nothing now. An error is lasting. It must
+	// not run while Read does, and have ended before Close.
+	Take(s *Super, mem []byte) (bool, error)
+}
+
 // Limits of the devices in this package.
 const (
+	// TakeSize is the memory in bytes that one Take wants.
+	TakeSize = vnetHdrLen + MaxPacket
 	// MaxPacket is the size in bytes of the largest IP packet.
 	MaxPacket = 65535
 	// MinMTU is the smallest MTU accepted: 68, that of IPv4 (RFC 791). IPv6

@@ -1,6 +1,6 @@
 package tun
 
-// Split runs the splitter over what the kernel would deliver: a virtio header
+// Split cuts what the kernel would deliver: a virtio header
 // and a packet. room is the size of the caller's buffers.
 func Split(super []byte, room int) (packets [][]byte, err error) {
 	if len(super) < vnetHdrLen {
@@ -8,13 +8,13 @@ func Split(super []byte, room int) (packets [][]byte, err error) {
 	}
 	var h vnetHdr
 	h.parse(super)
-	var s splitter
+	var s Super
 	if err := s.start(&h, super[vnetHdrLen:]); err != nil {
 		return nil, err
 	}
-	for s.more() {
+	for s.More() {
 		buf := make([]byte, room)
-		n, err := s.next(buf)
+		n, err := s.Next(buf)
 		if err != nil {
 			return packets, err
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,16 +17,19 @@ import (
 // DefaultName is the pattern that CreateTUN turns into adit0, adit1, …
 const DefaultName = "adit%d"
 
-// Linux is a TUN device of the Linux kernel, or one queue of it.
+// Linux is a TUN device of the Linux kernel, or one queue of it. Its descriptor is
+// kept from Go's poller, which would wake a thread of its own for every packet that
+// another thread is about to take.
 type Linux struct {
 	name    string
-	file    *os.File
-	raw     syscall.RawConn
+	fd      int
+	wake    int // an eventfd: readable once the device is closed
 	ctl     int // a socket for interface ioctls: keeps the namespace of its making
 	ctlMu   sync.Mutex
 	offload Offload
 	opts    Options
 
+	rdMu   sync.Mutex // held by Read while it is at it
 	rd     reader
 	wrMu   sync.Mutex
 	wr     writer
@@ -39,25 +41,18 @@ type Linux struct {
 	}
 }
 
-var _ Device = (*Linux)(nil)
+var _ Polled = (*Linux)(nil)
 
-// reader is the state of Read: its own fields, so that the function given to
-// the poller is made once and captures nothing.
+// reader is the state of Read.
 type reader struct {
-	buf   []byte // where the system call reads to
-	n     int
-	err   error
-	wait  bool // sleep until there is something
-	call  func(fd uintptr) bool
-	split splitter
-	super []byte // virtio header and superpacket
+	mem   []byte // virtio header and superpacket
+	super Super
+	poll  [2]unix.PollFd
 }
 
 // writer is the state of Write, under wrMu.
 type writer struct {
 	iov  []unix.Iovec
-	err  error
-	call func(fd uintptr) bool
 	hdr  [vnetHdrLen]byte
 	co   coalescer
 	emit func(*train) // writeTrain, bound once
@@ -128,29 +123,30 @@ func openQueue(name string, opts Options, flags uint16) (*Linux, error) {
 		}
 		return nil, fmt.Errorf("tun: make %s: %w", name, err)
 	}
-	t := &Linux{name: ifr.Name(), opts: opts}
-	if err := t.probe(fd); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	t.ctl, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("tun: control socket: %w", err)
-	}
-	t.file = os.NewFile(uintptr(fd), "/dev/net/tun") // non-blocking: goes through the poller
-	if t.raw, err = t.file.SyscallConn(); err != nil {
+	t := &Linux{name: ifr.Name(), opts: opts, fd: fd, wake: -1, ctl: -1}
+	t.rd.super.done = true
+	if err := t.open(); err != nil {
 		t.Close()
 		return nil, err
 	}
-	t.rd.call = t.readReady
-	t.wr.call = t.writeReady
-	t.wr.emit = t.writeTrain
-	if t.offload.Header {
-		t.rd.super = make([]byte, vnetHdrLen+MaxPacket)
-	}
-	t.wr.iov = make([]unix.Iovec, 0, maxTrain+1)
 	return t, nil
+}
+
+// open readies everything beside the descriptor.
+func (t *Linux) open() (err error) {
+	if err := t.probe(t.fd); err != nil {
+		return err
+	}
+	if t.ctl, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("tun: control socket: %w", err)
+	}
+	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("tun: eventfd: %w", err)
+	}
+	t.rd.poll = [2]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
+	t.wr.emit = t.writeTrain
+	t.wr.iov = make([]unix.Iovec, 0, maxTrain+1)
+	return nil
 }
 
 func interfaceExists(name string) bool {
@@ -237,13 +233,65 @@ func (t *Linux) setUp() error {
 	return nil
 }
 
+// FD implements Polled.
+func (t *Linux) FD() int { return t.fd }
+
+// Take implements Polled.
+func (t *Linux) Take(s *Super, mem []byte) (bool, error) {
+	for range maxBatch { // as many malformed ones are passed over at a time
+		n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(t.fd), uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)))
+		switch {
+		case e == unix.EINTR:
+		case e == unix.EAGAIN:
+			return false, nil
+		case e != 0:
+			return false, t.fault(e)
+		case t.takeUp(s, mem[:n]):
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// takeUp makes a Super of what was read; false: it is malformed.
+func (t *Linux) takeUp(s *Super, b []byte) bool {
+	if !t.offload.Header {
+		*s = Whole(b)
+		t.stats.readPackets.Add(1)
+		return true
+	}
+	var h vnetHdr
+	if len(b) < vnetHdrLen {
+		t.stats.readMalformed.Add(1)
+		return false
+	}
+	h.parse(b)
+	if err := s.start(&h, b[vnetHdrLen:]); err != nil {
+		t.stats.readMalformed.Add(1)
+		return false
+	}
+	if s.Train() {
+		t.stats.readSuper.Add(1)
+	}
+	t.stats.readPackets.Add(uint64(s.count()))
+	return true
+}
+
 // Read implements Device.
 func (t *Linux) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	t.rdMu.Lock()
+	defer t.rdMu.Unlock()
 	r := &t.rd
+	if r.mem == nil {
+		r.mem = make([]byte, TakeSize)
+	}
 	var tooShort error
 	for n < len(bufs) {
-		if r.split.more() {
-			size, err := r.split.next(bufs[n][offset:])
+		if t.closed.Load() {
+			return 0, ErrClosed
+		}
+		if r.super.More() {
+			size, err := r.super.Next(bufs[n][offset:])
 			if err != nil {
 				t.stats.readTooShort.Add(1)
 				tooShort = err
@@ -253,68 +301,22 @@ func (t *Linux) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) 
 			n++
 			continue
 		}
-		r.buf = r.super
-		if !t.offload.Header {
-			r.buf = bufs[n][offset:]
-		}
-		r.wait = n == 0
-		r.err = nil
-		if err := t.raw.Read(r.call); err != nil {
-			if n > 0 {
-				break // what we have first; the error comes again
+		ok, err := t.Take(&r.super, r.mem)
+		switch {
+		case ok:
+		case n > 0: // what we have first; an error comes again
+			return n, nil
+		case err != nil:
+			return 0, err
+		case tooShort != nil:
+			return 0, tooShort
+		default:
+			if _, err := unix.Poll(r.poll[:], -1); err != nil && err != unix.EINTR {
+				return 0, t.fault(err)
 			}
-			return 0, t.fault(err)
 		}
-		if r.err == unix.EAGAIN {
-			break
-		}
-		if r.err != nil {
-			if n > 0 {
-				break
-			}
-			return 0, t.fault(r.err)
-		}
-		if !t.offload.Header {
-			sizes[n] = r.n
-			n++
-			continue
-		}
-		t.takeUp()
-	}
-	t.stats.readPackets.Add(uint64(n))
-	if n == 0 {
-		return 0, tooShort
 	}
 	return n, nil
-}
-
-// takeUp gives what was read with its virtio header to the splitter.
-func (t *Linux) takeUp() {
-	r := &t.rd
-	if r.n < vnetHdrLen {
-		t.stats.readMalformed.Add(1)
-		return
-	}
-	var h vnetHdr
-	h.parse(r.super)
-	if err := r.split.start(&h, r.super[vnetHdrLen:r.n]); err != nil {
-		t.stats.readMalformed.Add(1)
-		return
-	}
-	if h.gsoType&^gsoECN != gsoNone {
-		t.stats.readSuper.Add(1)
-	}
-}
-
-func (t *Linux) readReady(fd uintptr) bool {
-	r := &t.rd
-	for {
-		r.n, r.err = unix.Read(int(fd), r.buf)
-		if r.err == unix.EINTR {
-			continue
-		}
-		return r.err != unix.EAGAIN || !r.wait
-	}
 }
 
 // fault makes ErrClosed of what a closed descriptor gives.
@@ -395,34 +397,20 @@ func (w *writer) add(p []byte) {
 // of several.
 func (t *Linux) flush(packets int) bool {
 	w := &t.wr
-	w.err = nil
-	err := t.raw.Write(w.call)
-	if err == nil {
-		err = w.err
-	}
-	if err != nil {
-		if w.fail = t.fault(err); w.fail != ErrClosed {
-			t.stats.writeRefused.Add(uint64(packets))
-		}
-		return false
-	}
-	w.took += packets
-	return true
-}
-
-func (t *Linux) writeReady(fd uintptr) bool {
-	w := &t.wr
 	for {
-		_, _, e := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
-		if e == unix.EINTR {
-			continue
+		_, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(t.fd), uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
+		switch e {
+		case 0:
+			w.took += packets
+			return true
+		case unix.EINTR:
+		default:
+			// EAGAIN counts as refused: a TUN that doesn't take a packet drops it,
+			// as any full interface does.
+			w.fail = t.fault(e)
+			t.stats.writeRefused.Add(uint64(packets))
+			return false
 		}
-		if e != 0 {
-			w.err = e
-		}
-		// EAGAIN counts as refused: a TUN that doesn't take a packet drops it,
-		// as any full interface does.
-		return true
 	}
 }
 
@@ -487,9 +475,21 @@ func (t *Linux) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
+	if t.wake >= 0 {
+		_, _ = unix.Write(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+	t.rdMu.Lock()
+	defer t.rdMu.Unlock()
+	t.wrMu.Lock()
+	defer t.wrMu.Unlock()
 	t.ctlMu.Lock()
-	unix.Close(t.ctl)
-	t.ctl = -1
-	t.ctlMu.Unlock()
-	return t.file.Close()
+	defer t.ctlMu.Unlock()
+	if t.ctl >= 0 {
+		unix.Close(t.ctl)
+		t.ctl = -1
+	}
+	if t.wake >= 0 {
+		unix.Close(t.wake)
+	}
+	return unix.Close(t.fd)
 }
