@@ -55,6 +55,12 @@ type Packet struct {
 	// the caller's, read only during the call.
 	Buf []byte
 
+	// Segment, if not 0 and less than len(Buf), says that Buf is a train: ESP
+	// packets of Segment bytes each, one behind the other, the last one of as many
+	// or fewer. WriteBatch takes trains, Take gives them, ReadBatch does not. A train
+	// to send has at most MaxSegments packets and MaxTrain bytes.
+	Segment int
+
 	// Local and Remote are the outer addresses; ports are 0 for raw ESP. IPv4
 	// addresses are never in the mapped form, and addresses have no zone. When
 	// sending, an unspecified or invalid Local.Addr() leaves the source address
@@ -93,7 +99,7 @@ type Conn interface {
 	// WriteBatch sends packets. One that can't be sent (no route, refused,
 	// too big) does not stop the ones behind it: n counts those handed over, err
 	// is the last refusal, counted in Stats too; only ErrClosed is lasting.
-	// It may block for as long as a socket's send buffer is full.
+	// It may block while a socket's send buffer is full, for a bounded time.
 	WriteBatch(pkts []Packet) (n int, err error)
 
 	// SourceFor is the local address that a datagram to remote would leave
@@ -120,6 +126,23 @@ type Reader interface {
 	ReadBatch(pkts []Packet) (n int, err error)
 }
 
+// Polled is a Reader that one thread can serve together with other things: taking
+// from it never waits.
+type Polled interface {
+	Reader
+
+	// FD is a descriptor that is readable when there is something to take.
+	FD() int
+
+	// Take is ReadBatch, but that it returns 0 where that would wait, and that ESP
+	// packets which came joined by the kernel are one train (Packet.Segment). It
+	// must not run while ReadBatch does, and have ended before Close.
+	Take(pkts []Packet) (n int, err error)
+
+	// Errors reports the ICMP errors that wait at the descriptor (POLLERR).
+	Errors()
+}
+
 // Ports are the two UDP ports.
 type Ports struct {
 	// IKE is the port without marker (500), NATT the one with it (4500).
@@ -141,15 +164,17 @@ const (
 	readSlots = 32
 	// sendSlots is the number of messages in one sending system call.
 	sendSlots = 64
-	// maxSegments and maxSegmentBytes bound one UDP_SEGMENT train (linux
+	// MaxSegments and MaxTrain, in bytes, bound one UDP_SEGMENT train (linux
 	// UDP_MAX_SEGMENTS was 64 until 6.10).
-	maxSegments     = 64
-	maxSegmentBytes = 65507
+	MaxSegments = 64
+	MaxTrain    = 65507
 	// maxNoSegment is the number of destinations remembered as unfit for
 	// UDP_SEGMENT; beyond it the table starts anew.
 	maxNoSegment = 1024
 	// noSegmentFor is how long such a destination is remembered.
 	noSegmentFor = 5 * time.Minute
+	// sendWait is how many milliseconds a message waits for room in a send buffer.
+	sendWait = 50
 	// sockBuffer is the socket buffer asked for, in bytes.
 	sockBuffer = 8 << 20
 	// maxQuote is the number of payload bytes kept of a quoted datagram.

@@ -29,16 +29,31 @@ func newErrorReader() *errorReader {
 	return r
 }
 
-// watchErrors waits for errors of a send-only socket, which has no reader, until
-// the socket closes. The kernel ignores the group's selector when it looks for
-// the socket that an ICMP error is about, so half of them come here.
-func (s *socket) watchErrors() {
-	defer s.conn.watchers.Done()
-	_ = s.raw.Read(func(fd uintptr) bool { // ends with Close only
-		for s.drainErrors(int(fd)) == maxReports {
+// watchErrors waits for errors of the send-only sockets, which have no reader, until
+// the Conn closes. The kernel ignores the group's selector when it looks for the
+// socket that an ICMP error is about, so half of them come here.
+func (c *linuxConn) watchErrors(twins []*socket) {
+	fds := []unix.PollFd{{Fd: int32(c.wake), Events: unix.POLLIN}}
+	for _, s := range twins {
+		fds = append(fds, unix.PollFd{Fd: int32(s.fd)}) // no events: POLLERR alone
+	}
+	for !c.closed.Load() {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return
 		}
-		return false
-	})
+		for i, s := range twins {
+			if fds[i+1].Revents != 0 {
+				s.clearErrors()
+			}
+		}
+	}
+}
+
+// clearErrors takes the errors of a socket, both those of its queue and the one
+// that the next call would return.
+func (s *socket) clearErrors() {
+	s.drainErrors(s.fd)
+	_, _ = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 }
 
 // drainErrors takes up to maxReports errors from the socket's error queue

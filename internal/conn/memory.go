@@ -212,18 +212,25 @@ func (c *memoryConn) WriteBatch(pkts []Packet) (n int, err error) {
 	net.mu.Lock()
 	defer net.mu.Unlock()
 	for i := range pkts {
-		if e := c.send(&pkts[i]); e != nil {
-			err = e
-			continue
+		p := &pkts[i]
+		size := max(len(p.Buf), 1)
+		if p.Segment > 0 {
+			size = p.Segment
 		}
-		n++
+		for at := 0; at == 0 || at < len(p.Buf); at += size {
+			if e := c.send(p, p.Buf[at:min(at+size, len(p.Buf))]); e != nil {
+				err = e
+				continue
+			}
+			n++
+		}
 	}
 	c.stats.sent.Add(uint64(n))
 	return n, err
 }
 
-// send puts one packet onto the network, under its lock.
-func (c *memoryConn) send(p *Packet) error {
+// send puts one packet, p or one of its train, onto the network, under its lock.
+func (c *memoryConn) send(p *Packet, buf []byte) error {
 	d := &c.host.net.now
 	*d = Datagram{TOS: p.TOS, DF: p.DF}
 	wire := c.host.net.wire[:0]
@@ -252,10 +259,10 @@ func (c *memoryConn) send(p *Packet) error {
 	if p.Kind == Keepalive {
 		wire = append(wire, 0xff)
 	} else {
-		wire = append(wire, p.Buf...)
+		wire = append(wire, buf...)
 	}
 	c.host.net.wire = wire
-	if len(wire) > maxSegmentBytes {
+	if len(wire) > MaxTrain {
 		c.stats.tooBig.Add(1)
 		return ErrTooBig
 	}

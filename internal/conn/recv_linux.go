@@ -36,11 +36,11 @@ type socketReader struct {
 	cur  int // the one being handed out
 	pos  int // where its next segment starts
 	meta message
-	vlen int
-	err  error
-	woke bool // the poller woke us, and nothing was found yet
-	call func(fd uintptr) bool
+	mean int // bytes of a message of the last call, about
+	poll [2]unix.PollFd
 }
+
+var _ Polled = (*socketReader)(nil)
 
 // message is what the control messages and the address of a message said.
 type message struct {
@@ -64,7 +64,6 @@ func newReader(s *socket) *socketReader {
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
 		h.Control = &r.ctrl[i][0]
 	}
-	r.call = r.receive
 	return r
 }
 
@@ -73,62 +72,96 @@ func (r *socketReader) ReadBatch(pkts []Packet) (int, error) {
 	if len(pkts) == 0 {
 		return 0, nil
 	}
+	c := r.sock.conn
+	c.inUse.RLock()
+	defer c.inUse.RUnlock()
 	for {
-		if n := r.handOut(pkts); n > 0 {
-			r.sock.conn.stats.received.Add(uint64(n))
-			return n, nil
-		}
-		if r.sock.conn.closed.Load() {
+		if c.closed.Load() {
 			return 0, ErrClosed
 		}
-		r.vlen = min(readSlots, len(pkts))
-		for i := range r.vlen {
-			h := &r.msgs[i].hdr
-			h.Namelen = unix.SizeofSockaddrInet6
-			h.SetControllen(controlLen)
-			h.Flags = 0
+		n, err := r.next(pkts, false)
+		if n > 0 || err != nil {
+			return n, err
 		}
-		r.got, r.cur, r.pos, r.err, r.woke = 0, 0, 0, nil, false
-		if err := r.sock.raw.Read(r.call); err != nil {
-			return 0, r.sock.conn.closedOr(err)
+		if r.cur < r.got {
+			continue // all that was looked at was dropped
 		}
-		if r.err != nil {
-			return 0, r.sock.conn.closedOr(fmt.Errorf("conn: receive: %w", r.err))
+		if _, err := c.await(r.sock.fd, unix.POLLIN, -1, &r.poll); err != nil {
+			return 0, err
+		}
+		if r.poll[0].Revents&unix.POLLERR != 0 {
+			r.Errors()
 		}
 	}
 }
 
-// receive is one try; false lets the poller wait.
-func (r *socketReader) receive(fd uintptr) bool {
-	for {
-		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])),
-			uintptr(r.vlen), unix.MSG_DONTWAIT, 0, 0)
+// FD implements Polled.
+func (r *socketReader) FD() int { return r.sock.fd }
+
+// Errors implements Polled.
+func (r *socketReader) Errors() { r.sock.clearErrors() }
+
+// Take implements Polled.
+func (r *socketReader) Take(pkts []Packet) (int, error) { return r.next(pkts, true) }
+
+// next fills pkts from the messages of the last call, or those of a new one. trains
+// says whether ESP packets that came together are one Packet.
+func (r *socketReader) next(pkts []Packet, trains bool) (int, error) {
+	if r.cur == r.got {
+		if err := r.receive(len(pkts)); err != nil || r.got == 0 {
+			return 0, err
+		}
+	}
+	n := r.handOut(pkts, trains)
+	return n, nil
+}
+
+// largeMessage is the size in bytes from which on few messages are taken at a time,
+// so that a call stays short.
+const largeMessage, fewSlots = 8 << 10, 4
+
+// receive is one system call, which never waits.
+func (r *socketReader) receive(most int) error {
+	vlen := min(readSlots, most)
+	if r.mean >= largeMessage {
+		vlen = min(fewSlots, most)
+	}
+	for i := range vlen {
+		h := &r.msgs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(controlLen)
+		h.Flags = 0
+	}
+	r.got, r.cur, r.pos = 0, 0, 0
+	for range maxReports {
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(r.sock.fd), uintptr(unsafe.Pointer(&r.msgs[0])),
+			uintptr(vlen), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
 			r.got = int(n)
-			return true
+			sum := 0
+			for i := range r.got {
+				sum += int(r.msgs[i].n)
+			}
+			r.mean = sum / max(r.got, 1)
+			return nil
 		case unix.EINTR:
 		case unix.EAGAIN:
-			// Woken for nothing: an error waits in the socket's error queue
-			// whose errno a sender has already got.
-			if r.woke {
-				r.sock.drainErrors(int(fd))
-			}
-			r.woke = true
-			return false
+			return nil
 		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL:
-			r.err = e
-			return true
+			return r.sock.conn.closedOr(fmt.Errorf("conn: receive: %w", e))
 		default:
 			// ICMP errors about what we sent, and passing shortages.
-			r.sock.drainErrors(int(fd))
+			r.sock.drainErrors(r.sock.fd)
 		}
 	}
+	return nil
 }
 
 // handOut fills pkts from the messages of the last call.
-func (r *socketReader) handOut(pkts []Packet) (n int) {
+func (r *socketReader) handOut(pkts []Packet, trains bool) (n int) {
 	stats := &r.sock.conn.stats
+	datagrams := 0
 	for n < len(pkts) && r.cur < r.got {
 		if r.pos == 0 {
 			if !r.open(r.cur) {
@@ -139,33 +172,59 @@ func (r *socketReader) handOut(pkts []Packet) (n int) {
 				stats.receivedTrains.Add(1)
 			}
 		}
-		m := &r.meta
+		p := &pkts[n]
+		*p = Packet{Local: r.meta.local, Remote: r.meta.remote, IfIndex: r.meta.ifIndex, TOS: r.meta.tos}
+		if k := r.segment(p, trains); k > 0 {
+			datagrams += k
+			n++
+		} else {
+			stats.malformed.Add(1)
+		}
+		if r.pos == len(r.meta.buf) {
+			r.pos = 0
+			r.cur++
+		}
+	}
+	stats.received.Add(uint64(datagrams))
+	return n
+}
+
+// segment makes p of the message's next segment, or, with trains, of as many as are
+// ESP packets in a row. It returns their number, 0 for what is malformed.
+func (r *socketReader) segment(p *Packet, trains bool) (n int) {
+	m := &r.meta
+	first := r.pos
+	for r.pos < len(m.buf) {
 		end := len(m.buf)
 		if m.segment > 0 {
 			end = min(end, r.pos+m.segment)
 		}
 		payload := m.buf[r.pos:end:end]
-		if r.pos = end; end == len(m.buf) {
-			r.pos = 0
-			r.cur++
-		}
-		p := &pkts[n]
-		*p = Packet{Local: m.local, Remote: m.remote, IfIndex: m.ifIndex, TOS: m.tos}
 		if r.sock.role == roleRaw {
+			r.pos = end
 			p.Kind, p.Buf = ESP, payload
 			if len(payload) < minESP {
-				stats.malformed.Add(1)
-				continue
+				return 0
 			}
-		} else {
-			var ok bool
-			p.Encap = r.sock.role == roleEncap
-			if p.Kind, p.Buf, ok = Demux(payload, p.Encap); !ok {
-				stats.malformed.Add(1)
-				continue
-			}
+			return 1
 		}
+		encap := r.sock.role == roleEncap
+		kind, body, ok := Demux(payload, encap)
+		if n > 0 && (!ok || kind != ESP) {
+			break // it is looked at again
+		}
+		r.pos = end
+		if !ok {
+			return 0
+		}
+		p.Kind, p.Buf, p.Encap = kind, body, encap
 		n++
+		if !trains || kind != ESP {
+			return n
+		}
+	}
+	if n > 1 {
+		p.Buf, p.Segment = m.buf[first:r.pos:r.pos], m.segment
 	}
 	return n
 }

@@ -24,14 +24,15 @@ type sender struct {
 	train [sendSlots]train
 	iovs  [maxIov]unix.Iovec
 
-	n     int // messages built
-	iov   int // I/O vectors used
-	done  int // messages dealt with
-	sent  int // packets handed to the kernel
+	n     int    // messages built
+	iov   int    // I/O vectors used
+	part  Packet // of a train that goes in pieces
+	done  int    // messages dealt with
+	sent  int    // packets handed to the kernel
 	err   error
 	last  unix.Errno // what message number done failed with before
 	tries int        // how often it failed
-	call  func(fd uintptr) bool
+	poll  [2]unix.PollFd
 }
 
 const maxIov = 1024
@@ -41,11 +42,12 @@ const maxIov = 1024
 const maxTries = 3
 
 // train is what a message carries: one packet, or several of one size for
-// UDP_SEGMENT.
+// UDP_SEGMENT, in an I/O vector each or all in one.
 type train struct {
 	first   *Packet
 	packets int
 	bytes   int
+	size    int // of all packets but the last
 	last    int // length of the last packet
 	iov     int // its first I/O vector
 }
@@ -57,13 +59,13 @@ var marker [markerLen]byte
 var keepalive = [1]byte{0xff}
 
 func newSender(c *linuxConn) *sender {
-	s := &sender{conn: c}
-	s.call = s.transmit
-	return s
+	return &sender{conn: c}
 }
 
 // WriteBatch implements Conn.
 func (c *linuxConn) WriteBatch(pkts []Packet) (int, error) {
+	c.inUse.RLock()
+	defer c.inUse.RUnlock()
 	if c.closed.Load() {
 		return 0, ErrClosed
 	}
@@ -77,7 +79,7 @@ func (c *linuxConn) WriteBatch(pkts []Packet) (int, error) {
 			c.stats.other.Add(1)
 			continue
 		}
-		if len(p.Buf) > maxSegmentBytes {
+		if len(p.Buf) > MaxTrain {
 			s.err = ErrTooBig
 			c.stats.tooBig.Add(1)
 			continue
@@ -86,7 +88,9 @@ func (c *linuxConn) WriteBatch(pkts []Packet) (int, error) {
 			s.flush()
 			s.sock = sock
 		}
-		if !s.extend(p) {
+		if p.Segment > 0 && p.Segment < len(p.Buf) {
+			s.addTrain(p)
+		} else if !s.extend(p) {
 			s.add(p)
 		}
 	}
@@ -131,7 +135,7 @@ func (s *sender) add(p *Packet) {
 		h.SetControllen(n)
 	}
 	t := &s.train[s.n]
-	*t = train{first: p, packets: 1, bytes: len(p.Buf), last: len(p.Buf), iov: s.iov}
+	*t = train{first: p, packets: 1, bytes: len(p.Buf), size: len(p.Buf), last: len(p.Buf), iov: s.iov}
 	switch {
 	case p.Kind == Keepalive:
 		s.addIov(keepalive[:])
@@ -144,6 +148,29 @@ func (s *sender) add(p *Packet) {
 	h.Iov = &s.iovs[t.iov]
 	h.SetIovlen(s.iov - t.iov)
 	s.n++
+}
+
+// addTrain starts a message with the packets of p, or as many messages as they need.
+func (s *sender) addTrain(p *Packet) {
+	n := (len(p.Buf) + p.Segment - 1) / p.Segment
+	if !s.sock.gso || n > MaxSegments || s.conn.noGSO.has(p.Remote, p.Segment) {
+		for at := 0; at < len(p.Buf); at += p.Segment {
+			if s.n == sendSlots || s.iov+2 > maxIov {
+				sock := s.sock
+				s.flush()
+				s.sock = sock
+			}
+			s.part = *p
+			s.part.Buf, s.part.Segment = p.Buf[at:min(at+p.Segment, len(p.Buf))], 0
+			s.add(&s.part)
+			s.train[s.n-1].first = p // the same but for Buf
+		}
+		return
+	}
+	s.add(p)
+	t := &s.train[s.n-1]
+	t.packets, t.size, t.last = n, p.Segment, len(p.Buf)-(n-1)*p.Segment
+	s.addSegment(s.n-1, p.Segment)
 }
 
 func (s *sender) addIov(b []byte) {
@@ -162,16 +189,16 @@ func (s *sender) extend(p *Packet) bool {
 	}
 	t := &s.train[s.n-1]
 	f := t.first
-	if f.Kind != ESP || t.packets == maxSegments || t.last != len(f.Buf) ||
-		len(p.Buf) > len(f.Buf) || len(p.Buf) == 0 || t.bytes+len(p.Buf) > maxSegmentBytes ||
+	if f.Kind != ESP || t.packets == MaxSegments || t.last != t.size ||
+		len(p.Buf) > t.size || len(p.Buf) == 0 || t.bytes+len(p.Buf) > MaxTrain ||
 		p.TOS != f.TOS || p.Remote != f.Remote || p.Local != f.Local || p.IfIndex != f.IfIndex {
 		return false
 	}
 	if t.packets == 1 {
-		if s.conn.noGSO.has(p.Remote, len(f.Buf)) {
+		if s.conn.noGSO.has(p.Remote, t.size) {
 			return false
 		}
-		s.addSegment(s.n-1, len(f.Buf))
+		s.addSegment(s.n-1, t.size)
 	}
 	s.addIov(p.Buf)
 	s.msgs[s.n-1].hdr.SetIovlen(s.iov - t.iov)
@@ -260,27 +287,35 @@ func appendControl(c []byte, level, typ int32, size int) []byte {
 func (s *sender) flush() {
 	if s.n > 0 {
 		s.done, s.tries = 0, 0
-		if err := s.sock.raw.Write(s.call); err != nil {
-			s.err = s.conn.closedOr(err)
-		}
+		s.transmit()
 		clear(s.iovs[:s.iov]) // don't hold on to the caller's buffers
 		clear(s.train[:s.n])
 	}
 	s.n, s.iov = 0, 0
 }
 
-// transmit sends from message done on; false lets the poller wait for room.
-func (s *sender) transmit(fd uintptr) bool {
+// transmit sends what was built. While the socket's buffer is full it waits, up to
+// sendWait a message.
+func (s *sender) transmit() {
+	fd := s.sock.fd
 	for s.done < s.n {
-		n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[s.done])),
+		n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&s.msgs[s.done])),
 			uintptr(s.n-s.done), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case e == unix.EINTR:
 		case e == unix.EAGAIN:
-			return false
+			ready, err := s.conn.await(fd, unix.POLLOUT, sendWait, &s.poll)
+			if err != nil {
+				s.err = err
+				return
+			}
+			if !ready {
+				s.count(e, s.train[s.done].packets)
+				s.done++
+			}
 		case e == unix.EBADF || e == unix.ENOTSOCK:
 			s.err = s.conn.closedOr(e)
-			return true
+			return
 		case e != 0:
 			s.failed(fd, e)
 		default:
@@ -289,7 +324,6 @@ func (s *sender) transmit(fd uintptr) bool {
 			}
 		}
 	}
-	return true
 }
 
 func (s *sender) success() {
@@ -304,8 +338,8 @@ func (s *sender) success() {
 
 // failed deals with an error of message done: try again, since it may be an
 // old ICMP error; take a train apart; or count and go on.
-func (s *sender) failed(fd uintptr, e unix.Errno) {
-	s.sock.drainErrors(int(fd))
+func (s *sender) failed(fd int, e unix.Errno) {
+	s.sock.drainErrors(fd)
 	if s.tries++; s.tries < maxTries && (s.tries == 1 || e != s.last) {
 		s.last = e
 		return
@@ -316,7 +350,7 @@ func (s *sender) failed(fd uintptr, e unix.Errno) {
 		case unix.EIO: // no checksum offload on the way, or xfrm policies
 			s.conn.giveUpGSO(t.first.Remote, 1)
 		case unix.EINVAL: // segments above the route's MTU, which are to be fragmented
-			s.conn.giveUpGSO(t.first.Remote, len(t.first.Buf))
+			s.conn.giveUpGSO(t.first.Remote, t.size)
 		}
 		// EMSGSIZE is about these packets: they will be refused one by one.
 		s.single(fd)
@@ -328,7 +362,7 @@ func (s *sender) failed(fd uintptr, e unix.Errno) {
 }
 
 // single sends the packets of train number done one by one.
-func (s *sender) single(fd uintptr) {
+func (s *sender) single(fd int) {
 	t := &s.train[s.done]
 	h := &s.msgs[s.done].hdr
 	// Without UDP_SEGMENT, the last of the control messages.
@@ -336,11 +370,22 @@ func (s *sender) single(fd uintptr) {
 	if h.Controllen == 0 {
 		h.Control = nil
 	}
+	joined := h.Iovlen == 1
 	h.SetIovlen(1)
 	for i := range t.packets {
-		h.Iov = &s.iovs[t.iov+i]
+		h.Iov = &s.iovs[t.iov]
+		size := t.size
+		if i == t.packets-1 {
+			size = t.last
+		}
+		if joined {
+			s.iovs[t.iov].Base = unsafe.SliceData(t.first.Buf[i*t.size:])
+			s.iovs[t.iov].SetLen(size)
+		} else {
+			h.Iov = &s.iovs[t.iov+i]
+		}
 		for tries := 0; ; {
-			_, _, e := unix.Syscall6(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT, 0, 0, 0)
+			_, _, e := unix.RawSyscall6(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT, 0, 0, 0)
 			if e == unix.EINTR {
 				continue
 			}
@@ -352,7 +397,7 @@ func (s *sender) single(fd uintptr) {
 				s.count(e, 1)
 				break
 			}
-			s.sock.drainErrors(int(fd))
+			s.sock.drainErrors(fd)
 		}
 	}
 }

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,11 +24,11 @@ const (
 	roles
 )
 
-// socket is one socket of the kernel.
+// socket is one socket of the kernel. It is kept from Go's poller: that would be
+// woken for every datagram that comes in, and for every one that has left.
 type socket struct {
 	conn *linuxConn
-	file *os.File
-	raw  syscall.RawConn
+	fd   int
 	v6   bool
 	role role
 	df   bool // the send-only twin with DF set
@@ -50,14 +48,16 @@ type linuxConn struct {
 	readers []Reader
 	senders sync.Pool // of *sender
 	noGSO   destinations
+	wake    int // an eventfd: readable once the Conn is closed
 	closed  atomic.Bool
+	inUse   sync.RWMutex // read-held by calls that use the sockets; Close waits for them
 
 	probeMu sync.Mutex
 	probe   [2]int // sockets for SourceFor, -1 where there is none
 
-	errMu    sync.Mutex
-	errs     *errorReader
-	watchers sync.WaitGroup
+	errMu   sync.Mutex
+	errs    *errorReader
+	watcher sync.WaitGroup
 
 	stats counters
 }
@@ -78,6 +78,9 @@ func Listen(opts Options) (Conn, error) {
 		return nil, err
 	}
 	c := &linuxConn{opts: opts, ports: ports, probe: [2]int{-1, -1}, errs: newErrorReader()}
+	if c.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("conn: eventfd: %w", err)
+	}
 	c.senders.New = func() any { return newSender(c) }
 	if err := c.open(); err != nil {
 		c.Close()
@@ -101,20 +104,21 @@ func (c *linuxConn) open() error {
 			return err
 		}
 	}
+	var twins []*socket
 	for f := range c.out {
 		for r := range c.out[f] {
 			if s := c.out[f][r][0]; s != nil {
 				c.readers = append(c.readers, newReader(s))
 			}
 			if s := c.out[f][r][1]; s != nil {
-				c.watchers.Add(1)
-				go s.watchErrors()
+				twins = append(twins, s)
 			}
 		}
 	}
 	if len(c.readers) == 0 {
 		return ErrNoSocket
 	}
+	c.watcher.Go(func() { c.watchErrors(twins) })
 	return nil
 }
 
@@ -170,16 +174,10 @@ func (c *linuxConn) openUDP(v6 bool, r role, port *uint16) error {
 	if err != nil {
 		return err
 	}
-	err = main.control(func(fd int) error {
-		if err := bind(fd, v6, port); err != nil {
-			return err
-		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return fmt.Errorf("conn: SO_REUSEPORT: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := bind(main.fd, v6, port); err != nil {
+		return err
+	}
+	if err := reusePort(main.fd); err != nil {
 		return err
 	}
 	main.port = *port
@@ -188,18 +186,20 @@ func (c *linuxConn) openUDP(v6 bool, r role, port *uint16) error {
 		return err
 	}
 	twin.port = *port
-	err = twin.control(func(fd int) error {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return fmt.Errorf("conn: SO_REUSEPORT: %w", err)
-		}
-		return bind(fd, v6, port)
-	})
-	if err != nil {
+	if err := reusePort(twin.fd); err != nil {
 		return err
 	}
-	return main.control(func(fd int) error {
-		return attach(fd, unix.SO_ATTACH_REUSEPORT_CBPF)
-	})
+	if err := bind(twin.fd, v6, port); err != nil {
+		return err
+	}
+	return attach(main.fd, unix.SO_ATTACH_REUSEPORT_CBPF)
+}
+
+func reusePort(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return fmt.Errorf("conn: SO_REUSEPORT: %w", err)
+	}
+	return nil
 }
 
 // openRaw opens a raw ESP socket. Every raw socket gets a copy of each packet;
@@ -209,7 +209,7 @@ func (c *linuxConn) openRaw(v6, df bool) error {
 	if err != nil || !df {
 		return err
 	}
-	return s.control(func(fd int) error { return attach(fd, unix.SO_ATTACH_FILTER) })
+	return attach(s.fd, unix.SO_ATTACH_FILTER)
 }
 
 // attach sets the classic BPF program "return 0": for a filter it means "keep
@@ -235,14 +235,9 @@ func (c *linuxConn) newSocket(v6 bool, r role, df bool) (*socket, error) {
 		}
 		return nil, fmt.Errorf("conn: socket: %w", err)
 	}
-	s := &socket{conn: c, v6: v6, role: r, df: df}
-	s.file = os.NewFile(uintptr(fd), "socket") // non-blocking: goes through the poller
-	if s.raw, err = s.file.SyscallConn(); err != nil {
-		s.file.Close()
-		return nil, err
-	}
+	s := &socket{conn: c, fd: fd, v6: v6, role: r, df: df}
 	c.out[family(v6)][r][index(df)] = s
-	return s, s.control(s.configure)
+	return s, s.configure(fd)
 }
 
 func (s *socket) configure(fd int) error {
@@ -348,15 +343,6 @@ func bind(fd int, v6 bool, port *uint16) error {
 	return nil
 }
 
-// control runs f on the socket's descriptor.
-func (s *socket) control(f func(fd int) error) error {
-	var err error
-	if e := s.raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
-		return e
-	}
-	return err
-}
-
 func domain(v6 bool) int {
 	if v6 {
 		return unix.AF_INET6
@@ -444,19 +430,21 @@ func (c *linuxConn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	_, _ = unix.Write(c.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	c.watcher.Wait()
+	c.inUse.Lock()
+	defer c.inUse.Unlock()
 	c.closeFamily(false)
 	c.closeFamily(true)
-	c.watchers.Wait()
-	return nil
+	return unix.Close(c.wake)
 }
 
 func (c *linuxConn) closeFamily(v6 bool) {
 	f := family(v6)
 	for r := range c.out[f] {
 		for d := range c.out[f][r] {
-			// The pointers stay: readers and senders find a closed file.
 			if s := c.out[f][r][d]; s != nil {
-				s.file.Close()
+				unix.Close(s.fd)
 			}
 		}
 	}
@@ -466,6 +454,19 @@ func (c *linuxConn) closeFamily(v6 bool) {
 		unix.Close(c.probe[f])
 		c.probe[f] = -1
 	}
+}
+
+// await waits until a socket has one of the events, or for so many milliseconds
+// (-1: for ever), or until the Conn is closed.
+func (c *linuxConn) await(fd int, events int16, timeout int, scratch *[2]unix.PollFd) (ready bool, err error) {
+	*scratch = [2]unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(c.wake), Events: unix.POLLIN}}
+	if _, err := unix.Poll(scratch[:], timeout); err != nil && err != unix.EINTR {
+		return false, fmt.Errorf("conn: poll: %w", err)
+	}
+	if c.closed.Load() {
+		return false, ErrClosed
+	}
+	return scratch[0].Revents != 0, nil
 }
 
 // closedOr makes ErrClosed of what a closed descriptor gives.
