@@ -18,6 +18,49 @@ func (s *SA) Open(p *Packet) error {
 		s.count(1, uint64(p.Len), p.Seq)
 	case ErrDummy:
 		s.count(1, uint64(n), p.Seq)
+	default:
+		s.refused(p.Err)
+	}
+	return p.Err
+}
+
+// OpenBatch opens packets in their order and tells each one's outcome in its
+// Err; it returns how many hold an IP packet now.
+func (s *SA) OpenBatch(ps []Packet) (opened int) {
+	if s.params.Life.HardPackets != 0 || s.params.Life.HardBytes != 0 {
+		for i := range ps { // the bound may lie within the batch
+			if s.Open(&ps[i]) == nil {
+				opened++
+			}
+		}
+		return opened
+	}
+	var packets, bytes, top uint64
+	for i := range ps {
+		p := &ps[i]
+		n := p.Len
+		switch p.Err = s.open(p); p.Err {
+		case nil:
+			opened++
+			n = p.Len
+		case ErrDummy:
+		default:
+			s.refused(p.Err)
+			continue
+		}
+		packets++
+		bytes += uint64(n)
+		top = max(top, p.Seq)
+	}
+	if packets > 0 {
+		s.count(packets, bytes, top)
+	}
+	return opened
+}
+
+// refused counts a packet that was not opened.
+func (s *SA) refused(err error) {
+	switch err {
 	case ErrReplay:
 		s.replayed.Add(1)
 	case ErrAuth:
@@ -26,18 +69,6 @@ func (s *SA) Open(p *Packet) error {
 	default:
 		s.malformed.Add(1)
 	}
-	return p.Err
-}
-
-// OpenBatch opens packets in their order and tells each one's outcome in its
-// Err; it returns how many hold an IP packet now.
-func (s *SA) OpenBatch(ps []Packet) (opened int) {
-	for i := range ps {
-		if s.Open(&ps[i]) == nil {
-			opened++
-		}
-	}
-	return opened
 }
 
 func (s *SA) open(p *Packet) error {

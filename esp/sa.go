@@ -224,6 +224,19 @@ func (s *SA) Overhead() int {
 	return n
 }
 
+// HeadLen is the number of bytes in front of a packet that Seal fills in tunnel mode.
+func (s *SA) HeadLen() int { return headerLen + s.ivLen }
+
+// SealedLen is the number of bytes that an IP packet of n bytes becomes in tunnel
+// mode: a packet that begins HeadLen bytes into a buffer of that size fills it. In
+// transport mode it becomes less. A path MTU that changes meanwhile may make it
+// less, or more, which Seal refuses (ErrNoRoom).
+func (s *SA) SealedLen(n int) int {
+	text := n + s.tfc(n) + trailerLen
+	text += -text & (s.align - 1)
+	return headerLen + s.ivLen + text + s.icvLen
+}
+
 // InnerMTU is the largest IP packet that fits into one outer packet of the path MTU.
 func (s *SA) InnerMTU() int { return int(s.innerMTU.Load()) }
 

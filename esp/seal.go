@@ -122,14 +122,19 @@ func (s *SA) sealAs(p *Packet, seq uint64) error {
 		df = true
 	}
 	p.TOS, p.DF = tos, df
-	tfc := 0
+	return s.protect(p, seq, next, s.tfc(p.Len))
+}
+
+// tfc is the padding that hides the size of a packet of n bytes (RFC 4303 §2.7).
+func (s *SA) tfc(n int) int {
 	switch want := s.params.TFC; {
+	case s.params.Mode == ipsec.ModeTransport:
 	case want == ipsec.TFCToMTU:
-		tfc = s.InnerMTU() - p.Len
+		return max(s.InnerMTU()-n, 0)
 	case want > 0:
-		tfc = min(int(want), s.InnerMTU()) - p.Len
+		return max(min(int(want), s.InnerMTU())-n, 0)
 	}
-	return s.protect(p, seq, next, max(tfc, 0))
+	return 0
 }
 
 // sealTransport takes off the IP header (RFC 4303 §3.1.1). Transport mode covers

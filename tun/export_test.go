@@ -3,13 +3,8 @@ package tun
 // Split cuts what the kernel would deliver: a virtio header
 // and a packet. room is the size of the caller's buffers.
 func Split(super []byte, room int) (packets [][]byte, err error) {
-	if len(super) < vnetHdrLen {
-		return nil, errSuper
-	}
-	var h vnetHdr
-	h.parse(super)
-	var s Super
-	if err := s.start(&h, super[vnetHdrLen:]); err != nil {
+	s, err := ParseSuper(super)
+	if err != nil {
 		return nil, err
 	}
 	for s.More() {

@@ -260,20 +260,15 @@ func (t *Linux) takeUp(s *Super, b []byte) bool {
 		t.stats.readPackets.Add(1)
 		return true
 	}
-	var h vnetHdr
-	if len(b) < vnetHdrLen {
-		t.stats.readMalformed.Add(1)
-		return false
-	}
-	h.parse(b)
-	if err := s.start(&h, b[vnetHdrLen:]); err != nil {
+	var err error
+	if *s, err = ParseSuper(b); err != nil {
 		t.stats.readMalformed.Add(1)
 		return false
 	}
 	if s.Train() {
 		t.stats.readSuper.Add(1)
 	}
-	t.stats.readPackets.Add(uint64(s.count()))
+	t.stats.readPackets.Add(uint64(s.Count()))
 	return true
 }
 

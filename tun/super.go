@@ -73,10 +73,10 @@ type Super struct {
 	// before the first is.
 	Packet []byte
 
-	hdrLen  int    // bytes of IP and transport header; 0: not a train
-	l4      int    // offset of the transport header
-	mss     int    // payload bytes a packet
-	pos     int    // offset of the next one's payload; 0: none was cut yet
+	hdrLen  int // bytes of IP and transport header; 0: not a train
+	l4      int // offset of the transport header
+	mss     int // payload bytes a packet
+	pos     int // offset of the next one's payload; 0: none was cut yet
 	udp, v6 bool
 	done    bool
 	id      uint16 // of the next packet
@@ -87,6 +87,18 @@ type Super struct {
 
 // Whole is a packet that needs no cutting.
 func Whole(packet []byte) Super { return Super{Packet: packet} }
+
+// ParseSuper takes up what a device with a virtio header gives: the header, and the
+// packet or superpacket behind it, whose checksum is completed in place.
+func ParseSuper(b []byte) (s Super, err error) {
+	if len(b) < vnetHdrLen {
+		return Super{done: true}, errSuper
+	}
+	var h vnetHdr
+	h.parse(b)
+	err = s.start(&h, b[vnetHdrLen:])
+	return s, err
+}
 
 // start takes up a packet with its virtio header. On error there is nothing in it.
 func (s *Super) start(h *vnetHdr, pkt []byte) error {
@@ -152,8 +164,8 @@ func (s *Super) startTrain(h *vnetHdr, pkt []byte) error {
 // Train reports whether there is something to cut.
 func (s *Super) Train() bool { return s.hdrLen != 0 }
 
-// count is the number of packets that come out.
-func (s *Super) count() int {
+// Count is the number of packets that come out of an uncut one.
+func (s *Super) Count() int {
 	if s.hdrLen == 0 {
 		return 1
 	}

@@ -44,7 +44,7 @@ func TestOperations(t *testing.T) {
 	a.expect(notes, "WATCHDOG=1")
 	b.expect(peer, "READY=1")
 
-	a.must("adit health", "engine-0", "pool-0", "tun-0", "conn-0", "plane-timer", "host ", "log ", "answers", "log "+logs, "is written")
+	a.must("adit health", "engine-0", "pool-0", "plane-0", "plane-timer", "host ", "log ", "answers", "log "+logs, "is written")
 	var told struct {
 		Healthy string
 		Parts   map[string]struct{ OK string }

@@ -3,6 +3,7 @@ package userspace_test
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ type bench struct {
 	host *hole
 }
 
-// sink is a Conn that keeps the last batch.
+// sink is a Conn that keeps what is sent until it is cleared.
 type sink struct {
 	pkts []conn.Packet
 	mem  []byte
@@ -31,14 +32,20 @@ type sink struct {
 
 func (s *sink) Readers() []conn.Reader { return nil }
 func (s *sink) WriteBatch(ps []conn.Packet) (int, error) {
-	s.pkts, s.mem = append(s.pkts[:0], ps...), s.mem[:0]
-	for i := range s.pkts {
+	n := 0
+	for _, p := range ps {
 		at := len(s.mem)
-		s.mem = append(s.mem, ps[i].Buf...)
-		s.pkts[i].Buf = s.mem[at:len(s.mem):len(s.mem)]
+		s.mem = append(s.mem, p.Buf...)
+		n++
+		if p.Segment > 0 {
+			n += (len(p.Buf) - 1) / p.Segment
+		}
+		p.Buf = s.mem[at:len(s.mem):len(s.mem)]
+		s.pkts = append(s.pkts, p)
 	}
-	return len(ps), nil
+	return n, nil
 }
+func (s *sink) clear()                                   { s.pkts, s.mem = s.pkts[:0], s.mem[:0] }
 func (s *sink) SourceFor(netip.Addr) (netip.Addr, error) { return addrA4, nil }
 func (s *sink) Ports() conn.Ports                        { return conn.Ports{IKE: 500, NATT: 4500} }
 func (s *sink) Stats() conn.Stats                        { return conn.Stats{} }
@@ -80,14 +87,14 @@ func newBench(t testing.TB, c child) *bench {
 	}
 	l.a, l.b = &side{t: t, plane: planes[0]}, &side{t: t, plane: planes[1]}
 	l.install(c)
-	b.l, b.out, b.in = l, planes[0].NewOutbound(benchBatch), planes[1].NewInbound(benchBatch)
+	b.l, b.out, b.in = l, planes[0].NewOutbound(), planes[1].NewInbound(benchBatch)
 	return b
 }
 
 // through runs packets through both planes and returns how many came out.
 func (b *bench) through(packets [][]byte) int {
 	before := b.host.count.Load()
-	b.wire.pkts = b.wire.pkts[:0]
+	b.wire.clear()
 	b.out.Batch(packets)
 	b.arrive()
 	return int(b.host.count.Load() - before)
@@ -99,7 +106,9 @@ func (b *bench) arrive() {
 		p := &b.wire.pkts[i]
 		p.Local, p.Remote = p.Remote, p.Local
 	}
-	b.in.Batch(b.wire.pkts)
+	for list := range slices.Chunk(b.wire.pkts, benchBatch) {
+		b.in.Batch(list)
+	}
 }
 
 // TestNoAllocation: nothing is allocated a packet, in either direction and mode.
@@ -158,12 +167,12 @@ func panicCostsABatch(t *testing.T, tap *panicking) {
 	b.l.a.plane = p
 	l := &lab{t: t, a: &side{t: t, plane: p}, b: &side{t: t, plane: b.l.b.plane}}
 	l.install(child{n: 5})
-	b.out = p.NewOutbound(benchBatch)
+	b.out = p.NewOutbound()
 	packets := [][]byte{numbered(hostA4, hostB4, 1), numbered(hostA4, hostB4, 2), numbered(hostA4, hostB4, 3), numbered(hostA4, hostB4, 4)}
 	if n := b.through(packets); n != 0 {
 		t.Fatalf("%d of a batch that panicked", n)
 	}
-	if n := b.through(packets); n != 4 || len(b.wire.pkts) != 4 {
+	if n := b.through(packets); n != 4 || len(b.wire.pkts) != 1 { // one train
 		t.Fatalf("%d after the panic, %d sent; %v", n, len(b.wire.pkts), dropsOf(p))
 	}
 	if c := p.Counters(); c.Drops(userspace.BatchPanic) != 1 {

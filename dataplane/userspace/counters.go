@@ -91,13 +91,21 @@ func (c *Counters) Drops(r Reason) uint64 {
 	return 0
 }
 
-// counters are a Plane's own.
+// counters are those of one worker, which alone adds to them, or of what is done
+// for all of them.
 type counters struct {
+	_                                                     [64]byte // nobody else's on the same cache line
 	outPackets, outBytes, inPackets, inBytes              atomic.Uint64
 	fragmented, clamped, waited, pmtuReports, pmtuRefused atomic.Uint64
 	keepalives, ike                                       atomic.Uint64
-	waiting                                               atomic.Int64
 	drops                                                 [numReasons]atomic.Uint64
+}
+
+// newCounters makes those of a worker. It is called by New, or with p.mu held.
+func (p *Plane) newCounters() *counters {
+	c := &counters{}
+	p.counts = append(p.counts, c)
+	return c
 }
 
 func (c *counters) drop(r Reason) { c.drops[r].Add(1) }
@@ -138,18 +146,30 @@ func openReason(err error) Reason {
 
 // Counters reads the counters.
 func (p *Plane) Counters() Counters {
-	c := &p.count
-	s := Counters{
-		OutPackets: c.outPackets.Load(), OutBytes: c.outBytes.Load(), InPackets: c.inPackets.Load(), InBytes: c.inBytes.Load(),
-		Fragmented: c.fragmented.Load(), Clamped: c.clamped.Load(), Waited: c.waited.Load(),
-		PMTUReports: c.pmtuReports.Load(), PMTURefused: c.pmtuRefused.Load(),
-		Keepalives: c.keepalives.Load(), IKE: c.ike.Load(), Waiting: int(c.waiting.Load()),
-	}
-	for i := range s.drops {
-		s.drops[i] = c.drops[i].Load()
-	}
 	p.mu.Lock()
-	s.SAs, s.Policies = len(p.byRef), len(p.policies)
+	s := Counters{SAs: len(p.byRef), Policies: len(p.policies)}
+	counts := p.counts
 	p.mu.Unlock()
+	s.Waiting = int(p.waiting.Load())
+	for _, c := range counts {
+		s.add(c)
+	}
 	return s
+}
+
+func (s *Counters) add(c *counters) {
+	s.OutPackets += c.outPackets.Load()
+	s.OutBytes += c.outBytes.Load()
+	s.InPackets += c.inPackets.Load()
+	s.InBytes += c.inBytes.Load()
+	s.Fragmented += c.fragmented.Load()
+	s.Clamped += c.clamped.Load()
+	s.Waited += c.waited.Load()
+	s.PMTUReports += c.pmtuReports.Load()
+	s.PMTURefused += c.pmtuRefused.Load()
+	s.Keepalives += c.keepalives.Load()
+	s.IKE += c.ike.Load()
+	for i := range s.drops {
+		s.drops[i] += c.drops[i].Load()
+	}
 }

@@ -86,8 +86,10 @@ const (
 	pmtuAge = 10 * time.Minute
 	// minPMTU4 and minPMTU6: no report lowers the path MTU below them.
 	minPMTU4, minPMTU6 = 576, 1280
-	// batchSize is the number of packets moved at a time.
+	// batchSize is the number of packets moved at a time where they come one by one.
 	batchSize = 128
+	// limitAgain is how often packets are taken up again whose SA was deleted.
+	limitAgain = 3
 )
 
 // Errors of Plane's methods.

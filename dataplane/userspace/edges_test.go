@@ -224,7 +224,7 @@ func TestDeletedBetween(t *testing.T) {
 	must(t, p.AddPolicy(pol))
 	var events []ipsec.Event
 	p.Events(func(e ipsec.Event) { events = append(events, e) })
-	p.NewOutbound(4).Batch([][]byte{numbered(hostA4, hostB4, 1), numbered(hostA4, hostB4, 2)})
+	p.NewOutbound().Batch([][]byte{numbered(hostA4, hostB4, 1), numbered(hostA4, hostB4, 2)})
 	if c := p.Counters(); c.Waiting != 2 || len(events) != 1 || c.OutPackets != 0 {
 		t.Fatalf("%d wait, %d sent, events %v, drops %v", c.Waiting, c.OutPackets, events, dropsOf(p))
 	}

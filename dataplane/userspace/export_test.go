@@ -5,6 +5,7 @@ import (
 
 	"adit/internal/conn"
 	"adit/ipsec"
+	"adit/tun"
 )
 
 // Outbound and Inbound run single batches in the caller's goroutine.
@@ -13,8 +14,8 @@ type (
 	Inbound  = inbound
 )
 
-func (p *Plane) NewOutbound(size int) *Outbound {
-	w := newOutbound(p, p.devices[0], size)
+func (p *Plane) NewOutbound() *Outbound {
+	w := newOutbound(p, p.devices[0], arenaSize, arenaPackets)
 	w.flows = newFlowCache()
 	return w
 }
@@ -23,11 +24,15 @@ func (p *Plane) NewInbound(size int) *Inbound { return newInbound(p, size) }
 
 // Batch runs packets through the worker; guarded as in the goroutine.
 func (w *outbound) Batch(packets [][]byte) {
+	var list [benchBatch]tun.Super
 	for i, b := range packets {
-		w.sizes[i] = copy(w.bufs[i][headroom:], b)
+		list[i] = tun.Whole(b)
 	}
-	w.guarded(len(packets))
+	w.guarded(w.p.devices[0], list[:len(packets)])
 }
+
+// Trains is Batch for superpackets.
+func (w *outbound) Trains(list []tun.Super) { w.guarded(w.p.devices[0], list) }
 
 func (w *inbound) Batch(packets []conn.Packet) {
 	copy(w.recv, packets)
@@ -53,6 +58,7 @@ func SPIHash(spi ipsec.SPI) int { return spiHash(spi, 63) }
 func (p *Plane) DropAged(now time.Time) { p.dropAged(now) }
 
 const (
+	benchBatch       = 64
 	LimitWaitPackets = limitWaitPackets
 	LimitWaitBytes   = limitWaitBytes
 	LimitWaitAge     = limitWaitAge

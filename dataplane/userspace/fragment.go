@@ -3,64 +3,41 @@ package userspace
 import (
 	"encoding/binary"
 
-	"adit/esp"
+	"adit/tun"
 )
 
-// fragBatch is the number of fragments sealed and sent at a time.
-const fragBatch = 16
-
-// fragment sends an IPv4 packet without DF in fragments that fit the path, each
-// protected on its own (RFC 791 §3.2, RFC 4301 appendix D).
-func (w *outbound) fragment(s *sa, p *esp.Packet) {
-	if w.frags == nil {
-		w.frags = make([]esp.Packet, fragBatch)
-		for i := range w.frags {
-			w.frags[i].Buf = make([]byte, bufferSize)
-		}
+// fragment puts an IPv4 packet without DF into the arena in fragments that fit the
+// path, each to be protected on its own (RFC 791 §3.2, RFC 4301 appendix D).
+func (w *outbound) fragment(s *sa, b []byte) {
+	if w.frag == nil {
+		w.frag = make([]byte, limitPacket)
 	}
-	b := p.Bytes()
 	hdr := int(b[0]&15) * 4
 	body := b[hdr:]
 	step := (s.InnerMTU() - hdr) &^ 7
 	if step < 8 {
-		w.p.count.drop(OutTooBigSilent)
+		w.count.drop(OutTooBigSilent)
 		return
 	}
 	field := binary.BigEndian.Uint16(b[6:])
-	w.p.count.fragmented.Add(1)
-	n := 0
+	w.count.fragmented.Add(1)
 	for at := 0; at < len(body); at += step {
-		f := &w.frags[n]
 		part := body[at:min(at+step, len(body))]
-		size := copy(f.Buf[headroom:], b[:hdr])
-		h := f.Buf[headroom : headroom+hdr]
+		h := w.frag[:copy(w.frag, b[:hdr])]
 		if at > 0 {
-			size = laterOptions(h)
+			h = h[:laterOptions(h)]
 		}
 		off := field&0x1fff + uint16(at/8)
 		if at+len(part) < len(body) || field&0x2000 != 0 {
 			off |= 0x2000
 		}
-		size += copy(f.Buf[headroom+size:], part)
+		size := len(h) + copy(w.frag[len(h):], part)
 		binary.BigEndian.PutUint16(h[2:], uint16(size))
 		binary.BigEndian.PutUint16(h[6:], off)
-		headerChecksum(h[:int(h[0]&15)*4])
-		f.Off, f.Len = headroom, size
-		if n++; n == fragBatch {
-			w.sealFragments(s, n)
-			n = 0
-		}
+		headerChecksum(h)
+		one := tun.Whole(w.frag[:size])
+		w.put(s, &one)
 	}
-	if n > 0 {
-		w.sealFragments(s, n)
-	}
-}
-
-func (w *outbound) sealFragments(s *sa, n int) {
-	if !w.seal(s, w.frags[:n]) {
-		w.p.count.drops[OutNoSA].Add(uint64(n))
-	}
-	w.transmit()
 }
 
 // laterOptions keeps in the header of a later fragment only the options that

@@ -142,7 +142,7 @@ func TestReportWhileSending(t *testing.T) {
 	t.Cleanup(func() { must(t, p.Close()) })
 	l := &lab{t: t, a: &side{t: t, plane: p}, b: &side{t: t, plane: b.l.b.plane}}
 	must(t, p.AddPolicy(ipsec.Policy{ID: 3, Name: "net", Local: selectors(netA4, netA6), Remote: selectors(netB4, netB6), Trap: true}))
-	p.NewOutbound(1).Batch([][]byte{numbered(hostA4, hostB4, 1)})
+	p.NewOutbound().Batch([][]byte{numbered(hostA4, hostB4, 1)})
 	if p.Counters().Waiting != 1 {
 		t.Fatal("nothing waits")
 	}

@@ -1,7 +1,6 @@
 package userspace
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -32,17 +31,10 @@ func (p *Plane) newBeat(name string) *beat {
 	return b
 }
 
-// startDevice starts the worker of a device. It is called with p.mu held.
-func (p *Plane) startDevice(d *device) {
-	b := p.newBeat(fmt.Sprintf("tun-%d", d.ifID))
-	p.wg.Add(1)
-	go p.readDevice(d, b)
-}
-
 // Worker is a thread of the data plane and how long it has been at one batch of
 // packets; 0: it waits for packets, which is its answer that it is well.
 type Worker struct {
-	Name string // tun-0, conn-0, plane-timer …
+	Name string // plane-0, plane-timer …
 	Busy time.Duration
 }
 

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"time"
-
-	"adit/esp"
 )
 
 // icmpSender makes "too big" errors, at most limitICMP a second.
@@ -31,12 +29,11 @@ func (l *limiter) allow(now time.Time, most int) bool {
 
 // tooBig answers an inner packet that must not be fragmented: fragmentation
 // needed (RFC 1191) or packet too big (RFC 4443 §3.2), with the MTU of the tunnel.
-func (w *outbound) tooBig(s *sa, p *esp.Packet) {
-	b := p.Bytes()
+func (w *outbound) tooBig(s *sa, b []byte) {
 	src, dst := w.h.addrs()
 	_, isError := w.h.quote(b)
 	if isError || w.h.fragment && w.h.l4 == 0 || !unicast(src) || dst.IsMulticast() && !w.h.v6 || !w.icmp.rate.allow(w.now, limitICMP) {
-		w.p.count.drop(OutTooBigSilent)
+		w.count.drop(OutTooBigSilent)
 		return
 	}
 	from := w.p.cfg.Source4
@@ -45,7 +42,7 @@ func (w *outbound) tooBig(s *sa, p *esp.Packet) {
 	}
 	if !from.IsValid() {
 		if from = dst; dst.IsMulticast() {
-			w.p.count.drop(OutTooBigSilent)
+			w.count.drop(OutTooBigSilent)
 			return
 		}
 	}
@@ -58,7 +55,7 @@ func (w *outbound) tooBig(s *sa, p *esp.Packet) {
 	} else {
 		w.icmp.out[0] = tooBig4(w.icmp.buf, b, from, src, mtu)
 	}
-	w.p.count.drop(OutTooBig)
+	w.count.drop(OutTooBig)
 	w.dev.tun.Write(w.icmp.out[:], 0)
 }
 

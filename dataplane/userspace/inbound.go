@@ -9,140 +9,138 @@ import (
 	"adit/ipsec"
 )
 
-// inbound is the state of one worker from a reader of the Conn to the devices. It
-// is not safe for concurrent use and knows nothing of goroutines.
+// inbound is the state of one worker from the readers of the Conn to the devices.
+// Packets are opened where they were received, a run of one SA at a time, and
+// written to the device from there. It is not safe for concurrent use and knows
+// nothing of goroutines.
 type inbound struct {
-	p    *Plane
-	now  time.Time
-	beat *beat
+	p     *Plane
+	count *counters
+	beat  *beat
+	now   time.Time
 
-	recv   []conn.Packet
-	pkts   []esp.Packet
+	recv []conn.Packet
+	pkts []esp.Packet   // the run at hand, n of them
+	from []*conn.Packet // of each of pkts
+	n    int
+	sa   *sa // of the run
+
 	copies [][]byte // transport mode packets, with room for the header
 	dev    *device  // of out
 	out    [][]byte
 	orphan limiter
 	first  fragMemory[sa]
 	h      headers
+	last   admitted
 }
+
+// admitted is the flow that was let through last, and the SA that it belongs to: in
+// a train its selectors need not be looked at again.
+type admitted struct {
+	flow flow
+	sa   *sa
+}
+
+// runPackets is the number of packets opened at a time, and of those written.
+const runPackets = 128
 
 func newInbound(p *Plane, size int) *inbound {
-	return &inbound{p: p, recv: make([]conn.Packet, size), pkts: make([]esp.Packet, size),
-		copies: make([][]byte, size), out: make([][]byte, 0, size)}
+	return &inbound{p: p, count: p.newCounters(), recv: make([]conn.Packet, size), pkts: make([]esp.Packet, runPackets),
+		from: make([]*conn.Packet, runPackets), copies: make([][]byte, runPackets), out: make([][]byte, 0, runPackets)}
 }
 
-// readConn is the goroutine of a reader.
-func (p *Plane) readConn(r conn.Reader, b *beat) {
-	defer p.wg.Done()
-	w := newInbound(p, batchSize)
-	w.beat = b
-	for {
-		n, err := r.ReadBatch(w.recv)
-		if n > 0 {
-			w.guarded(n)
-		}
-		if err != nil {
-			p.fail(err)
-			return
-		}
-	}
-}
-
-// guarded runs a batch; a bug that shows in it costs this batch only.
+// guarded runs a batch, the first n of w.recv; a bug that shows in it costs this
+// batch only.
 func (w *inbound) guarded(n int) {
 	defer func() {
 		if recover() != nil {
-			w.p.count.drop(BatchPanic)
-			w.out = w.out[:0]
+			w.count.drop(BatchPanic)
+			w.n, w.sa, w.out, w.last = 0, nil, w.out[:0], admitted{}
 		}
 		w.beat.end()
 	}()
 	w.batch(n)
 }
 
-// batch moves the first n datagrams that were received.
+// batch moves the first n packets, or trains of them, that were received.
 func (w *inbound) batch(n int) {
 	w.now = w.p.cfg.Clock()
 	w.beat.begin(w.now)
-	for i := 0; i < n; {
-		s := w.classify(i)
-		j := i + 1
-		if s != nil {
-			for j < n && w.follows(s, j) {
-				j++
-			}
-			w.open(s, i, j)
+	for i := range n {
+		r := &w.recv[i]
+		switch r.Kind {
+		case conn.ESP:
+			w.train(r)
+		case conn.Keepalive:
+			w.count.keepalives.Add(1)
+			w.p.cfg.IKE(r)
+		default:
+			w.count.ike.Add(1)
+			w.p.cfg.IKE(r)
 		}
-		i = j
 	}
+	w.open()
 	w.deliver()
 }
 
-// classify hands IKE to the engine and finds the SA of an ESP packet (RFC 4301
-// §5.2 step 3a), nil if there is nothing more to do with it.
-func (w *inbound) classify(i int) *sa {
-	r := &w.recv[i]
-	switch r.Kind {
-	case conn.ESP:
-	case conn.Keepalive:
-		w.p.count.keepalives.Add(1)
-		w.p.cfg.IKE(r)
-		return nil
-	default:
-		w.p.count.ike.Add(1)
-		w.p.cfg.IKE(r)
-		return nil
+// train adds the packets of r to the run at hand.
+func (w *inbound) train(r *conn.Packet) {
+	size := len(r.Buf)
+	if r.Segment > 0 {
+		size = r.Segment
 	}
-	if len(r.Buf) < 8 {
-		w.p.count.drop(InShort)
-		return nil
+	for at := 0; at == 0 || at < len(r.Buf); at += max(size, 1) {
+		end := min(at+size, len(r.Buf))
+		w.datagram(r, r.Buf[at:end:end])
 	}
-	spi := ipsec.SPI(binary.BigEndian.Uint32(r.Buf))
-	s := w.p.spis.get(spi)
-	if s == nil {
-		w.p.count.drop(InNoSA)
-		if w.orphan.allow(w.now, limitOrphans) {
-			w.p.emit(ipsec.Orphan{SPI: spi, Local: r.Local, Remote: r.Remote})
+}
+
+// datagram finds the SA of an ESP packet (RFC 4301 §5.2 step 3a).
+func (w *inbound) datagram(r *conn.Packet, b []byte) {
+	if len(b) < 8 {
+		w.count.drop(InShort)
+		return
+	}
+	spi := ipsec.SPI(binary.BigEndian.Uint32(b))
+	if w.sa == nil || w.sa.spi != spi || w.n == len(w.pkts) {
+		s := w.p.spis.get(spi)
+		if s == nil {
+			w.count.drop(InNoSA)
+			if w.orphan.allow(w.now, limitOrphans) {
+				w.p.emit(ipsec.Orphan{SPI: spi, Local: r.Local, Remote: r.Remote})
+			}
+			return
 		}
-		return nil
+		w.open()
+		w.sa = s
 	}
-	w.prepare(s, i)
-	return s
-}
-
-// follows reports whether packet j continues a run of this SA.
-func (w *inbound) follows(s *sa, j int) bool {
-	r := &w.recv[j]
-	if r.Kind != conn.ESP || len(r.Buf) < 8 || ipsec.SPI(binary.BigEndian.Uint32(r.Buf)) != s.spi {
-		return false
-	}
-	w.prepare(s, j)
-	return true
-}
-
-// prepare describes packet i to the transform.
-func (w *inbound) prepare(s *sa, i int) {
-	r, p := &w.recv[i], &w.pkts[i]
 	if w.p.cfg.Tap != nil {
-		w.p.cfg.Tap.Outer(ipsec.In, r.Local, r.Remote, r.Encap, r.TOS, r.Buf)
+		w.p.cfg.Tap.Outer(ipsec.In, r.Local, r.Remote, r.Encap, r.TOS, b)
 	}
-	p.Buf, p.Off, p.Len, p.TOS, p.Encap = r.Buf, 0, len(r.Buf), r.TOS, r.Encap
-	if s.Params().Mode == ipsec.ModeTransport {
-		need := esp.OpenHeadroom + len(r.Buf)
-		if cap(w.copies[i]) < need {
-			w.copies[i] = make([]byte, max(need, 2048))
+	p := &w.pkts[w.n]
+	p.Buf, p.Off, p.Len, p.TOS, p.Encap = b, 0, len(b), r.TOS, r.Encap
+	if w.sa.Params().Mode == ipsec.ModeTransport {
+		need := esp.OpenHeadroom + len(b)
+		if cap(w.copies[w.n]) < need {
+			w.copies[w.n] = make([]byte, max(need, 2048))
 		}
-		p.Buf = w.copies[i][:need]
-		copy(p.Buf[esp.OpenHeadroom:], r.Buf)
+		p.Buf = w.copies[w.n][:need]
+		copy(p.Buf[esp.OpenHeadroom:], b)
 		p.Off = esp.OpenHeadroom
 	}
+	w.from[w.n] = r
+	w.n++
 }
 
-// open opens a run of packets of one SA and keeps those that may pass.
-func (w *inbound) open(s *sa, from, to int) {
-	ps := w.pkts[from:to]
+// open opens the run at hand and keeps the packets that may pass.
+func (w *inbound) open() {
+	s, ps := w.sa, w.pkts[:w.n]
+	w.sa, w.n = nil, 0
+	if len(ps) == 0 {
+		return
+	}
 	s.open(ps)
-	if s.dev != w.dev {
+	if s.dev != w.dev || len(w.out)+len(ps) > cap(w.out) {
 		w.deliver()
 		w.dev = s.dev
 	}
@@ -152,13 +150,13 @@ func (w *inbound) open(s *sa, from, to int) {
 	for i := range ps {
 		p := &ps[i]
 		if p.Err != nil {
-			w.p.count.drop(openReason(p.Err))
+			w.count.drop(openReason(p.Err))
 			if p.Err != esp.ErrDummy {
 				continue
 			}
 		}
 		if p.Seq > highest {
-			fresh, highest = &w.recv[from+i], p.Seq
+			fresh, highest = w.from[i], p.Seq
 		}
 		if p.Err == nil && w.admit(s, p.Bytes()) {
 			packets++
@@ -171,8 +169,11 @@ func (w *inbound) open(s *sa, from, to int) {
 		w.watchMapping(s, fresh, highest)
 	}
 	if packets > 0 {
-		w.p.count.inPackets.Add(packets)
-		w.p.count.inBytes.Add(bytes)
+		w.count.inPackets.Add(packets)
+		w.count.inBytes.Add(bytes)
+	}
+	if s.Params().Mode == ipsec.ModeTransport {
+		w.deliver() // the copies are wanted for the next run
 	}
 	w.p.expire(s)
 }
@@ -182,26 +183,43 @@ func (w *inbound) open(s *sa, from, to int) {
 func (w *inbound) admit(s *sa, b []byte) bool {
 	if err := w.h.parse(b, false); err != nil {
 		if err == errExtensions {
-			w.p.count.drop(InExtensions)
+			w.count.drop(InExtensions)
 		} else {
-			w.p.count.drop(InMalformed)
+			w.count.drop(InMalformed)
 		}
 		return false
 	}
 	params := s.Params()
-	if !w.selected(params, b) && !(w.h.fragment && w.h.l4 == 0 && w.first.find(&w.h, w.now) == s) {
+	if !w.covered(s, params, b) {
 		s.CountMismatch()
-		w.p.count.drop(InSelector)
+		w.count.drop(InSelector)
 		return false
 	}
 	if w.h.fragment && w.h.l4 != 0 {
 		w.first.note(&w.h, s, w.now)
 	}
 	if params.MSSClamp && w.h.proto == protoTCP && clampMSS(b, &w.h, s.InnerMTU()) {
-		w.p.count.clamped.Add(1)
+		w.count.clamped.Add(1)
 	}
 	if w.p.cfg.Tap != nil {
 		w.p.cfg.Tap.Inner(ipsec.In, b)
+	}
+	return true
+}
+
+// covered reports whether the SA may carry the packet at hand. One of the same
+// addresses, protocol and ports as the one before it need not be looked at again.
+func (w *inbound) covered(s *sa, params *esp.Params, b []byte) bool {
+	switch {
+	case w.h.fragment && w.h.l4 == 0:
+		return w.selected(params, b) || w.first.find(&w.h, w.now) == s
+	case w.last.sa == s && w.last.flow == w.h.flow:
+		return true
+	case !w.selected(params, b):
+		return false
+	}
+	if _, isError := w.h.quote(b); !isError {
+		w.last = admitted{w.h.flow, s}
 	}
 	return true
 }
@@ -249,7 +267,7 @@ func (w *inbound) deliver() {
 	}
 	n, err := w.dev.tun.Write(w.out, 0)
 	if err != nil {
-		w.p.count.drops[InDevice].Add(uint64(len(w.out) - n))
+		w.count.drops[InDevice].Add(uint64(len(w.out) - n))
 	}
 	w.out = w.out[:0]
 }

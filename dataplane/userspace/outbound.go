@@ -1,129 +1,186 @@
 package userspace
 
 import (
+	"bytes"
 	"time"
 
 	"adit/esp"
 	"adit/internal/conn"
 	"adit/ipsec"
+	"adit/tun"
 )
 
-// outbound is the state of one worker from a device to the sockets: a batch of
-// packets runs through batch from end to end. It is not safe for concurrent use
+// outbound is the state of one worker from the devices to the sockets. Packets are
+// cut and copied into an arena, one behind the other with room for what ESP adds,
+// sealed there run by run, and sent from there. It is not safe for concurrent use
 // and knows nothing of goroutines.
 type outbound struct {
-	p    *Plane
-	dev  *device
-	now  time.Time
-	beat *beat
+	p     *Plane
+	count *counters
+	beat  *beat
+	dev   *device // where what is at hand came from
+	now   time.Time
 
-	bufs  [][]byte // whole buffers, the same memory as pkts'
-	sizes []int
-	pkts  []esp.Packet
-	sas   []*sa // for each of pkts; nil: dropped or gone already
-	send  []conn.Packet
+	arena []byte
+	end   int          // of what is taken of it
+	pkts  []esp.Packet // in the arena, n of them
+	at    []int        // where in the arena their Bufs begin
+	sas   []*sa        // for each of pkts
+	n     int
+	again [][]byte // copies of packets whose SA was deleted before they were sealed
+	redo  bool     // they are at hand
+
+	send    []conn.Packet
+	sending int // packets in send
+	train   train
+
 	flows flowCache
-	frags []esp.Packet // fragments before encapsulation, made when first needed
 	first fragMemory[entry]
 	whole reassembler
 	icmp  icmpSender
+	piece []byte // a packet of a train that cannot go as one
+	frag  []byte
 	h     headers
+	many  int // packets in what is at hand
 }
 
-// headroom in front of each packet that is read from a device.
-const headroom = 64
-
-const bufferSize = headroom + 65535 + 1024
-
-func newOutbound(p *Plane, d *device, size int) *outbound {
-	w := &outbound{p: p, dev: d, bufs: make([][]byte, size), sizes: make([]int, size), pkts: make([]esp.Packet, size),
-		sas: make([]*sa, size), send: make([]conn.Packet, 0, max(size, fragBatch))}
-	mem := make([]byte, size*bufferSize)
-	for i := range w.bufs {
-		w.bufs[i] = mem[i*bufferSize : (i+1)*bufferSize : (i+1)*bufferSize]
-		w.pkts[i].Buf = w.bufs[i]
-	}
-	return w
+// train is what the last of outbound.send holds of the arena.
+type train struct {
+	from, to int // in the arena
+	size     int // of its packets
+	n        int // their number; 0: nothing may be added
 }
 
-// readDevice is the goroutine of a device.
-func (p *Plane) readDevice(d *device, b *beat) {
-	defer p.wg.Done()
-	w := newOutbound(p, d, min(max(d.tun.BatchSize(), 1), batchSize))
-	w.flows, w.beat = newFlowCache(), b
-	for {
-		n, err := d.tun.Read(w.bufs, w.sizes, headroom)
-		if n > 0 {
-			w.guarded(n)
-		}
-		if err != nil {
-			p.fail(err)
-			return
-		}
-	}
+const (
+	// limitPacket is the size in bytes of the largest packet and what may be put
+	// around it.
+	limitPacket = 65535 + 1024
+	// arenaSize and arenaPackets are what a worker seals and sends at a time: two
+	// superpackets and some, which stay in the processor's second cache.
+	arenaSize    = 192 << 10
+	arenaPackets = 160
+)
+
+func newOutbound(p *Plane, d *device, size, packets int) *outbound {
+	return &outbound{p: p, dev: d, count: p.newCounters(), arena: make([]byte, size), pkts: make([]esp.Packet, packets),
+		at: make([]int, packets), sas: make([]*sa, packets), send: make([]conn.Packet, 0, packets)}
 }
 
-// guarded runs a batch; a bug that shows in it costs this batch only.
-func (w *outbound) guarded(n int) {
+// guarded runs a batch of packets that were read from a device; a bug that shows in
+// it costs this batch only.
+func (w *outbound) guarded(d *device, packets []tun.Super) {
 	defer w.recovered()
-	w.batch(n)
+	w.begin(d)
+	for i := range packets {
+		w.packet(&packets[i])
+	}
+	w.flush()
 }
 
-// recovered gives a batch up. What was to be sent points into buffers that the
+// guardedTurn runs what was taken of a device, and what can be taken of it then, up
+// to the bounds of a turn.
+func (w *outbound) guardedTurn(d *device, from tun.Polled, t *tun.Super, mem []byte) (err error) {
+	defer w.recovered()
+	w.begin(d)
+	for n, size, ok := 0, 0, true; ok; ok, err = from.Take(t, mem) {
+		n++
+		size += len(t.Packet)
+		w.packet(t)
+		if n >= turnPackets || size >= turnBytes {
+			break
+		}
+	}
+	w.flush()
+	return err
+}
+
+func (w *outbound) begin(d *device) {
+	w.dev, w.now = d, w.p.cfg.Clock()
+	w.beat.begin(w.now)
+}
+
+// recovered gives a batch up. What was to be sent points into the arena, which the
 // next batch fills with other packets, in clear: it must be forgotten.
 func (w *outbound) recovered() {
 	if recover() != nil {
-		w.p.count.drop(BatchPanic)
-		clear(w.sas)
-		w.send = w.send[:0]
+		w.count.drop(BatchPanic)
+		w.reset()
+		w.send, w.sending, w.again, w.redo = w.send[:0], 0, nil, false
 	}
 	w.beat.end()
 }
 
-// batch moves the first n packets that were read.
-func (w *outbound) batch(n int) {
-	w.now = w.p.cfg.Clock()
-	w.beat.begin(w.now)
-	from := 0
-	for i := range n {
-		p := &w.pkts[i]
-		p.Off, p.Len = headroom, w.sizes[i]
-		s := w.route(p)
-		w.sas[i] = s
-		if s == nil {
-			continue
-		}
-		switch w.fit(s, p) {
-		case refuse:
-			w.sas[i] = nil
-		case answer:
-			w.sas[i] = nil
-			w.tooBig(s, p)
-		case split:
-			w.flush(from, i) // fragments keep their place in the order
-			from = i + 1
-			w.fragment(s, p)
-		}
-	}
-	w.flush(from, n)
+func (w *outbound) reset() {
+	clear(w.sas[:w.n])
+	w.n, w.end, w.train = 0, 0, train{}
 }
 
-// route decides about one packet by the SPD (RFC 4301 §5.1): the SA that
-// protects it, or nil when it is dropped or waits.
-func (w *outbound) route(p *esp.Packet) *sa {
-	b := p.Bytes()
+// packet decides about one packet, or a train of one flow, by the SPD (RFC 4301
+// §5.1) and puts it into the arena. The decision is made once a train: what the
+// selectors see is the same for all its packets.
+func (w *outbound) packet(t *tun.Super) {
+	b := t.Packet
+	w.many = t.Count()
 	if err := w.h.parse(b, false); err != nil {
 		if err == errExtensions {
-			w.p.count.drop(OutExtensions)
+			w.drop(OutExtensions)
 		} else {
-			w.p.count.drop(OutMalformed)
+			w.drop(OutMalformed)
 		}
-		return nil
+		return
+	}
+	if t.Train() {
+		if _, l4 := t.Header(); w.h.l4 != l4 || w.h.fragment {
+			w.drop(OutMalformed) // the kernel sees another transport header than the selectors
+			return
+		}
 	}
 	if w.p.cfg.Tap != nil {
-		w.p.cfg.Tap.Inner(ipsec.Out, b)
+		if t.Train() {
+			w.apart(t)
+			return
+		}
+		if !w.redo {
+			w.p.cfg.Tap.Inner(ipsec.Out, b)
+		}
 	}
-	return w.apply(w.policy(b), b)
+	s, wait := w.apply(w.policy(b), b, t.Train())
+	if wait {
+		w.apart(t)
+		return
+	}
+	if s == nil {
+		return
+	}
+	switch fitness := w.fit(s, t); {
+	case fitness == pass:
+		w.put(s, t)
+	case fitness == refuse:
+	case t.Train():
+		w.apart(t)
+	case fitness == answer:
+		w.tooBig(s, b)
+	default:
+		w.fragment(s, b)
+	}
+}
+
+// drop counts what is at hand as dropped.
+func (w *outbound) drop(r Reason) { w.count.drops[r].Add(uint64(w.many)) }
+
+// apart takes the packets of a train on their own.
+func (w *outbound) apart(t *tun.Super) {
+	if w.piece == nil {
+		w.piece = make([]byte, limitPacket)
+	}
+	for t.More() {
+		n, err := t.Next(w.piece)
+		if err != nil {
+			continue // no packet is that large
+		}
+		one := tun.Whole(w.piece[:n])
+		w.packet(&one)
+	}
 }
 
 // policy is the one that covers the packet at hand, or nil.
@@ -144,33 +201,38 @@ func (w *outbound) policy(b []byte) *entry {
 	return e
 }
 
-// apply does what the policy says.
-func (w *outbound) apply(e *entry, b []byte) *sa {
+// apply does what the policy says: it returns the SA that protects the packet, or
+// nil when it is dropped or waits. Trains do not wait: for them it says that they
+// would have to.
+func (w *outbound) apply(e *entry, b []byte, isTrain bool) (s *sa, wait bool) {
 	switch {
 	case e == nil:
-		w.p.count.drop(OutNoPolicy)
-		return nil
+		w.drop(OutNoPolicy)
+		return nil, false
 	case e.policy.Action == ipsec.Discard:
-		w.p.count.drop(OutDiscard)
-		return nil
+		w.drop(OutDiscard)
+		return nil, false
 	case e.policy.Action == ipsec.Bypass:
 		// Whatever may go in clear is steered past the device by the host's rules.
-		w.p.count.drop(OutBypass)
-		return nil
+		w.drop(OutBypass)
+		return nil, false
 	}
-	s := e.current()
+	if s = e.current(); s != nil {
+		return s, false
+	}
 	switch {
-	case s != nil:
 	case !e.policy.Trap:
-		w.p.count.drop(OutNoSA)
+		w.drop(OutNoSA)
+	case isTrain:
+		return nil, true
 	default:
 		var gone bool
 		if s, gone = w.p.wait(e, &w.h, b, w.now); gone {
 			// The policy was replaced while this packet was on its way.
-			return w.apply(w.p.spd.find(&w.h.flow, w.dev.ifID), b)
+			return w.apply(w.p.spd.find(&w.h.flow, w.dev.ifID), b, false)
 		}
 	}
-	return s
+	return s, false
 }
 
 // routeICMP finds the policy for an ICMP error that none covers: that of the
@@ -196,27 +258,27 @@ const (
 )
 
 // fit readies a packet for its SA: transport mode's addresses, MSS, size.
-func (w *outbound) fit(s *sa, p *esp.Packet) fitness {
+func (w *outbound) fit(s *sa, t *tun.Super) fitness {
 	params := s.Params()
-	b := p.Bytes()
+	b := t.Packet
 	if params.Mode == ipsec.ModeTransport {
 		// The socket makes the header anew from the SA's endpoints.
 		if e := s.Endpoints(); !w.between(e) {
-			w.p.count.drop(OutNotPeer)
+			w.drop(OutNotPeer)
 			return refuse
 		}
 		if w.h.fragment {
-			return w.reassemble(p)
+			return w.reassemble(t)
 		}
 	}
 	mtu := s.InnerMTU()
 	if params.MSSClamp && w.h.proto == protoTCP && clampMSS(b, &w.h, mtu) {
-		w.p.count.clamped.Add(1)
+		w.count.clamped.Add(1)
 	}
-	switch {
-	case len(b) <= mtu:
+	switch size := t.Largest(); {
+	case size <= mtu:
 		return pass
-	case w.h.v6 && len(b) <= minPMTU6:
+	case w.h.v6 && size <= minPMTU6:
 		return pass // IPv6 hosts may send that much in any case (RFC 2473 §7.1)
 	case w.h.df || w.h.v6:
 		return answer
@@ -228,10 +290,11 @@ func (w *outbound) fit(s *sa, p *esp.Packet) fitness {
 
 // reassemble holds a fragment back until its datagram is whole. Then it passes
 // whatever its size: fragments leave again on the outside.
-func (w *outbound) reassemble(p *esp.Packet) fitness {
-	whole, lost := w.whole.add(&w.h, p, w.now)
-	w.p.count.drops[OutFragment].Add(uint64(lost))
-	if whole && w.h.parse(p.Bytes(), false) == nil {
+func (w *outbound) reassemble(t *tun.Super) fitness {
+	whole, lost := w.whole.add(&w.h, t.Packet, w.now)
+	w.count.drops[OutFragment].Add(uint64(lost))
+	if whole != nil && w.h.parse(whole, false) == nil {
+		*t = tun.Whole(whole)
 		return pass
 	}
 	return refuse
@@ -243,51 +306,74 @@ func (w *outbound) between(e *esp.Endpoints) bool {
 	return src == e.Local.Addr() && dst == e.Remote.Addr()
 }
 
-// flush seals and sends packets from to to-1, a run of one SA at a time.
-func (w *outbound) flush(from, to int) {
-	for i := from; i < to; {
+// put cuts a packet or train into the arena.
+func (w *outbound) put(s *sa, t *tun.Super) {
+	head := s.HeadLen()
+	for t.More() {
+		size := t.NextLen()
+		room := s.SealedLen(size)
+		if w.n == len(w.pkts) || w.end+room > len(w.arena) {
+			w.seal()
+		}
+		p := &w.pkts[w.n]
+		// No byte of the next packet is within reach, whatever changes until then.
+		p.Buf = w.arena[w.end : w.end+room : w.end+room]
+		p.Off, p.Len = head, size
+		if _, err := t.Next(p.Buf[head:]); err != nil {
+			w.count.drop(OutMalformed)
+			continue
+		}
+		w.at[w.n], w.sas[w.n] = w.end, s
+		w.n++
+		w.end += room
+	}
+}
+
+// flush seals and sends what is in the arena. Packets whose SA was deleted after
+// they were routed are taken up again: a rekey must not lose them. The policy has
+// its new SA by now, or packets wait for one.
+func (w *outbound) flush() {
+	w.seal()
+	for range limitAgain {
+		if len(w.again) == 0 {
+			return
+		}
+		list := w.again
+		w.again, w.redo = nil, true
+		for _, b := range list {
+			one := tun.Whole(b)
+			w.packet(&one)
+		}
+		w.redo = false
+		w.seal()
+	}
+	w.count.drops[OutNoSA].Add(uint64(len(w.again)))
+	w.again = nil
+}
+
+// seal seals what is in the arena, a run of one SA at a time, sends it and empties
+// the arena.
+func (w *outbound) seal() {
+	for i := 0; i < w.n; {
 		s := w.sas[i]
 		j := i + 1
-		for j < to && w.sas[j] == s {
+		for j < w.n && w.sas[j] == s {
 			j++
 		}
-		if s != nil && !w.seal(s, w.pkts[i:j]) {
+		if !w.sealRun(s, i, j) {
 			for k := i; k < j; k++ {
-				w.again(w.pkts[k : k+1])
+				w.again = append(w.again, bytes.Clone(w.pkts[k].Bytes()))
 			}
 		}
 		i = j
 	}
 	w.transmit()
+	w.reset()
 }
 
-// again takes up a packet whose SA was deleted after it was routed: a rekey must
-// not lose it. The policy has its new SA by now, or packets wait for one.
-func (w *outbound) again(one []esp.Packet) {
-	p := &one[0]
-	if w.h.parse(p.Bytes(), false) != nil {
-		return
-	}
-	s := w.apply(w.p.spd.find(&w.h.flow, w.dev.ifID), p.Bytes())
-	if s == nil {
-		return
-	}
-	switch w.fit(s, p) {
-	case pass:
-		if !w.seal(s, one) {
-			w.p.count.drop(OutNoSA)
-		}
-	case answer:
-		w.tooBig(s, p)
-	case split:
-		w.transmit()
-		w.fragment(s, p)
-	}
-}
-
-// seal seals one run and appends it to what will be sent; false if the SA was
-// deleted meanwhile.
-func (w *outbound) seal(s *sa, ps []esp.Packet) bool {
+// sealRun seals packets from to to-1; false if their SA was deleted meanwhile.
+func (w *outbound) sealRun(s *sa, from, to int) bool {
+	ps := w.pkts[from:to]
 	var bytes, packets uint64
 	for i := range ps {
 		bytes += uint64(ps[i].Len)
@@ -303,28 +389,49 @@ func (w *outbound) seal(s *sa, ps []esp.Packet) bool {
 	if e.Encap {
 		outer += 8
 	}
+	w.train.n = 0
 	for i := range ps {
 		p := &ps[i]
 		if p.Err != nil {
-			w.p.count.drop(sealReason(p.Err))
-			bytes -= uint64(p.Len)
+			w.count.drop(sealReason(p.Err))
+			bytes -= min(bytes, uint64(p.Len))
 			continue
 		}
 		packets++
 		df := p.DF && outer+p.Len <= mtu // what was let through too big leaves in fragments
-		w.send = append(w.send, conn.Packet{Buf: p.Bytes(), Local: e.Local, Remote: e.Remote, Kind: conn.ESP,
-			TOS: p.TOS, Encap: e.Encap, DF: df})
+		if !w.extend(p, w.at[from+i]+p.Off, df) {
+			w.send = append(w.send, conn.Packet{Buf: p.Bytes(), Local: e.Local, Remote: e.Remote, Kind: conn.ESP,
+				TOS: p.TOS, Encap: e.Encap, DF: df})
+		}
 		if w.p.cfg.Tap != nil {
 			w.p.cfg.Tap.Outer(ipsec.Out, e.Local, e.Remote, e.Encap, p.TOS, p.Bytes())
 		}
 	}
+	w.sending += int(packets)
 	if packets > 0 {
 		s.Touch(w.now.UnixNano())
-		w.p.count.outPackets.Add(packets)
-		w.p.count.outBytes.Add(bytes)
+		w.count.outPackets.Add(packets)
+		w.count.outBytes.Add(bytes)
 	}
 	w.p.expire(s)
 	return true
+}
+
+// extend adds a sealed packet at a place in the arena to the last one of w.send, if
+// it lies right behind and may travel with it: all but the last are of one size.
+func (w *outbound) extend(p *esp.Packet, at int, df bool) bool {
+	t := &w.train
+	if t.n > 0 && t.to == at && p.Len <= t.size && t.to-t.from == t.n*t.size && t.n < conn.MaxSegments &&
+		t.to-t.from+p.Len <= conn.MaxTrain {
+		if last := &w.send[len(w.send)-1]; last.TOS == p.TOS && last.DF == df {
+			t.n++
+			t.to += p.Len
+			last.Buf, last.Segment = w.arena[t.from:t.to:t.to], t.size
+			return true
+		}
+	}
+	*t = train{from: at, to: at + p.Len, size: p.Len, n: 1}
+	return false
 }
 
 // transmit hands over what was sealed.
@@ -334,28 +441,29 @@ func (w *outbound) transmit() {
 	}
 	n, err := w.p.cfg.Conn.WriteBatch(w.send)
 	if err != nil {
-		w.p.count.drops[OutSend].Add(uint64(len(w.send) - n))
+		w.count.drops[OutSend].Add(uint64(w.sending - n))
 	}
-	w.send = w.send[:0]
+	w.send, w.sending = w.send[:0], 0
 }
 
 // sendWaited sends a packet that waited for this SA. Called under Plane.mu, so that
 // the SA cannot be deleted meanwhile.
 func (w *outbound) sendWaited(s *sa, packet []byte) {
 	defer w.recovered()
-	w.now = w.p.cfg.Clock()
-	p := &w.pkts[0]
-	p.Off, p.Len = headroom, copy(p.Buf[headroom:], packet)
-	if w.h.parse(p.Bytes(), false) != nil {
+	w.now, w.dev, w.many = w.p.cfg.Clock(), s.dev, 1
+	if w.h.parse(packet, false) != nil {
 		return
 	}
-	w.dev, w.sas[0] = s.dev, s
-	switch w.fit(s, p) {
+	t := tun.Whole(packet)
+	switch w.fit(s, &t) {
 	case pass:
-		w.flush(0, 1)
+		w.put(s, &t)
 	case answer:
-		w.tooBig(s, p)
+		w.tooBig(s, packet)
 	case split:
-		w.fragment(s, p)
+		w.fragment(s, packet)
 	}
+	w.seal()
+	w.count.drops[OutNoSA].Add(uint64(len(w.again)))
+	w.again = nil
 }

@@ -2,7 +2,6 @@ package userspace
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,7 +18,7 @@ import (
 // then Start it. SAs and policies may come at any time.
 type Plane struct {
 	cfg   Config
-	count counters
+	count *counters // of what no worker does
 	spd   spd
 	spis  spiTable
 	event atomic.Pointer[func(ipsec.Event)]
@@ -28,7 +27,9 @@ type Plane struct {
 	byRef    map[ipsec.SARef]*sa // changed under refMu, too
 	policies map[ipsec.PolicyID]*entry
 	devices  map[uint32]*device
-	flusher  *outbound // sends what waited
+	flusher  *outbound   // sends what waited
+	counts   []*counters // count and those of the workers
+	worker   *worker     // moves what can be polled; nil: there is nothing of the kind
 	started  bool
 	closed   bool
 
@@ -41,6 +42,7 @@ type Plane struct {
 	outMu    sync.Mutex
 	outBySPI map[ipsec.SPI][]*sa // for ICMP reports; peers may choose alike
 
+	waiting atomic.Int64
 	waitMu  sync.Mutex
 	waiters map[*entry]struct{} // policies for which packets wait
 
@@ -76,7 +78,8 @@ func New(cfg Config) (*Plane, error) {
 	p.spd.gen.Store(1)
 	p.spis.init()
 	p.devices[0] = &device{tun: cfg.Tun}
-	p.flusher = newOutbound(p, p.devices[0], 1)
+	p.count = p.newCounters()
+	p.flusher = newOutbound(p, p.devices[0], limitPacket, 16)
 	return p, nil
 }
 
@@ -94,12 +97,13 @@ func (p *Plane) AddDevice(ifID uint32, t tun.Device) error {
 	d := &device{tun: t, ifID: ifID}
 	p.devices[ifID] = d
 	if p.started {
-		p.startDevice(d)
+		return p.startDevice(d)
 	}
 	return nil
 }
 
-// Start begins to move packets: one goroutine for each device and for each reader of the Conn.
+// Start begins to move packets: one worker for all that can be polled, and a
+// goroutine for each device and each reader that only knows how to wait.
 func (p *Plane) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,12 +112,14 @@ func (p *Plane) Start() error {
 	}
 	p.started = true
 	for _, d := range p.devices {
-		p.startDevice(d)
+		if err := p.startDevice(d); err != nil {
+			return err
+		}
 	}
 	for i, r := range p.cfg.Conn.Readers() {
-		b := p.newBeat(fmt.Sprintf("conn-%d", i))
-		p.wg.Add(1)
-		go p.readConn(r, b)
+		if err := p.startReader(i, r); err != nil {
+			return err
+		}
 	}
 	b := p.newBeat("plane-timer")
 	p.wg.Add(1)
@@ -157,6 +163,9 @@ func (p *Plane) Close() error {
 	}
 	p.closed = true
 	close(p.stop)
+	if p.worker != nil {
+		p.worker.end() // before what it polls is closed
+	}
 	errs := []error{p.cfg.Conn.Close()}
 	for _, d := range p.devices {
 		errs = append(errs, d.tun.Close())

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"time"
-
-	"adit/esp"
 )
 
 // fragKey names the datagram that a fragment belongs to (RFC 791, RFC 8200 §4.5).
@@ -59,6 +57,7 @@ func (m *fragMemory[V]) find(h *headers, now time.Time) *V {
 // 4303 §3.3.4). It holds few of them, of one worker.
 type reassembler struct {
 	partial []partial
+	out     []byte // the last whole datagram
 }
 
 type partial struct {
@@ -74,13 +73,12 @@ type partial struct {
 
 type span struct{ from, to int }
 
-// add takes in a fragment. When its datagram is whole, it is left in p and true
-// returned; lost tells how many fragments were given up for it.
-func (r *reassembler) add(h *headers, p *esp.Packet, now time.Time) (whole bool, lost int) {
-	b := p.Bytes()
+// add takes in a fragment. When its datagram is whole, it is returned, valid until
+// the next call; lost tells how many fragments were given up for it.
+func (r *reassembler) add(h *headers, b []byte, now time.Time) (whole []byte, lost int) {
 	hdr, off, more, next, ok := fragmentOf(b)
 	if !ok || h.v6 && b[6] != extFragment { // other headers before it cannot be carried
-		return false, 1
+		return nil, 1
 	}
 	d, lost := r.datagram(h.fragKey(), now)
 	header, body := b[:hdr], b[hdr:]
@@ -92,7 +90,7 @@ func (r *reassembler) add(h *headers, p *esp.Packet, now time.Time) (whole bool,
 		// Overlaps are an attack or a bug (RFC 5722): all of it goes.
 		lost += len(d.spans) + 1
 		d.clear()
-		return false, lost
+		return nil, lost
 	}
 	if cap(d.mem) < end {
 		d.mem = append(make([]byte, 0, max(end, 2*cap(d.mem))), d.mem...)
@@ -108,11 +106,12 @@ func (r *reassembler) add(h *headers, p *esp.Packet, now time.Time) (whole bool,
 		d.header, d.next = append(d.header[:0], header...), next
 	}
 	if d.total == 0 || d.got != d.total || len(d.header) == 0 {
-		return false, lost
+		return nil, lost
 	}
-	whole = d.join(p)
-	if !whole {
+	if whole = d.join(r.out[:0]); whole == nil {
 		lost += len(d.spans)
+	} else {
+		r.out = whole
 	}
 	d.clear()
 	return whole, lost
@@ -159,24 +158,21 @@ func (d *partial) fits(from, to int, more bool) bool {
 	return true
 }
 
-// join writes the datagram into p.
-func (d *partial) join(p *esp.Packet) bool {
-	p.Off, p.Len = headroom, len(d.header)+d.total
-	if p.Len > 65535 || p.Off+p.Len > len(p.Buf) {
-		return false
+// join appends the datagram to b, nil if it is larger than any may be.
+func (d *partial) join(b []byte) []byte {
+	if len(d.header)+d.total > 65535 {
+		return nil
 	}
-	b := p.Bytes()
-	n := copy(b, d.header)
-	copy(b[n:], d.mem[:d.total])
+	b = append(append(b, d.header...), d.mem[:d.total]...)
 	if b[0]>>4 == 6 {
 		b[6] = d.next
 		binary.BigEndian.PutUint16(b[4:], uint16(d.total))
-		return true
+		return b
 	}
-	binary.BigEndian.PutUint16(b[2:], uint16(p.Len))
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	binary.BigEndian.PutUint16(b[6:], 0)
-	headerChecksum(b[:n])
-	return true
+	headerChecksum(b[:len(d.header)])
+	return b
 }
 
 func (d *partial) clear() {

@@ -167,6 +167,7 @@ type flowCache struct {
 
 type cachedFlow struct {
 	flow  flow
+	ifID  uint32
 	gen   uint64
 	entry *entry
 }
@@ -178,10 +179,10 @@ func newFlowCache() flowCache {
 func (c *flowCache) find(d *spd, f *flow, ifID uint32) *entry {
 	slot := &c.slots[maphash.Comparable(c.seed, *f)&(limitFlows-1)]
 	gen := d.gen.Load()
-	if slot.gen == gen && slot.entry != nil && slot.flow == *f {
+	if slot.gen == gen && slot.entry != nil && slot.ifID == ifID && slot.flow == *f {
 		return slot.entry
 	}
 	e := d.find(f, ifID)
-	*slot = cachedFlow{*f, gen, e}
+	*slot = cachedFlow{*f, ifID, gen, e}
 	return e
 }

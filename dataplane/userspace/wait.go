@@ -19,11 +19,11 @@ func (p *Plane) wait(e *entry, h *headers, packet []byte, now time.Time) (s *sa,
 		e.acquired = now
 	}
 	full := len(e.waiting) >= limitWaitPackets || e.bytes+len(packet) > limitWaitBytes ||
-		p.count.waiting.Load() >= limitWaitTotal
+		p.waiting.Load() >= limitWaitTotal
 	if !full {
 		e.waiting = append(e.waiting, waiter{append([]byte(nil), packet...), now})
 		e.bytes += len(packet)
-		p.count.waiting.Add(1)
+		p.waiting.Add(1)
 		p.count.waited.Add(1)
 	}
 	e.mu.Unlock()
@@ -56,7 +56,7 @@ func (p *Plane) waitingEntries() []*entry {
 // forget notes that n packets wait no longer, and the entry if none does. The
 // entry's mutex must not be held.
 func (p *Plane) forget(e *entry, n int) {
-	p.count.waiting.Add(-int64(n))
+	p.waiting.Add(-int64(n))
 	p.waitMu.Lock()
 	defer p.waitMu.Unlock()
 	e.mu.Lock()

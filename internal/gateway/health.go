@@ -13,7 +13,7 @@ import (
 
 // Part is one thread of the gateway and how long it has not answered.
 type Part struct {
-	Name string // engine-0, log, host, pool-1, tun-0 …
+	Name string // engine-0, log, host, pool-1, plane-0 …
 	// Silent is how long the part has owed an answer, or has been at one piece of work;
 	// 0 when it answered the last time it was asked.
 	Silent time.Duration

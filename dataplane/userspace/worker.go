@@ -1,0 +1,317 @@
+package userspace
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"adit/internal/conn"
+	"adit/tun"
+)
+
+// worker moves packets in both directions, from every device and socket that can be
+// polled, in one thread: a batch runs to its end before the next is taken, so that
+// nothing is handed over and flows keep their order. All its calls but poll return
+// at once and move a bounded amount.
+//
+// Its goroutine is locked to its thread: that took a third off an idle round trip,
+// and some of the time under load, where another thread had to be found for it
+// whenever it came back from waiting.
+type worker struct {
+	p     *Plane
+	beat  *beat
+	out   *outbound
+	in    *inbound
+	mem   []byte // what was taken of a device
+	taken [1]tun.Super
+
+	epoll, wake int
+	events      [16]unix.EpollEvent
+	sources     map[int32]*source // by descriptor
+	hot         []*source         // those that are asked without waiting for the poller
+	done        chan struct{}
+
+	mu  sync.Mutex
+	add []*source // to be polled, too
+}
+
+// source is where packets come from: a device or a reader.
+type source struct {
+	fd     int32
+	dev    *device
+	tun    tun.Polled
+	reader conn.Polled
+	hot    bool
+	misses int // turns in a row that found nothing
+}
+
+// How the worker divides its time.
+const (
+	// turnPackets and turnBytes are what is taken of one source before the next
+	// has its turn.
+	turnPackets = arenaPackets
+	turnBytes   = 2 * tun.MaxPacket
+	// lookEvery is the number of rounds after which sources that had nothing are
+	// looked at again, missLimit that of empty turns that make one of them.
+	lookEvery = 16
+	missLimit = 64
+	// spinRounds is how often all hot sources are asked in vain before the thread
+	// sleeps: the next packet of a stream is often on its way, and to be woken costs
+	// sender and receiver more. More of them, and giving the core away in between
+	// (sched_yield), made round trips longer on two cores and saved nothing.
+	spinRounds = 3
+	// readSlots is the number of datagrams or trains taken of a socket at a time.
+	readSlots = 32
+)
+
+func (p *Plane) newWorker() (*worker, error) {
+	w := &worker{p: p, mem: make([]byte, tun.TakeSize), sources: map[int32]*source{}, epoll: -1, done: make(chan struct{})}
+	var err error
+	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("userspace: eventfd: %w", err)
+	}
+	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		err = w.poll(int32(w.wake))
+	}
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("userspace: epoll: %w", err)
+	}
+	w.beat = p.newBeat("plane-0")
+	w.out, w.in = newOutbound(p, nil, arenaSize, arenaPackets), newInbound(p, readSlots)
+	w.out.flows, w.out.beat, w.in.beat = newFlowCache(), w.beat, w.beat
+	return w, nil
+}
+
+func (w *worker) poll(fd int32) error {
+	return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: fd})
+}
+
+func (w *worker) close() {
+	unix.Close(w.wake)
+	if w.epoll >= 0 {
+		unix.Close(w.epoll)
+	}
+}
+
+// poll gives a source to the worker, which is made when the first one comes. It is
+// called with p.mu held.
+func (p *Plane) poll(s *source) error {
+	if p.worker == nil {
+		w, err := p.newWorker()
+		if err != nil {
+			return err
+		}
+		p.worker = w
+		w.add = append(w.add, s)
+		go w.run()
+	} else {
+		w := p.worker
+		w.mu.Lock()
+		w.add = append(w.add, s)
+		w.mu.Unlock()
+	}
+	p.worker.rouse()
+	return nil
+}
+
+// rouse makes the worker look at what changed.
+func (w *worker) rouse() { _, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+// end waits for the worker to stop, Plane.stop being closed.
+func (w *worker) end() {
+	w.rouse()
+	<-w.done
+	w.close()
+}
+
+func (w *worker) run() {
+	defer close(w.done)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	idle := 0
+	for round := 0; ; round++ {
+		moved := w.round()
+		switch {
+		case moved && round%lookEvery != 0:
+			idle = 0
+			continue
+		case moved:
+			idle = 0
+			w.look(0)
+		case idle < spinRounds && len(w.hot) > 0:
+			idle++
+		default:
+			idle = 0
+			for _, s := range w.hot {
+				s.hot = false
+			}
+			w.hot = w.hot[:0]
+			w.look(-1)
+		}
+		select {
+		case <-w.p.stop:
+			return
+		default:
+		}
+	}
+}
+
+// round gives every hot source a turn and reports whether one had something.
+func (w *worker) round() (moved bool) {
+	kept := w.hot[:0]
+	for _, s := range w.hot {
+		if w.turn(s) {
+			moved, s.misses = true, 0
+		} else if s.misses++; s.misses >= missLimit {
+			s.hot = false
+			continue
+		}
+		kept = append(kept, s)
+	}
+	w.hot = kept
+	return moved
+}
+
+// turn moves what a source has, up to a bound; false: it had nothing.
+func (w *worker) turn(s *source) bool {
+	if s.tun != nil {
+		return w.turnDevice(s)
+	}
+	n, err := s.reader.Take(w.in.recv)
+	if n > 0 {
+		w.in.guarded(n)
+	}
+	if err != nil {
+		w.drop(s, err)
+	}
+	return n > 0
+}
+
+func (w *worker) turnDevice(s *source) bool {
+	ok, err := s.tun.Take(&w.taken[0], w.mem)
+	if ok {
+		err = w.out.guardedTurn(s.dev, s.tun, &w.taken[0], w.mem)
+	}
+	if err != nil {
+		w.drop(s, err)
+	}
+	return ok
+}
+
+// drop gives up a source that failed for good.
+func (w *worker) drop(s *source, err error) {
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(s.fd), nil)
+	delete(w.sources, s.fd)
+	s.misses = missLimit // out of the hot ones
+	w.p.fail(err)
+}
+
+// look asks the poller which sources have something, and waits for that if timeout
+// is -1.
+func (w *worker) look(timeout int) {
+	var n int
+	if timeout == 0 {
+		r, _, _ := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epoll), uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
+		n = max(int(r), 0)
+	} else {
+		n, _ = unix.EpollWait(w.epoll, w.events[:], timeout)
+	}
+	for i := range max(n, 0) {
+		e := &w.events[i]
+		if e.Fd == int32(w.wake) {
+			w.changed()
+			continue
+		}
+		s := w.sources[e.Fd]
+		if s == nil {
+			continue
+		}
+		if e.Events&unix.EPOLLERR != 0 && s.reader != nil {
+			s.reader.Errors()
+		}
+		if !s.hot {
+			s.hot, s.misses = true, 0
+			w.hot = append(w.hot, s)
+		}
+	}
+}
+
+// changed takes in new sources.
+func (w *worker) changed() {
+	var b [8]byte
+	_, _ = unix.Read(w.wake, b[:])
+	w.mu.Lock()
+	list := w.add
+	w.add = nil
+	w.mu.Unlock()
+	for _, s := range list {
+		w.sources[s.fd] = s
+		if err := w.poll(s.fd); err != nil {
+			w.drop(s, fmt.Errorf("userspace: epoll: %w", err))
+		}
+	}
+}
+
+// startDevice begins to read a device. It is called with p.mu held.
+func (p *Plane) startDevice(d *device) error {
+	if t, ok := d.tun.(tun.Polled); ok {
+		return p.poll(&source{fd: int32(t.FD()), dev: d, tun: t})
+	}
+	b := p.newBeat(fmt.Sprintf("tun-%d", d.ifID))
+	w := newOutbound(p, d, arenaSize, arenaPackets)
+	w.flows, w.beat = newFlowCache(), b
+	p.wg.Go(func() { w.readDevice(d) })
+	return nil
+}
+
+// startReader begins to read from the Conn. It is called with p.mu held.
+func (p *Plane) startReader(i int, r conn.Reader) error {
+	if c, ok := r.(conn.Polled); ok {
+		return p.poll(&source{fd: int32(c.FD()), reader: c})
+	}
+	w := newInbound(p, batchSize)
+	w.beat = p.newBeat(fmt.Sprintf("conn-%d", i))
+	p.wg.Go(func() { w.readConn(r) })
+	return nil
+}
+
+// readDevice is the goroutine of a device that cannot be polled.
+func (w *outbound) readDevice(d *device) {
+	size := min(max(d.tun.BatchSize(), 1), batchSize)
+	bufs, sizes, list := make([][]byte, size), make([]int, size), make([]tun.Super, size)
+	mem := make([]byte, size*tun.MaxPacket)
+	for i := range bufs {
+		bufs[i] = mem[i*tun.MaxPacket : (i+1)*tun.MaxPacket]
+	}
+	for {
+		n, err := d.tun.Read(bufs, sizes, 0)
+		for i := range n {
+			list[i] = tun.Whole(bufs[i][:sizes[i]])
+		}
+		if n > 0 {
+			w.guarded(d, list[:n])
+		}
+		if err != nil {
+			w.p.fail(err)
+			return
+		}
+	}
+}
+
+// readConn is the goroutine of a reader that cannot be polled.
+func (w *inbound) readConn(r conn.Reader) {
+	for {
+		n, err := r.ReadBatch(w.recv)
+		if n > 0 {
+			w.guarded(n)
+		}
+		if err != nil {
+			w.p.fail(err)
+			return
+		}
+	}
+}
