@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
 	nftables iproute2 iputils-ping ethtool
 	tcpdump tshark iperf3 python3-scapy
-	strongswan-swanctl charon-systemd strongswan-pki
+	strongswan-swanctl charon-systemd strongswan-pki strongswan-starter strongswan-charon
 	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins
 	freeradius
 	make gcc libc6-dev
@@ -51,17 +51,21 @@ if [ ${#missing[@]} -gt 0 ]; then
 	fi
 	"${apt[@]}" install --no-install-recommends "${missing[@]}" </dev/null ||
 		fail "could not install: ${missing[*]} (see above)"
-	# freeradius enables itself for the next boot; only where it is new it is ours.
+	# These enable themselves for the next boot; only where they are new they are ours.
 	case " ${missing[*]} " in
 	*' freeradius '*) update-rc.d freeradius disable ||
 		fail 'could not disable the freeradius service (see above)' ;;
+	esac
+	case " ${missing[*]} " in
+	*' strongswan-starter '*) update-rc.d ipsec disable ||
+		fail 'could not disable the ipsec service (see above)' ;;
 	esac
 fi
 
 for p in "${packages[@]}"; do
 	installed "$p" || fail "package $p is still not installed"
 done
-for f in /usr/sbin/charon-systemd /usr/sbin/swanctl /usr/sbin/freeradius /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so; do
+for f in /usr/sbin/charon-systemd /usr/sbin/swanctl /usr/sbin/freeradius /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so /usr/sbin/ipsec /usr/lib/ipsec/charon; do
 	[ -e "$f" ] || fail "$f is missing though its package is installed"
 done
 command -v go >/dev/null || fail 'Go is missing: see https://go.dev/doc/install'

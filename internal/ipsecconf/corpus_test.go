@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
 	"time"
 
 	"adit/conf"
+	"adit/ike"
 	"adit/internal/config"
 	"adit/internal/ipsecconf"
 )
@@ -240,4 +242,103 @@ func TestLibreswanCorpus(t *testing.T) {
 	if n.files < 1000 || lost*20 > n.files {
 		t.Errorf("%d files, %d not recognised", n.files, lost)
 	}
+}
+
+// Scenarios that strongSwan has in both forms: what is imported of ipsec.conf means the
+// same as its own swanctl.conf, in identities, authentication and selectors. Those that
+// differ on purpose are named with the reason.
+func TestSameScenario(t *testing.T) {
+	root := filepath.Join(corpus(t, "strongswan"), "testing/tests")
+	files, err := filepath.Glob(root + "/ikev2-stroke/*/hosts/*/etc/ipsec.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, differ := 0, map[string]bool{}
+	for _, f := range files {
+		scenario := strings.Split(strings.TrimPrefix(f, root+"/ikev2-stroke/"), "/")
+		name, host := scenario[0], scenario[2]
+		twin := filepath.Join(root, "ikev2", name, "hosts", host, "etc/swanctl/swanctl.conf")
+		b, err := os.ReadFile(twin)
+		if err != nil {
+			continue
+		}
+		tree, err := conf.ParseBytes("swanctl.conf", []byte(hosts.Replace(string(b))))
+		if err != nil {
+			continue
+		}
+		want, err := config.Decode(withoutFiles(tree), config.Daemon{})
+		if err != nil {
+			continue // what adit refuses of both
+		}
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := ipsecconf.Options{Files: conf.MapFiles{f: hosts.Replace(string(text))}, Dialect: ipsecconf.StrongSwan}
+		if a, err := netip.ParseAddr(hosts.Replace("PH_IP_" + strings.ToUpper(host))); err == nil {
+			o.Own = []netip.Addr{a}
+		}
+		r, err := ipsecconf.Import(f, o)
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+			continue
+		}
+		got := decodes(t, f, r)
+		if got == nil {
+			continue
+		}
+		g, w := meaning(got), meaning(want)
+		if slices.Equal(g, w) {
+			same++
+			continue
+		}
+		if why := otherwise[name]; why == "" {
+			t.Errorf("%s of %s: imported\n%s\nstrongSwan's own\n%s", name, host, strings.Join(g, "\n"), strings.Join(w, "\n"))
+		}
+		differ[name] = true
+	}
+	t.Logf("%d hosts mean the same; scenarios that differ on purpose: %d", same, len(differ))
+	for name := range otherwise {
+		if !differ[name] {
+			t.Errorf("%s doesn't differ any more", name)
+		}
+	}
+	if same < 50 {
+		t.Errorf("only %d hosts were compared", same)
+	}
+}
+
+// otherwise are scenarios that are not the same in the two forms.
+var otherwise = map[string]string{
+	"rw-eap-md5-rsa":         "ipsec.conf demands rightid=*@strongswan.org, swanctl.conf no id",
+	"rw-eap-sim-id-radius":   "the same",
+	"rw-eap-sim-radius":      "the same",
+	"rw-eap-sim-only-radius": "ipsec.conf has rightauth=any, or none, swanctl.conf eap",
+	"rw-eap-tls-only":        "ipsec.conf has leftauth=eap and rightauth=any, swanctl.conf eap-tls",
+	"rw-eap-ttls-only":       "ipsec.conf has rightauth=any, swanctl.conf eap-ttls",
+}
+
+// hosts are the addresses that the test environment writes into the files.
+var hosts = strings.NewReplacer("PH_IP_MOON1", "10.1.0.1", "PH_IP_SUN1", "10.2.0.1", "PH_IP_MOON", "192.168.0.1", "PH_IP_SUN", "192.168.0.2", "PH_IP_CAROL", "192.168.0.100",
+	"PH_IP_DAVE", "192.168.0.200", "PH_IP_ALICE", "10.1.0.10", "PH_IP_VENUS", "10.1.0.20", "PH_IP_BOB", "10.2.0.10", "PH_IP_WINNETOU", "192.168.0.150")
+
+// meaning is what two configurations must have in common, a line a child.
+func meaning(m *config.Model) (out []string) {
+	for _, p := range m.Peers {
+		var b strings.Builder
+		fmt.Fprintf(&b, "v%d remote %v vips %v pools %d", p.Version, p.RemoteAddrs, p.VIPs, len(p.Pools))
+		for i, rounds := range [][]ike.AuthRound{p.Local, p.Remote} {
+			for _, r := range rounds {
+				if i == 0 && (r.ID.Type == ike.IDIPv4Addr || r.ID.Type == ike.IDIPv6Addr) {
+					r.ID = ike.Identity{} // what it is without an id
+				}
+				fmt.Fprintf(&b, " [%v %v %v eap-id %v]", r.Method, r.EAP, r.ID, r.EAPID)
+			}
+		}
+		for _, c := range p.Children {
+			out = append(out, fmt.Sprintf("%s: %s === %s mode %v start %v", b.String(), c.Local, c.Remote, c.Mode, c.StartAction))
+		}
+	}
+	sort.Strings(out)
+	return out
 }
