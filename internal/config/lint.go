@@ -150,6 +150,9 @@ func (l *linter) child(p *ike.Peer, c *ike.Child) {
 	if c.DPDAction != ike.ActionNone && p.DPDDelay == 0 {
 		l.warn(at("dpd_action"), "nothing looks whether the peer lives, since dpd_delay is 0: it never happens; give the connection dpd_delay = 30s")
 	}
+	if c.Action != ipsec.Protect && c.StartAction&ike.ActionTrap == 0 {
+		l.warn(at("mode"), "the %s policy is only loaded, not in force, until somebody installs it by name; give it start_action = trap", c.Action)
+	}
 	if c.CloseAction&ike.ActionStart != 0 && !c.KeepUp {
 		l.warn(at("close_action"), "start answers each close by the peer at once: if the peer does so too, or closes again and again, they never stop; use keep_up = yes on one side, which waits longer each time")
 	}

@@ -141,7 +141,7 @@ func (s *side) refused(command, body, want string) *conf.Section {
 
 func connBody(local, remote, localTS, remoteTS string) string {
 	return "gw {\n version = 2\n local_addrs = " + local + "\n remote_addrs = " + remote + "\n keyingtries = 0\n dpd_delay = 30s\n local {\n auth = psk\n id = " + local + "\n }\n remote {\n auth = psk\n id = " + remote +
-		"\n }\n children {\n net {\n local_ts = " + localTS + "\n remote_ts = " + remoteTS + "\n dpd_action = trap\n }\n lan {\n mode = pass\n local_ts = 10.1.0.0/16\n remote_ts = 10.1.0.0/16\n }\n }\n }\n"
+		"\n }\n children {\n net {\n local_ts = " + localTS + "\n remote_ts = " + remoteTS + "\n dpd_action = trap\n }\n lan {\n mode = pass\n start_action = trap\n local_ts = 10.1.0.0/16\n remote_ts = 10.1.0.0/16\n }\n }\n }\n"
 }
 
 func sides(t *testing.T) (left, right *side, wire *conn.Network) {

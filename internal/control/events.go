@@ -51,6 +51,9 @@ func (ev *events) take(e ike.Event) {
 	case ike.IKERekeyed:
 		ev.publish("ike-rekey", func(m *conf.Section) {
 			s, now := m.Add(e.Old.Name), time.Now()
+			if e.New.Initiator { // else charon shows the old one as it was
+				e.Old.State = "REKEYING"
+			}
 			describeIKE(s.Add("old"), e.Old, now)
 			describeIKE(s.Add("new"), e.New, now)
 		})
@@ -76,6 +79,7 @@ func (ev *events) take(e ike.Event) {
 			s, now := m.Add(e.SA.Name), time.Now()
 			describeIKE(s, e.SA, now)
 			pair := s.Add("child-sas").Add(e.Old.Name)
+			e.Old.State = "REKEYED"
 			ev.c.describeChild(pair.Add("old"), e.Old, now)
 			ev.c.describeChild(pair.Add("new"), e.New, now)
 		})
@@ -90,10 +94,11 @@ func (ev *events) release() {
 	}
 }
 
+// childDown shows a child as strongSwan does: DELETED, but as it was where its IKE SA ended.
 func (ev *events) childDown(e ike.ChildDown) {
 	ev.publish("child-updown", func(m *conf.Section) {
-		if e.Child.State == "INSTALLED" || e.Child.State == "REKEYING" {
-			e.Child.State = "DELETING"
+		if e.SA.State != endingState && (e.Child.State == "INSTALLED" || e.Child.State == "REKEYING" || e.Child.State == "DELETING") {
+			e.Child.State = "DELETED"
 		}
 		ev.child(m, ended(e.SA), e.Child)
 	})

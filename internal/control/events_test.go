@@ -132,7 +132,7 @@ func TestEvents(t *testing.T) {
 		if strings.Contains(down, ".established") || strings.HasPrefix(down, "up = ") {
 			t.Errorf("%s: %s", who, down)
 		}
-		contains(t, text(list[1].Body), "gw.state = DELETING\n", "gw.child-sas.net-2.state = DELETING\n", "net-2.bytes-out = 0\n")
+		contains(t, text(list[1].Body), "gw.state = DELETING\n", "gw.child-sas.net-2.state = INSTALLED\n", "net-2.bytes-out = 0\n")
 	}
 }
 

@@ -79,9 +79,19 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 		tasks []string
 	}{{"tasks-queued", sa.TasksQueued}, {"tasks-active", sa.Tasks}, {"tasks-passive", sa.TasksPassive}} {
 		if len(q.tasks) > 0 {
-			s.SetList(q.key, q.tasks...)
+			s.SetList(q.key, taskNames(q.tasks)...)
 		}
 	}
+}
+
+// taskNames are strongSwan's names of tasks; the engine's say behind them which child
+// is meant.
+func taskNames(tasks []string) []string {
+	out := make([]string, len(tasks))
+	for i, t := range tasks {
+		out[i], _, _ = strings.Cut(t, " ")
+	}
+	return out
 }
 
 func (c *controller) describeChild(s *conf.Section, ch ike.ChildInfo, now time.Time) {

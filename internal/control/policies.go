@@ -45,7 +45,11 @@ func (c *controller) listPolicies(_ context.Context, req *vici.Request) (*conf.S
 	child, conn := m.Text("child"), m.Text("ike")
 	all := c.g.Policies()
 	for _, traps := range []bool{true, false} {
-		for _, p := range all {
+		for i := range all {
+			p := all[i]
+			if traps { // the last one first
+				p = all[len(all)-1-i]
+			}
 			if traps != (p.Action == ipsec.Protect) || !wanted(p.Action) || child != "" && child != p.Child || conn != "" && conn != p.Conn {
 				continue
 			}

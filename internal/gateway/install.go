@@ -34,9 +34,7 @@ func (g *Gateway) Install(conn, child string) error {
 	key := staticKey{p.Name, c.Name}
 	v.mu.Lock()
 	delete(v.withheld, key)
-	if c.Action == ipsec.Protect {
-		v.trapped[key] = true
-	}
+	v.trapped[key] = true
 	v.mu.Unlock()
 	g.restatic([]change{{p, p}})
 	return nil

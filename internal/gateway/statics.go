@@ -158,6 +158,8 @@ func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 	switch {
 	case withheld:
 		return nil
+	case c.Action != ipsec.Protect && c.StartAction&ike.ActionTrap == 0 && !trapped:
+		return nil // loaded, for who installs it by name
 	case c.Action != ipsec.Protect:
 		s.inDP, class = true, ike.PriorityShunt
 	case c.StartAction == ike.ActionNone && !c.KeepUp && !trapped || !c.Policies:

@@ -54,8 +54,9 @@ func Adit(l *lab.Lab, node string, o AditOptions) (*AditGateway, error) {
 }
 swanctl {
 	socket = %[1]s
+	load = %[3]s
 }
-`, d.uri(), o.Extra)
+`, d.uri(), o.Extra, swanctlPlugins)
 	if err := os.WriteFile(d.path("strongswan.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}

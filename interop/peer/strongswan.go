@@ -21,6 +21,10 @@ const defaultPlugins = "random nonce x509 openssl pem pkcs1 pkcs7 pkcs8 pkcs12 r
 	"vici kernel-libipsec kernel-netlink socket-default updown attr " +
 	"eap-identity eap-mschapv2 eap-md5 eap-gtc eap-tls eap-ttls eap-radius"
 
+// swanctlPlugins are what the tool swanctl needs. All that Debian has take it longer to
+// load than what it is then asked.
+const swanctlPlugins = "pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 x509 revocation constraints pubkey sshkey openssl random"
+
 // StrongSwanOptions are settings of strongswan.conf.
 type StrongSwanOptions struct {
 	Plugins string // instead of the usual list
@@ -69,9 +73,9 @@ func StrongSwan(l *lab.Lab, node string, o StrongSwanOptions) (Gateway, error) {
 }
 swanctl {
 	socket = %s
-	load = pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 x509 revocation constraints pubkey sshkey openssl random
+	load = %s
 }
-`, o.Plugins, d.path("charon.log"), o.Verbose, d.uri(), o.Extra, d.uri())
+`, o.Plugins, d.path("charon.log"), o.Verbose, d.uri(), o.Extra, d.uri(), swanctlPlugins)
 	if err := os.WriteFile(d.path("strongswan.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
