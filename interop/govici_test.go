@@ -93,18 +93,38 @@ func (g *goviciLab) command(program string, args ...string) *exec.Cmd {
 func (g *goviciLab) tests(t *testing.T) {
 	g.build(t, "test", "-c", "-o", "govici.test", "./vici")
 	g.systemctl(t)
-	out, err := g.command(filepath.Join(g.dir, "govici.test"), "-test.v", "-test.timeout", "60s", "-integration").CombinedOutput()
-	if err != nil {
-		t.Errorf("govici's tests: %v\n%s", err, out)
+	passed := map[string]bool{}
+	only := "."
+	// TestNotifyEventsNoBlock races with its own listener on a busy machine: what fails is
+	// tried again, and only that.
+	for tries := 3; ; tries-- {
+		out, err := g.command(filepath.Join(g.dir, "govici.test"), "-test.v", "-test.timeout", "60s", "-integration", "-test.run", only).CombinedOutput()
+		for _, m := range regexp.MustCompile(`(?m)^--- PASS: (\w+)`).FindAllStringSubmatch(string(out), -1) {
+			passed[m[1]] = true
+		}
+		var failed []string
+		for _, m := range regexp.MustCompile(`(?m)^--- FAIL: (\w+)`).FindAllStringSubmatch(string(out), -1) {
+			failed = append(failed, m[1])
+		}
+		if strings.Contains(string(out), "--- SKIP") {
+			t.Errorf("some tests were skipped:\n%s", out)
+		}
+		if err == nil {
+			break
+		}
+		if tries == 1 || len(failed) == 0 || len(failed) > 2 {
+			t.Fatalf("govici's tests: %v\n%s", err, out)
+		}
+		t.Logf("again, because of\n%s", out)
+		only = "^(" + strings.Join(failed, "|") + ")$"
 	}
-	passed := regexp.MustCompile(`(?m)^--- PASS: (\w+)`).FindAllStringSubmatch(string(out), -1)
 	for _, need := range []string{"TestCommandRequest", "TestCallStreaming", "TestEventNameIsSet", "TestUnsubscribe", "TestCloseAfterEOF", "TestNotifyEventsNoBlock"} {
-		if !strings.Contains(string(out), "--- PASS: "+need+" ") {
+		if !passed[need] {
 			t.Errorf("%s did not pass", need)
 		}
 	}
-	if len(passed) < 60 || strings.Contains(string(out), "--- SKIP") {
-		t.Errorf("only %d tests passed, or some were skipped:\n%s", len(passed), out)
+	if len(passed) < 60 {
+		t.Errorf("only %d tests passed: %v", len(passed), passed)
 	}
 	g.facts["govici"] = fmt.Sprintf("%d tests", len(passed))
 }

@@ -170,7 +170,6 @@ func TestReplaceCharon(t *testing.T) {
 		up := d.up(t, right, step.name, strings.HasPrefix(step.name, "charon"))
 		if first == nil {
 			first = up
-			t.Logf("%s", strings.Join(up, "\n"))
 		} else if !slices.Equal(first, up) {
 			t.Errorf("%s has\n%s\nnot as at first\n%s", step.name, strings.Join(up, "\n"), strings.Join(first, "\n"))
 		}
