@@ -61,6 +61,10 @@ func (r *Rejection) PointTo(p *Peer) {
 			r.Options = append(r.Options, path)
 		}
 	}
+	if p != nil && r.ByPeer && r.Reason == ReasonAuthentication && r.Detail == "" {
+		r.Options = p.provenBy()
+		return
+	}
 	if p != nil {
 		for _, o := range optionsOf[r.Reason][r.Detail] {
 			add(pathOf(p, r.Child, o, r.Reason == ReasonProposal))
@@ -81,6 +85,20 @@ func (r *Rejection) PointTo(p *Peer) {
 			add((&Peer{Name: c.Name}).Option(o))
 		}
 	}
+}
+
+// provenBy are the options by which we prove ourselves, and whom we ask for: what a
+// peer may mean that does not believe us.
+func (p *Peer) provenBy() []string {
+	first := p.Option("local.certs")
+	switch {
+	case len(p.Local) == 0:
+	case p.Local[0].Method == AuthPSK:
+		first = "secrets.ike*.secret"
+	case p.Local[0].Method == AuthEAP:
+		return []string{"secrets.eap*.secret", p.Option("local.eap_id")}
+	}
+	return []string{first, p.Option("local.id"), p.Option("remote.id")}
 }
 
 // pathOf is one option's path, empty where it has no place: an option of a child

@@ -157,7 +157,7 @@ func (s *sa) eapFailed(a *authentication, answer *ike.EAPAnswer) *ike.Rejection 
 		r.Detail = ike.DetailEAP
 	}
 	if s.initiator {
-		r.Options = s.provenBy()
+		r.Options = []string{"secrets.eap*.secret", s.peer.Option("local.eap_id")}
 	}
 	if answer.Identity != "" {
 		r.Theirs += ", EAP identity " + shortText(answer.Identity)

@@ -209,8 +209,7 @@ func (s *sa) authResponse(now time.Time, in *inbound) {
 func (s *sa) refusedByPeer(now time.Time, n *wire.Notify) {
 	r := peerRefused(n, s.ids[0].String(), "")
 	if n.NotifyType == wire.AuthenticationFailed {
-		r.Theirs, r.Options = s.peer.Remote[0].ID.String(), s.provenBy()
-		r.Hint = "the peer's log tells why: a key, a certificate or an identity differs, or its unique policy keeps another IKE SA"
+		r.Theirs, r.Hint = s.peer.Remote[0].ID.String(), "the peer's log tells why: a key, a certificate or an identity differs, or its unique policy keeps another IKE SA"
 	}
 	s.fail(now, r)
 }
@@ -222,18 +221,6 @@ func (s *sa) roundOption(k int, option string) string {
 		name = "remote"
 	}
 	return "connections." + s.peer.Name + "." + name + "." + option
-}
-
-// provenBy are the options by which we prove ourselves, and whom we ask for.
-func (s *sa) provenBy() []string {
-	first := s.peer.Option("local.certs")
-	switch s.peer.Local[0].Method {
-	case ike.AuthPSK:
-		first = "secrets.ike*.secret"
-	case ike.AuthEAP:
-		return []string{"secrets.eap*.secret", s.peer.Option("local.eap_id")}
-	}
-	return []string{first, s.peer.Option("local.id"), s.peer.Option("remote.id")}
 }
 
 // fitsRemote checks the responder's identity against the round that is due.

@@ -168,7 +168,7 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 		s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), &rekeyIKE{tries: t.tries})
 		return
 	}
-	s.reject(peerRefused(n, proposalText(t.offered), "connections."+s.peer.Name+".proposals"))
+	s.reject(peerRefused(n, proposalText(t.offered), ""))
 	s.life.rekeyAt = now.Add(retryRekey + ike.RandomSpan(retryRekey/2))
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,7 @@ type explaining struct {
 	conns     []*ike.Peer
 	sas       map[string][]ike.SAInfo
 	strangers []gateway.Refusal
+	mentions  map[string][]gateway.Refusal
 	trouble   []gateway.Trouble
 	drops     map[string]uint64
 	clock     *[]string // nil: nobody has needed it yet
@@ -74,6 +76,7 @@ func (c *controller) explaining(ctx context.Context) (*explaining, error) {
 		x.sas[sa.Name] = append(x.sas[sa.Name], sa)
 	}
 	x.strangers, x.trouble = c.g.Strangers()
+	x.mentions = c.g.Mentions()
 	if c.opt.Counters != nil {
 		x.drops = c.opt.Counters()
 	}
@@ -107,7 +110,7 @@ func (x *explaining) facts(p *ike.Peer, child *ike.Child) explain.Facts {
 	f := explain.Facts{Now: x.now, Peer: p, Child: child, SAs: x.sas[p.Name], Stats: map[uint32]ike.ChildStats{},
 		History: g.History(p.Name), Trouble: x.trouble, Drops: x.drops}
 	f.Attempt, _ = g.Attempt(p.Name)
-	f.Strangers = append(g.Mentions(p.Name), x.strangers...)
+	f.Strangers = slices.Concat(x.mentions[p.Name], x.strangers)
 	for _, r := range f.History.Refusals {
 		if d := r.Record.Detail; d == ike.DetailExpired || d == ike.DetailNotYetValid {
 			f.Clock = x.clockSigns()

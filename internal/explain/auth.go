@@ -14,7 +14,7 @@ func (e *explainer) identity(r *ike.Rejection) {
 		e.change(r, "id = %s, if that is the peer; else the peer must say %s.", r.Theirs, r.Ours)
 	case ike.DetailLocalID:
 		e.verdict(Down, "was refused: the peer wants to talk to another identity than ours.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "Our id must be the one that the peer has as its remote id, or the other way round.")
 	default:
 		e.verdict(Down, "was refused: %s.", r.Difference)
@@ -39,40 +39,40 @@ func (e *explainer) authentication(r *ike.Rejection) {
 		e.change(r, "Name a certificate whose private key is loaded and that speaks for our id.")
 	case ike.DetailMethod:
 		e.verdict(Down, "was refused: the peer proves itself by another method than is wanted.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "auth must be what the peer does (psk, pubkey, eap-...), or the peer must be set to it.")
 	case ike.DetailNoCertificate:
 		e.verdict(Down, "was refused: %s.", r.Difference)
 		e.change(r, "Name the peer's certificate here, or let the peer send it (its send_cert).")
 	case ike.DetailSignature:
 		e.verdict(Down, "was refused: the peer's signature does not fit its certificate.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "The certificate known here is not of the key that the peer signs with: give the one that it has now.")
 	case ike.DetailExpired, ike.DetailNotYetValid:
 		e.time(r)
 	case ike.DetailUntrusted:
 		e.verdict(Down, "was refused: there is no chain from the peer's certificate to an authority that is trusted here.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "Put the root (and what is between) of the peer's certificate into x509ca, or name it in cacerts.")
 	case ike.DetailRevoked:
 		e.verdict(Down, "was refused: the peer's certificate was revoked.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.advise("", "The peer needs a new certificate. If it was revoked by mistake, its authority must publish a new CRL.")
 	case ike.DetailNoRevocation:
 		e.verdict(Down, "was refused: nobody says whether the peer's certificate was revoked.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "Let CRL or OCSP be reached; revocation = relaxed goes on without an answer.")
 	case ike.DetailOtherName:
 		e.verdict(Down, "was refused: the peer's certificate does not speak for the identity that it claims.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "The peer needs a certificate with this identity as subjectAltName, or an id that its certificate has.")
 	case ike.DetailWeak:
 		e.verdict(Down, "was refused: the peer's key or signature is weaker than is demanded.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "The peer should have a stronger key; auth says what is demanded.")
 	case ike.DetailConstraint:
 		e.verdict(Down, "was refused: the peer's certificate breaks a rule of the connection.")
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 		e.change(r, "What is demanded of the peer's certificate stands in cacerts, certs, cert_policy and auth.")
 	case ike.DetailEAP:
 		e.verdict(Down, "was refused: EAP failed.")
@@ -99,7 +99,7 @@ func (e *explainer) unproven(r *ike.Rejection) {
 	e.verdict(Down, "was refused by the peer: it does not believe who we are (%s).", nonEmpty(r.Notify))
 	e.fact("By design a peer does not say why; its log does. It knows us as another id, its secret or the authority of our certificate is another one, our certificate is out of its time, or its unique policy keeps another IKE SA.")
 	if r.Difference != "" {
-		e.fact("%s.", capital(r.Difference))
+		e.fact("%s.", capital(plain(r.Difference)))
 	}
 	e.change(r, "%s", map[bool]string{true: "The secret must be the peer's, letter by letter.",
 		false: "What proves us must be what the peer expects."}[len(r.Options) > 0 && strings.HasSuffix(r.Options[0], ".secret")])
@@ -122,7 +122,7 @@ func (e *explainer) time(r *ike.Rejection) {
 	default:
 		e.verdict(Down, "was refused: a certificate %s.", word)
 	}
-	e.fact("%s.", capital(r.Difference))
+	e.fact("%s.", capital(plain(r.Difference)))
 	if len(e.Clock) == 0 {
 		e.fact("This host's clock says %s, and nothing that is loaded contradicts it.", now)
 		if r.Detail == ike.DetailExpired {

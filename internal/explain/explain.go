@@ -78,6 +78,8 @@ func (e *explainer) down() {
 	case len(own) > 0:
 		e.refused(own[0])
 		e.stranger(near[0])
+	case near[0].Record.Reason == ike.ReasonNoAnswer && e.nearness(near[0].Record) == 2:
+		e.refused(near[0])
 	default:
 		e.unrefused()
 		e.stranger(near[0])

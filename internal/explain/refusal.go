@@ -59,6 +59,16 @@ func brief(r *ike.Rejection) string {
 	return text + " (" + strings.TrimPrefix(more, "no proposal in common: ") + ")"
 }
 
+// plain is a text without the trace of how a chain was looked for, which the log has.
+func plain(s string) string {
+	for _, mark := range []string{" (chain 0:", " (refused:"} {
+		if i := strings.Index(s, mark); i > 0 {
+			s = s[:i]
+		}
+	}
+	return s
+}
+
 // with names the peer of a refusal.
 func with(r *ike.Rejection) string {
 	if !r.Remote.IsValid() {
@@ -88,11 +98,14 @@ func (e *explainer) both(r *ike.Rejection) {
 // passedOver lists the candidates with the rules that refused them.
 func (e *explainer) passedOver(r *ike.Rejection) {
 	for _, c := range r.Candidates {
+		if strings.HasPrefix(c.Why, r.Difference) && r.Difference != "" && len(r.Candidates) == 1 {
+			continue // that was told
+		}
 		kind := "Connection"
 		if r.Reason == ike.ReasonSelectors || r.Detail == ike.DetailMode {
 			kind = "Child"
 		}
-		e.fact("%s %s was not taken: %s.", kind, c.Name, c.Why)
+		e.fact("%s %s was not taken: %s.", kind, c.Name, plain(c.Why))
 	}
 }
 
@@ -303,12 +316,19 @@ func (e *explainer) noAuthAnswer(floated bool) {
 
 // addresses explains virtual addresses that were not given.
 func (e *explainer) addresses(r *ike.Rejection) {
-	difference := r.Difference
-	if difference == "" {
-		difference = "the peer gave no virtual address (" + r.Notify + ")"
-	}
-	e.verdict(Down, "got no virtual address: %s.", difference)
 	switch {
+	case r.Notify == "FAILED_CP_REQUIRED" && r.ByPeer:
+		e.verdict(Down, "was refused by the peer: it gives virtual addresses, and we ask for none (%s).", r.Notify)
+	case r.ByPeer:
+		e.verdict(Down, "got no virtual address from the peer (%s).", r.Notify)
+	case r.Detail == ike.DetailNotGiven:
+		e.verdict(Down, "got no virtual address: %s.", r.Difference)
+	default:
+		e.verdict(Down, "gave the peer no virtual address: %s.", r.Difference)
+	}
+	switch {
+	case r.ByPeer && r.Notify == "FAILED_CP_REQUIRED":
+		e.advise(e.Peer.Option("vips"), "vips = 0.0.0.0 (and ::, for IPv6) asks for an address.")
 	case r.ByPeer:
 		e.advise(e.Peer.Option("vips"), "The peer's pool is used up or it has none; without vips no address is asked for.")
 	case r.Detail == ike.DetailPool:
@@ -388,14 +408,14 @@ func (e *explainer) stranger(f gateway.Refusal) {
 	}
 	e.fact("A peer at %s was refused %s, the last time %s ago: %s.", who, times(f.Count), ago(e.Now.Sub(f.Last)), nonEmpty(r.Difference, string(r.Reason)))
 	if why != "" {
-		e.fact("%s was not taken for it: %s.", e.Peer.Name, why)
+		e.fact("%s was not taken for it: %s.", e.Peer.Name, plain(why))
 	}
 	if r.Name != "" {
 		e.fact("Connection %s was taken instead.", r.Name)
 	}
 	for _, c := range r.Candidates {
 		if c.Name != e.Peer.Name {
-			e.fact("Connection %s was not taken: %s.", c.Name, c.Why)
+			e.fact("Connection %s was not taken: %s.", c.Name, plain(c.Why))
 		}
 	}
 	if option != "" {

@@ -146,7 +146,7 @@ func (h *histories) take(e ike.Event) {
 	case ike.IKEUp:
 		if p := h.of(e.SA.Name); p != nil {
 			p.Up, p.SetUp = now, nil
-			p.mend(now, "")
+			p.mend(now, func(r *ike.Rejection) bool { return r.Child == "" && !ofChild(r) })
 			h.known(e.SA, now)
 		}
 	case ike.IKEDown:
@@ -155,7 +155,7 @@ func (h *histories) take(e ike.Event) {
 		}
 	case ike.ChildUp:
 		if p := h.of(e.SA.Name); p != nil {
-			p.mend(now, e.Child.Name)
+			p.mend(now, func(r *ike.Rejection) bool { return r.Child == e.Child.Name || r.Child == "" })
 		}
 	case ike.Dropped:
 		h.dropped(e, now)
@@ -209,13 +209,23 @@ func same(a, b *ike.Rejection) bool {
 		a.Ours == b.Ours && a.Theirs == b.Theirs && a.Remote.Addr() == b.Remote.Addr() && strings.EqualFold(a.Difference, b.Difference)
 }
 
-// mend notes that what was refused is up: the IKE SA, or a child.
-func (p *History) mend(now time.Time, child string) {
+// mend notes that what was refused is up.
+func (p *History) mend(now time.Time, which func(*ike.Rejection) bool) {
 	for i := range p.Refusals {
-		if f := &p.Refusals[i]; f.Mended.IsZero() && (f.Record.Child == "" || f.Record.Child == child) {
+		if f := &p.Refusals[i]; f.Mended.IsZero() && which(f.Record) {
 			f.Mended = now
 		}
 	}
+}
+
+// ofChild reports whether a refusal left the IKE SA alone: of a Child SA that was
+// asked for together with it.
+func ofChild(r *ike.Rejection) bool {
+	switch r.Reason {
+	case ike.ReasonSelectors, ike.ReasonAddresses, ike.ReasonInstall:
+		return true
+	}
+	return r.Detail == ike.DetailMode
 }
 
 // known notes that a stranger was no stranger: its address has an IKE SA.
@@ -238,22 +248,24 @@ func (h *histories) dropped(d ike.Dropped, now time.Time) {
 	}
 }
 
-// Mentions are the refusals of other connections in which this one was considered,
-// too: a peer may have been taken for somebody else.
-func (g *Gateway) Mentions(name string) (out []Refusal) {
+// Mentions are the refusals of connections in which others were considered, too, by the
+// names of those: a peer may have been taken for somebody else. The newest come last.
+func (g *Gateway) Mentions() map[string][]Refusal {
 	h := &g.histories
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for other, p := range h.byName {
-		if other == name {
-			continue
-		}
+	out := map[string][]Refusal{}
+	for name, p := range h.byName {
 		for _, r := range p.Refusals {
-			if len(out) < limitStrangers && slices.ContainsFunc(r.Record.Candidates, func(c ike.Candidate) bool { return c.Name == name }) {
-				out = append(out, r)
+			for _, c := range r.Record.Candidates {
+				if c.Name != name && len(out[c.Name]) < limitStrangers {
+					out[c.Name] = append(out[c.Name], r)
+				}
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Refusal) int { return a.Last.Compare(b.Last) })
+	for _, list := range out {
+		slices.SortFunc(list, func(a, b Refusal) int { return a.Last.Compare(b.Last) })
+	}
 	return out
 }
