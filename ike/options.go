@@ -28,7 +28,7 @@ var optionsOf = map[Reason]map[Detail][]string{
 		DetailNoPSK: {"/secrets.ike*", "remote.id", "local.id"}, DetailPSK: {"/secrets.ike*.secret"},
 		DetailNoSignature: {"local.certs", "local.id"}, DetailMethod: {"remote.auth"},
 		DetailNoCertificate: {"remote.certs", "remote.id"}, DetailSignature: {"remote.certs"},
-		DetailUntrusted: {"remote.cacerts"}, DetailRevoked: {"remote.revocation"}, DetailNoRevocation: {"remote.revocation"},
+		DetailUntrusted: {"remote.cacerts"}, DetailNoRevocation: {"remote.revocation"},
 		DetailOtherName: {"remote.id"}, DetailWeak: {"remote.auth"}, DetailConstraint: {"remote.cacerts", "remote.certs", "remote.auth"},
 		DetailEAP: {"/secrets.eap*.secret", "remote.eap_id"}, DetailRADIUS: {"/charon.plugins.eap-radius.servers"},
 	},
@@ -42,7 +42,7 @@ var optionsOf = map[Reason]map[Detail][]string{
 var optionOf = map[Detail]string{
 	DetailVersion: "version", DetailLocalAddrs: "local_addrs", DetailRemoteAddrs: "remote_addrs", DetailTransform: "proposals",
 	DetailLocalID: "local.id", DetailRemoteID: "remote.id", DetailMethod: "remote.auth", DetailUntrusted: "remote.cacerts",
-	DetailRevoked: "remote.revocation", DetailNoRevocation: "remote.revocation", DetailWeak: "remote.auth", DetailConstraint: "remote.cacerts",
+	DetailNoRevocation: "remote.revocation", DetailWeak: "remote.auth", DetailConstraint: "remote.cacerts",
 	DetailEAPID: "remote.eap_id", DetailGroups: "remote.groups",
 	DetailLocalTS: ".local_ts", DetailRemoteTS: ".remote_ts", DetailMode: ".mode",
 }
@@ -65,6 +65,10 @@ func (r *Rejection) PointTo(p *Peer) {
 		r.Options = p.provenBy()
 		return
 	}
+	if p != nil && r.ByPeer && r.Reason == ReasonAddresses {
+		add(p.Option("vips"))
+		return
+	}
 	if p != nil {
 		for _, o := range optionsOf[r.Reason][r.Detail] {
 			add(pathOf(p, r.Child, o, r.Reason == ReasonProposal))
@@ -72,7 +76,7 @@ func (r *Rejection) PointTo(p *Peer) {
 	}
 	// A child's rules have been told one by one, and so have those of connections.
 	children := r.Reason == ReasonSelectors || r.Detail == DetailMode
-	if r.Options != nil && !(children && r.Child == "") {
+	if r.Options != nil && r.Child != "" {
 		return
 	}
 	for _, c := range r.Candidates {
@@ -81,7 +85,7 @@ func (r *Rejection) PointTo(p *Peer) {
 		case o == "":
 		case children && p != nil && strings.HasPrefix(o, "."):
 			add(pathOf(p, c.Name, o, false))
-		case !children && !strings.HasPrefix(o, "."):
+		case p == nil && !strings.HasPrefix(o, "."):
 			add((&Peer{Name: c.Name}).Option(o))
 		}
 	}
