@@ -12,6 +12,7 @@ import (
 
 	"adit/interop/lab"
 	"adit/interop/peer"
+	"adit/pki/pkitest"
 )
 
 // explanation is what `adit explain NAME --json` prints.
@@ -89,6 +90,11 @@ func TestExplain(t *testing.T) {
 		} {
 			t.Run(m.name, func(t *testing.T) { p.mistaken(t, good, m) })
 		}
+		t.Run("untrusted certificate", func(t *testing.T) { p.untrusted(t, left, right) })
+		if err := p.right.Load(right.text(rightID, leftID)); err != nil {
+			t.Fatal(err)
+		}
+		t.Run("dead peer", func(t *testing.T) { p.dead(t, strings.Replace(good, "version = 2", "version = 2\n\t\tdpd_delay = 1s", 1)) })
 		t.Run("blocked 4500", func(t *testing.T) { p.blocked(t, good) })
 		t.Run("names", func(t *testing.T) {
 			if x := p.explain(t, "nett"); x.State != "unknown" || len(x.Changes) == 0 || !strings.Contains(x.Changes[0].Text, `"net"`) {
@@ -186,6 +192,43 @@ func (p *path) comesUp(t *testing.T, from peer.Gateway) {
 		t.Fatal(err)
 	}
 	p.wait("the end at the peer", p.right, func(s []peer.SA) bool { return len(peer.Established(s, "gw")) == 0 })
+}
+
+// untrusted names an authority that did not sign the peer's certificate.
+func (p *path) untrusted(t *testing.T, left, right conn) {
+	ca, other := pkitest.NewCA(t, pkitest.Spec{Name: "CA one"}), pkitest.NewCA(t, pkitest.Spec{Name: "CA two"})
+	certified := func(text, id, peerID, more string) string {
+		text = strings.Replace(text, "auth = psk\n\t\t\tid = "+id, "auth = pubkey\n\t\t\tcerts = mine.pem\n\t\t\tid = "+id, 1)
+		return strings.Replace(text, "auth = psk\n\t\t\tid = "+peerID, "auth = pubkey\n\t\t\t"+more+"\n\t\t\tid = "+peerID, 1)
+	}
+	p.store(p.left, owned("mine", leaf(ca, leftID, pkitest.Spec{})).and(trusted(ca, other)))
+	p.store(p.right, owned("mine", leaf(ca, rightID, pkitest.Spec{})).and(trusted(ca)))
+	if err := p.right.Load(certified(right.text(rightID, leftID), rightID, leftID, "")); err != nil {
+		t.Fatal(err)
+	}
+	p.mistaken(t, certified(left.text(leftID, rightID), leftID, rightID, "cacerts = ca0.pem"), mistake{
+		good: "cacerts = ca0.pem", bad: "cacerts = ca1.pem", option: "connections.gw.remote.cacerts",
+		refused: "no chain from the peer's certificate", refuses: "no chain from the peer's certificate", first: true})
+}
+
+// dead stops the peer while the tunnel is up.
+func (p *path) dead(t *testing.T, good string) {
+	p.reread(t, good)
+	if err := p.left.Initiate("net"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.right.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	p.wait("the end of a peer that is silent", p.left, func(s []peer.SA) bool { return len(s) == 0 })
+	x := p.explain(t, "gw")
+	if err := p.right.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if x.State != "down" || !strings.Contains(x.Verdict, "lost its peer") || len(x.Records) == 0 || x.Records[0].Record["reason"] != "no-answer" {
+		t.Errorf("the peer is dead: %+v", x)
+	}
+	p.comesUp(t, p.left)
 }
 
 // blocked lets nothing through to UDP 4500.
