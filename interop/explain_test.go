@@ -94,7 +94,9 @@ func TestExplain(t *testing.T) {
 		if err := p.right.Load(right.text(rightID, leftID)); err != nil {
 			t.Fatal(err)
 		}
-		t.Run("dead peer", func(t *testing.T) { p.dead(t, strings.Replace(good, "version = 2", "version = 2\n\t\tdpd_delay = 1s", 1)) })
+		t.Run("dead peer", func(t *testing.T) {
+			p.dead(t, strings.Replace(good, "version = 2", "version = 2\n\t\tdpd_delay = 1s", 1))
+		})
 		t.Run("blocked 4500", func(t *testing.T) { p.blocked(t, good) })
 		t.Run("names", func(t *testing.T) {
 			if x := p.explain(t, "nett"); x.State != "unknown" || len(x.Changes) == 0 || !strings.Contains(x.Changes[0].Text, `"net"`) {

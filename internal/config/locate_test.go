@@ -33,7 +33,7 @@ func TestPlaces(t *testing.T) {
 		"connections.gw.local.id":               {file, 4, false},
 		"connections.gw.children.net.remote_ts": {file, 9, true},
 		"connections.gw.children.net.local_ts":  {file, 8, false},
-		"connections.two.version":            {more, 2 + 1, true},
+		"connections.two.version":               {more, 2 + 1, true},
 		"secrets.ike-1.secret":                  {file, 16, true},
 		"secrets":                               {file, 14, true},
 		"connections.other.proposals":           {"", 0, false},
