@@ -31,6 +31,7 @@ after SIGKILL and after a crash, until the next start takes it over.`),
                     set by systemd: where readiness and life signs go, and
                     the control socket that it made`),
 		topic("exit-status", "What exit codes mean", `0 if all went well; 1 if something failed, which is said on standard error, or if
-adit check found an error. adit check --strict and adit explain also use 2.`),
+adit check found an error. adit check --strict, adit explain and
+adit import also use 2.`),
 	}
 }

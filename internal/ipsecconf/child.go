@@ -19,6 +19,10 @@ func (c *conn) childs() {
 		c.fail(fmt.Sprintf("more than %d pairs of subnets", limitChildren))
 		return
 	}
+	if c.im.children += len(local) * len(remote); c.im.children > limitAllChildren {
+		c.fail(fmt.Sprintf("more than %d children in all", limitAllChildren))
+		return
+	}
 	for i, lts := range local {
 		for j, rts := range remote {
 			name := c.name

@@ -3,6 +3,7 @@ package ipsecconf
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -333,7 +334,8 @@ func (c *conn) unique() {
 // rest goes through the settings that nothing has looked at, and gives a place to
 // those that became no option.
 func (c *conn) rest() {
-	for key, l := range c.set {
+	for _, key := range slices.Sorted(maps.Keys(c.set)) {
+		l := c.set[key]
 		l.uses++
 		if c.used[l] {
 			continue

@@ -25,9 +25,8 @@ func (c *conn) addresses() {
 		c.must(c.top, pathConn, "remote_addrs", strings.Join(list, ", "), l)
 	}
 	c.line(c.local + "allowany")
-	for side, option := range map[string]string{c.local: "local_port", c.remote: "remote_port"} {
-		c.copied(side+"ikeport", c.top, pathConn, option)
-	}
+	c.copied(c.local+"ikeport", c.top, pathConn, "local_port")
+	c.copied(c.remote+"ikeport", c.top, pathConn, "remote_port")
 }
 
 // hosts are the addresses of a side; none stands for any.

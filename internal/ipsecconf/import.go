@@ -124,6 +124,7 @@ type importer struct {
 	pools    []*node
 	byPool   map[string]string // name of a pool, by what is in it
 	loaded   int
+	children int
 }
 
 // convert translates all connections, before anything is written: what becomes of a

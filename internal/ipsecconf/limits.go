@@ -11,6 +11,7 @@ const (
 	limitName         = 200     // bytes of a connection's name: those of its children have a suffix
 	limitInherited    = 500_000 // settings of all connections, inherited ones counted
 	limitChildren     = 1024    // made of leftsubnets and rightsubnets
-	limitList         = 256     // items of one value
-	limitReasons      = 4       // that are told of one line
+	limitAllChildren  = 50_000
+	limitList         = 256 // items of one value
+	limitReasons      = 4   // that are told of one line
 )

@@ -66,3 +66,18 @@ func firstLine(err error, key string) string {
 	why, _, _ = strings.Cut(why, "\n")
 	return why
 }
+
+// secretRefusal is why adit refuses a section of secrets, or empty.
+func secretRefusal(n *node) string {
+	root := conf.New("")
+	s := root.Add("secrets").Add(n.name)
+	for _, it := range n.items {
+		s.Set(it.key, it.value)
+	}
+	if _, err := config.Decode(root, config.Daemon{}); err != nil {
+		why, _, _ := strings.Cut(err.Error(), "\n")
+		_, why, _ = strings.Cut(why, ": ")
+		return why
+	}
+	return ""
+}

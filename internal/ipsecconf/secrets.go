@@ -311,8 +311,8 @@ func (im *importer) shared(e *entry, section string) *node {
 		n.add(&item{key: fmt.Sprintf("id-%d", i+1), value: o})
 	}
 	n.add(&item{key: "secret", value: secretText(e.args[0])})
-	if e.args[0].text == "" {
-		e.mark(refused, "the secret is empty")
+	if why := secretRefusal(n); why != "" && section != "ppk" {
+		e.mark(refused, why)
 	}
 	if len(e.args) > 1 {
 		e.mark(changed, "what follows the secret is left out")
