@@ -19,6 +19,8 @@ func (e *Engine) Do(now time.Time, c Command) {
 		e.terminate(now, c)
 	case Rekey:
 		e.rekey(now, c)
+	case Redirect:
+		e.redirect(now, c)
 	case Reload:
 		e.reload(c)
 	case Shutdown:

@@ -183,3 +183,6 @@ func FloodFragments(t testing.TB, e *ike.Engine, now time.Time, sas, fragments, 
 	st := e.Stats()
 	return st.FragmentBytes, st.Dropped[ike.DropFragment] - before
 }
+
+// AllowRedirect acts as if the peer had announced REDIRECT_SUPPORTED.
+func AllowRedirect(x ike.SA) { x.(*sa).peerCaps.redirect = true }

@@ -188,6 +188,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
 	s.peerCaps.fragments = announcesFragments(peers...) && wire.FindNotify(msg.Payloads, wire.FragmentationSupported) != nil
+	s.peerCaps.redirect = wire.FindNotify(msg.Payloads, wire.RedirectSupported) != nil
 	s.received(d, summary(h, msg.Payloads))
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s

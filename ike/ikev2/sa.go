@@ -72,6 +72,9 @@ type capabilities struct {
 	childless bool
 	noTFC     bool
 	fragments bool // RFC 7383: announced by both sides
+	redirect  bool // RFC 5685: it may be redirected
+	// redirected: it was, or will be.
+	redirected bool
 }
 
 // life are the timers of an established IKE SA.

@@ -59,6 +59,16 @@ func (g *Gateway) Rekey(ctx context.Context, r ike.Rekey) (matched int, err erro
 	return done.Matched, err
 }
 
+// Redirect sends the peers of the IKE SAs that r selects to another gateway, without
+// waiting for them to go; it returns how many IKE SAs there are.
+func (g *Gateway) Redirect(ctx context.Context, r ike.Redirect) (matched int, err error) {
+	done, err := g.await(ctx, func(id ike.CommandID) ike.Command { r.ID = id; return r })
+	if err == nil && done.Matched > 0 {
+		err = done.Err
+	}
+	return done.Matched, err
+}
+
 // await sends a command and waits for its CommandDone.
 func (g *Gateway) await(ctx context.Context, build func(ike.CommandID) ike.Command) (ike.CommandDone, error) {
 	if !g.isRunning() {

@@ -214,6 +214,8 @@ func commandID(c ike.Command) ike.CommandID {
 		return c.ID
 	case ike.Rekey:
 		return c.ID
+	case ike.Redirect:
+		return c.ID
 	}
 	return 0
 }
