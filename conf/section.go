@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -20,7 +21,8 @@ type Section struct {
 	entries []Entry
 	values  map[string]int // index into entries, once there are enough to be worth it
 	subs    map[string]int
-	refs    []ref // while parsing
+	refs    []ref      // while parsing
+	spare   []*Section // emptied sections, to be used again
 }
 
 // Entry is one thing in a section: a sub-section if Section is not nil, otherwise a value.
@@ -41,11 +43,30 @@ type Value struct {
 	owner *Section
 }
 
-// indexFrom is the number of entries from which on a section is looked up by map.
-const indexFrom = 12
+// indexFrom is the number of entries from which on a section is looked up by map. Below
+// it, making the maps costs more than comparing short names: a gateway makes a section
+// of 30 for every SA that it lists.
+const indexFrom = 48
 
 // New returns an empty section that belongs to no file.
 func New(name string) *Section { return &Section{Name: name} }
+
+// Grow makes room for n further entries.
+func (s *Section) Grow(n int) { s.entries = slices.Grow(s.entries, n) }
+
+// Empty removes everything from the section, and keeps the memory for what is put in
+// next: who makes thousands of alike trees, one after the other, makes them in one. The
+// sub-sections that it had must not be used any more.
+func (s *Section) Empty() {
+	for i := range s.entries {
+		if sub := s.entries[i].Section; sub != nil && sub.parent == s {
+			sub.Empty()
+			s.spare = append(s.spare, sub)
+		}
+	}
+	clear(s.entries)
+	s.entries, s.values, s.subs, s.refs = s.entries[:0], nil, nil, nil
+}
 
 // Path returns the names from the root to s joined by dots, as errors quote it.
 func (s *Section) Path() string {
@@ -158,6 +179,10 @@ func (s *Section) Add(name string) *Section {
 		return sub
 	}
 	sub := New(name)
+	if n := len(s.spare); n > 0 {
+		sub, s.spare = s.spare[n-1], s.spare[:n-1]
+		sub.Name, sub.Pos, sub.Referenced = name, Pos{}, false
+	}
 	s.Attach(sub)
 	return sub
 }

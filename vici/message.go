@@ -21,7 +21,13 @@ const (
 // Marshal encodes a tree as a message; nil is an empty one. The section's own name is not part
 // of it. It fails with [ErrTooLong] beyond the protocol's limits and with [ErrMalformed] for
 // names that it cannot carry.
-func Marshal(s *conf.Section) ([]byte, error) { return appendSection(nil, s, 0) }
+func Marshal(s *conf.Section) ([]byte, error) {
+	var b []byte
+	if s.Len() > 0 {
+		b = make([]byte, 0, 1<<10)
+	}
+	return appendSection(b, s, 0)
+}
 
 func appendSection(b []byte, s *conf.Section, depth int) ([]byte, error) {
 	if depth > MaxDepth {

@@ -2,7 +2,9 @@ package vici
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -141,12 +143,21 @@ func (s *Server) wanted(event string) (bool, error) {
 	return len(clients) > 0, nil
 }
 
+// eventPacket is an event with its length before it, made in one piece.
 func eventPacket(event string, body *conf.Section) ([]byte, error) {
-	msg, err := Marshal(body)
-	if err != nil {
-		return nil, err
+	b, err := Packet{Type: EventNotify, Name: event}.AppendFrame(make([]byte, 0, 1<<10))
+	if err == nil {
+		b, err = appendSection(b, body, 0)
 	}
-	return Packet{Type: EventNotify, Name: event, Body: msg}.AppendFrame(nil)
+	size := len(b) - 4
+	switch {
+	case err != nil:
+		return nil, err
+	case size > MaxPacket:
+		return nil, fmt.Errorf("%w: packet of %d bytes", ErrTooLong, size)
+	}
+	binary.BigEndian.PutUint32(b, uint32(size))
+	return b, nil
 }
 
 // Stats returns the counters.

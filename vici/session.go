@@ -180,23 +180,41 @@ func (c *session) command(p Packet) (Packet, error) {
 	return Packet{Type: CmdResponse, Body: body}, err
 }
 
+// writeSize is how many bytes are given to the kernel at a time: small packets, of which a
+// listing has thousands, go together. A packet of half a megabyte may take several reads of
+// a slow client: each part that gets through starts the clock again.
+const writeSize = 16 << 10
+
 func (c *session) write() {
 	defer c.conn.Close()
+	var buf []byte
 	for packets := c.out.take(); len(packets) > 0; packets = c.out.take() {
-		for _, b := range packets {
-			// A packet of half a megabyte may take several reads of a slow client: each part
-			// that gets through starts the clock again.
-			for len(b) > 0 {
-				c.extend()
-				n, err := c.conn.Write(b[:min(len(b), 16<<10)])
-				if b = b[n:]; err != nil {
-					c.fail(err)
-					c.out.end()
-					return
+		for len(packets) > 0 {
+			part := packets[0]
+			if packets = packets[1:]; len(packets) > 0 && len(part)+len(packets[0]) <= writeSize {
+				for buf = append(buf[:0], part...); len(packets) > 0 && len(buf)+len(packets[0]) <= writeSize; packets = packets[1:] {
+					buf = append(buf, packets[0]...)
 				}
+				part = buf
+			}
+			if err := c.writeAll(part); err != nil {
+				c.fail(err)
+				c.out.end()
+				return
 			}
 		}
 	}
+}
+
+func (c *session) writeAll(b []byte) error {
+	for len(b) > 0 {
+		c.extend()
+		n, err := c.conn.Write(b[:min(len(b), writeSize)])
+		if b = b[n:]; err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // extend gives the next write its time.

@@ -88,7 +88,7 @@ plane and its route: CPU time a set-up and resident memory. The same initiator
 (thousands of identities in this process) meets adit and charon in turn, each a
 process of its own in network namespaces that are removed again. Needs root, and
 Debian's strongSwan for charon. See docs/bench.md.`,
-		Example: "  adit bench ike\n  adit bench ike --sas 1000,10000 --auth psk --rounds 5\n  adit bench ike --peer adit --sas 10000 --rounds 1 --profile /tmp/p",
+		Example: "  adit bench ike\n  adit bench ike --sas 1000,10000 --auth psk --rounds 5\n  adit bench ike --peer adit --sas 10000 --rounds 1 --profile /tmp/p\n  adit bench ike --peer adit,charon --auth psk --sas 15000 --rounds 1 --list",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out, o.Auth, o.Peers = cmd.OutOrStdout(), auth, peers
@@ -102,6 +102,7 @@ Debian's strongSwan for charon. See docs/bench.md.`,
 	f.IntVar(&o.Rounds, "rounds", 3, "rounds; the medians count")
 	f.IntVar(&o.Parallel, "parallel", 64, "set-ups under way at any time")
 	f.DurationVar(&o.Settle, "settle", 5*time.Second, "wait before the memory is read")
+	f.BoolVar(&o.List, "list", false, "measure swanctl --list-sas, too, among set-ups and at rest")
 	f.StringVar(&o.ProfileDir, "profile", "", "directory for CPU and heap profiles of the adit responder (see go tool pprof)")
 	f.BoolVar(&o.KeepLog, "log", false, "print the end of the responder's log")
 	return cmd

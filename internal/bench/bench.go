@@ -28,6 +28,9 @@ type Options struct {
 	Binary string
 	// ProfileDir receives the CPU and heap profiles of the adit responder; empty: none.
 	ProfileDir string
+	// List measures `swanctl --list-sas --raw`, too, while set-ups are made and at rest. It
+	// costs the responder time, so the other figures are not those without it.
+	List bool
 	// KeepLog prints the responder's log after each measurement.
 	KeepLog bool
 }
@@ -102,6 +105,8 @@ type Sample struct {
 	Resident   int64 // and with all SAs
 	Routes     int   // in the responder's namespace towards the initiators' inner addresses
 	Repeated   uint64
+	// ListBusy is the listing with the most IKE SAs while set-ups were made, ListIdle one at rest.
+	ListBusy, ListIdle listing
 }
 
 // perSetup is the CPU time of one set-up.
@@ -189,9 +194,19 @@ func measure(ctx context.Context, l *lab.Lab, r responder, st *storm, o Options,
 	if s.Base, err = Resident(pid); err != nil {
 		return err
 	}
+	var lists *listings
+	if o.List {
+		lists = startListings(ctx, r.uri())
+		defer lists.stop()
+	}
 	start := time.Now()
 	if err := st.run(ctx); err != nil {
 		return err
+	}
+	if lists != nil {
+		if s.ListBusy, err = lists.end(); err != nil {
+			return err
+		}
 	}
 	s.Wall, s.Repeated = time.Since(start), st.repeated()
 	// What the responder still does for the set-ups counts too: routes, logs, collection.
@@ -211,6 +226,14 @@ func measure(ctx context.Context, l *lab.Lab, r responder, st *storm, o Options,
 	}
 	if s.Routes < s.SAs {
 		return fmt.Errorf("the responder has %d routes for %d SAs", s.Routes, s.SAs)
+	}
+	if o.List {
+		if s.ListIdle, err = list(ctx, r.uri()); err != nil {
+			return err
+		}
+		if s.ListIdle.sas != s.SAs {
+			return fmt.Errorf("swanctl lists %d of %d IKE SAs", s.ListIdle.sas, s.SAs)
+		}
 	}
 	return r.profiled(o.ProfileDir)
 }

@@ -18,6 +18,7 @@ import (
 // responder is the gateway that is measured.
 type responder interface {
 	pid() int
+	uri() string // of its control socket
 	log() string
 	// profiled has the process write its profiles, where it can.
 	profiled(dir string) error
@@ -102,6 +103,7 @@ func startResponder(l *lab.Lab, o Options, auth, kind string, c *credentials) (r
 type charonResponder struct{ peer.Gateway }
 
 func (c charonResponder) pid() int              { return c.PID() }
+func (c charonResponder) uri() string           { return "unix://" + filepath.Join(c.Gateway.Dir(), "vici") }
 func (c charonResponder) log() string           { return c.Log() }
 func (c charonResponder) profiled(string) error { return nil }
 
@@ -119,9 +121,13 @@ func startCharon(l *lab.Lab, conf string, c *credentials) (responder, error) {
 	return charonResponder{g}, g.Load(conf)
 }
 
-type aditResponder struct{ proc *lab.Proc }
+type aditResponder struct {
+	proc   *lab.Proc
+	socket string
+}
 
 func (a aditResponder) pid() int    { return a.proc.PID() }
+func (a aditResponder) uri() string { return a.socket }
 func (a aditResponder) log() string { return a.proc.Log() }
 
 // startAdit runs the real thing: `adit run` as anybody would start it.
@@ -156,7 +162,7 @@ func startAdit(l *lab.Lab, o Options, conf string, c *credentials) (responder, e
 		}
 		return loaded(uri) == nil, nil
 	})
-	return aditResponder{p}, err
+	return aditResponder{p, uri}, err
 }
 
 // loaded reports whether the gateway has its connection.

@@ -13,8 +13,12 @@ const mega = 1e6
 
 // String is one measurement in a line.
 func (s Sample) String() string {
-	return fmt.Sprintf("%s %s, %d SAs: %.3f ms CPU a set-up, %.1f MB resident (%.1f before), %d routes, %.1f s, %d messages repeated",
+	line := fmt.Sprintf("%s %s, %d SAs: %.3f ms CPU a set-up, %.1f MB resident (%.1f before), %d routes, %.1f s, %d messages repeated",
 		s.Peer, s.Auth, s.SAs, ms(s.perSetup()), float64(s.Resident)/mega, float64(s.Base)/mega, s.Routes, s.Wall.Seconds(), s.Repeated)
+	if s.ListIdle.sas > 0 {
+		line += fmt.Sprintf("\n  swanctl --list-sas --raw: %v among set-ups, %v at rest", s.ListBusy, s.ListIdle)
+	}
+	return line
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -22,9 +22,10 @@ func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Sect
 	m := req.Msg
 	conn, id := m.Text("ike"), number(m, "ike-id")
 	child, childID := m.Text("child"), number(m, "child-id")
+	body := conf.New("")
 	err := c.g.EachSA(ctx, gateway.Listed{Name: conn, ID: id}, func(sa ike.SAInfo) error {
 		now := time.Now()
-		body := conf.New("")
+		body.Empty()
 		s := body.Add(sa.Name)
 		describeIKE(s, sa, now)
 		children := s.Add("child-sas")
@@ -43,14 +44,15 @@ func (c *controller) listSAs(ctx context.Context, req *vici.Request) (*conf.Sect
 }
 
 func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
-	s.Setf("uniqueid", "%d", sa.ID)
-	s.Setf("version", "%d", sa.Version)
+	s.Grow(28)
+	s.Set("uniqueid", decimal(sa.ID))
+	s.Set("version", decimal(sa.Version))
 	s.Set("state", sa.State)
 	s.Set("local-host", sa.Local.Addr().String())
-	s.Setf("local-port", "%d", sa.Local.Port())
+	s.Set("local-port", decimal(sa.Local.Port()))
 	s.Set("local-id", sa.LocalID.String())
 	s.Set("remote-host", sa.Remote.Addr().String())
-	s.Setf("remote-port", "%d", sa.Remote.Port())
+	s.Set("remote-port", decimal(sa.Remote.Port()))
 	s.Set("remote-id", sa.RemoteID.String())
 	if sa.RemoteEAPID != "" && sa.RemoteEAPID != sa.RemoteID.String() {
 		s.Set("remote-eap-id", sa.RemoteEAPID)
@@ -64,7 +66,7 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 	setYes(s, "nat-any", sa.NATLocal || sa.NATRemote || sa.NATFake)
 	describeSuite(s, sa.Suite)
 	if sa.State == "ESTABLISHED" && !sa.Established.IsZero() {
-		s.Setf("established", "%d", seconds(now.Sub(sa.Established)))
+		s.Set("established", decimal(seconds(now.Sub(sa.Established))))
 		setIn(s, "rekey-time", sa.RekeyAt, now)
 		setIn(s, "reauth-time", sa.ReauthAt, now)
 	}
@@ -95,9 +97,15 @@ func taskNames(tasks []string) []string {
 }
 
 func (c *controller) describeChild(s *conf.Section, ch ike.ChildInfo, now time.Time) {
+	in, out := c.g.Query(ch.ID)
+	describeChildStats(s, ch, now, in, out)
+}
+
+func describeChildStats(s *conf.Section, ch ike.ChildInfo, now time.Time, in, out ipsec.SAStats) {
+	s.Grow(28)
 	s.Set("name", ch.Name)
-	s.Setf("uniqueid", "%d", ch.ID)
-	s.Setf("reqid", "%d", ch.ReqID)
+	s.Set("uniqueid", decimal(ch.ID))
+	s.Set("reqid", decimal(ch.ReqID))
 	s.Set("state", ch.State)
 	s.Set("mode", ch.Mode.String())
 	if ch.State != "CREATED" && ch.State != "INSTALLING" {
@@ -113,23 +121,30 @@ func (c *controller) describeChild(s *conf.Section, ch ike.ChildInfo, now time.T
 		if ch.Suite.ESN() {
 			s.Set("esn", "1")
 		}
-		in, out := c.g.Query(ch.ID)
 		for _, d := range []struct {
 			dir string
 			st  ipsec.SAStats
 		}{{"in", in}, {"out", out}} {
-			s.Setf("bytes-"+d.dir, "%d", d.st.Bytes)
-			s.Setf("packets-"+d.dir, "%d", d.st.Packets)
+			s.Set("bytes-"+d.dir, decimal(d.st.Bytes))
+			s.Set("packets-"+d.dir, decimal(d.st.Packets))
 			if !d.st.LastUse.IsZero() {
-				s.Setf("use-"+d.dir, "%d", seconds(now.Sub(d.st.LastUse)))
+				s.Set("use-"+d.dir, decimal(seconds(now.Sub(d.st.LastUse))))
 			}
 		}
 		setIn(s, "rekey-time", ch.RekeyAt, now)
 		setIn(s, "life-time", ch.ExpireAt, now)
-		s.Setf("install-time", "%d", seconds(now.Sub(ch.Installed)))
+		s.Set("install-time", decimal(seconds(now.Sub(ch.Installed))))
 	}
 	s.SetList("local-ts", texts(ch.LocalTS)...)
 	s.SetList("remote-ts", texts(ch.RemoteTS)...)
+}
+
+// decimal is a number as VICI has it.
+func decimal[T int | int64 | uint8 | uint16 | uint32 | uint64](n T) string {
+	if n < 0 {
+		return strconv.FormatInt(int64(n), 10)
+	}
+	return strconv.FormatUint(uint64(n), 10)
 }
 
 func setYes(s *conf.Section, key string, v bool) {
@@ -140,7 +155,7 @@ func setYes(s *conf.Section, key string, v bool) {
 
 func setIn(s *conf.Section, key string, at, now time.Time) {
 	if !at.IsZero() {
-		s.Setf(key, "%d", seconds(at.Sub(now)))
+		s.Set(key, decimal(seconds(at.Sub(now))))
 	}
 }
 
@@ -158,7 +173,7 @@ func describeSuite(s *conf.Section, sel suite.Selected) {
 		}
 		s.Set(t.key, t.t.Name())
 		if t.size != "" && t.t.KeyBits != 0 {
-			s.Setf(t.size, "%d", t.t.KeyBits)
+			s.Set(t.size, decimal(t.t.KeyBits))
 		}
 	}
 }
@@ -200,17 +215,17 @@ func (c *controller) listConns(_ context.Context, req *vici.Request) (*conf.Sect
 func describeConn(s *conf.Section, p *ike.Peer) {
 	s.SetList("local_addrs", addrList(p.LocalAddrs)...)
 	s.SetList("remote_addrs", addrList(p.RemoteAddrs)...)
-	s.Setf("local_port", "%d", p.LocalPort)
-	s.Setf("remote_port", "%d", p.RemotePort)
+	s.Set("local_port", decimal(p.LocalPort))
+	s.Set("remote_port", decimal(p.RemotePort))
 	s.Set("version", [...]string{"IKEv1/2", "IKEv1", "IKEv2"}[p.Version%3])
-	s.Setf("reauth_time", "%d", seconds(p.ReauthTime))
-	s.Setf("rekey_time", "%d", seconds(p.RekeyTime))
+	s.Set("reauth_time", decimal(seconds(p.ReauthTime)))
+	s.Set("rekey_time", decimal(seconds(p.RekeyTime)))
 	s.Set("unique", [...]string{"UNIQUE_NO", "UNIQUE_NEVER", "UNIQUE_REPLACE", "UNIQUE_KEEP"}[p.Unique%4])
 	if p.DPDDelay > 0 {
-		s.Setf("dpd_delay", "%d", seconds(p.DPDDelay))
+		s.Set("dpd_delay", decimal(seconds(p.DPDDelay)))
 	}
 	if p.DPDTimeout > 0 {
-		s.Setf("dpd_timeout", "%d", seconds(p.DPDTimeout))
+		s.Set("dpd_timeout", decimal(seconds(p.DPDTimeout)))
 	}
 	describeAuth(s, "local", p.Local)
 	describeAuth(s, "remote", p.Remote)
