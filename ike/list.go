@@ -26,3 +26,6 @@ func (e *Engine) SA(id uint32) (SAInfo, bool) {
 	}
 	return env.sa.Info(), true
 }
+
+// HalfOpenLimited reports whether Config.InitLimit keeps peers from beginning IKE SAs now.
+func (e *Engine) HalfOpenLimited() bool { return e.halfOpen >= e.cfg.InitLimit }

@@ -40,9 +40,9 @@ const limitFollow = 256
 // concerns says which lines those are. Events come on the gateway's thread, which
 // must not wait for a client: a thread of the action's own writes them.
 func (c *controller) follow(req *vici.Request, concerns func(gateway.Record) bool) (stop func()) {
-	level := 1
-	if t := req.Msg.Text("loglevel"); t != "" {
-		level, _ = strconv.Atoi(t)
+	level := 1 // what is usual; -1 is silent, 4 has everything
+	if n, err := strconv.Atoi(req.Msg.Text("loglevel")); err == nil {
+		level = n
 	}
 	lines := make(chan gateway.Record, limitFollow)
 	done := make(chan struct{})
@@ -89,6 +89,9 @@ func (c *controller) initiate(ctx context.Context, req *vici.Request) (*conf.Sec
 	kind, name := "CHILD_SA", child
 	if child == "" {
 		kind, name = "IKE_SA", conn
+	}
+	if req.Msg.Text("init-limits") == "yes" && c.g.HalfOpenLimited(ctx) {
+		return reply(fmt.Errorf("establishing %s '%s' not possible at the moment due to limits", kind, name)), nil
 	}
 	ctx, cancel, ms := timed(ctx, req)
 	defer cancel()
@@ -148,7 +151,7 @@ func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Se
 		go func() { _, _ = c.g.Terminate(context.WithoutCancel(ctx), t) }() // the outcome is in the log
 		return terminated(matched, matched, nil), nil
 	}
-	done, err := c.g.Terminate(ctx, t) // without any SA, too: an initiation may wait to be tried again
+	done, err := c.close(ctx, t, ms)
 	switch {
 	case err == nil && done == 0:
 		matched, err = 0, none
@@ -160,6 +163,27 @@ func (c *controller) terminate(ctx context.Context, req *vici.Request) (*conf.Se
 		err = errors.New("not all matching SAs could be terminated")
 	}
 	return terminated(matched, done, err), nil
+}
+
+// forceGrace is how long closing without the peer's answer may take.
+const forceGrace = 5 * time.Second
+
+// close closes what t selects. Without any SA it does so, too: an initiation may wait to
+// be tried again. With force and a timeout the peer has that long to answer; only then it
+// is done without.
+func (c *controller) close(ctx context.Context, t ike.Terminate, ms int) (done int, err error) {
+	force := t.Force && t.Child == "" && t.ChildID == 0 // it means IKE SAs only
+	if ms > 0 {
+		t.Force = false
+	}
+	done, err = c.g.Terminate(ctx, t)
+	if force && ms > 0 && errors.Is(err, context.DeadlineExceeded) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forceGrace)
+		defer cancel()
+		t.Force = true
+		done, err = c.g.Terminate(ctx, t)
+	}
+	return done, err
 }
 
 func terminated(matched, done int, err error) *conf.Section {
@@ -210,17 +234,17 @@ func (c *controller) rekey(ctx context.Context, req *vici.Request) (*conf.Sectio
 	return out, nil
 }
 
+// loadConn loads all connections of the message, or with one wrong value none of them.
 func (c *controller) loadConn(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	var peers []*ike.Peer
 	for body := range req.Msg.Sections() {
 		p, err := c.opt.Decode.Conn(body.Name, body)
-		if err == nil {
-			err = c.g.LoadConn(p)
-		}
 		if err != nil {
 			return reply(err), nil // swanctl says which connection it was loading
 		}
+		peers = append(peers, p)
 	}
-	return reply(nil), nil
+	return reply(c.g.LoadConns(peers)), nil
 }
 
 func (c *controller) unloadConn(_ context.Context, req *vici.Request) (*conf.Section, error) {

@@ -60,7 +60,7 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"list-sas": c.listSAs, "list-conns": c.listConns, "get-conns": c.getConns,
 		"load-conn": c.loadConn, "unload-conn": c.unloadConn,
 		"load-shared": c.loadShared, "unload-shared": c.unloadShared, "get-shared": c.getShared,
-		"load-cert": c.loadCert, "load-key": c.loadKey, "unload-key": c.unloadKey, "get-keys": c.getKeys, "load-token": refused("tokens"),
+		"load-cert": c.loadCert, "load-key": c.loadKey, "unload-key": c.unloadKey, "get-keys": c.getKeys, "load-token": c.loadToken,
 		"clear-creds": c.clearCreds, "flush-certs": c.flushCerts, "list-certs": c.listCerts,
 		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
 		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
@@ -131,13 +131,6 @@ func reply(err error) *conf.Section {
 		m.Set("errmsg", err.Error())
 	}
 	return m
-}
-
-// refused answers for something that later issues build.
-func refused(what string) func(context.Context, *vici.Request) (*conf.Section, error) {
-	return func(context.Context, *vici.Request) (*conf.Section, error) {
-		return reply(fmt.Errorf("adit does not support %s yet", what)), nil
-	}
 }
 
 func (c *controller) version(context.Context, *vici.Request) (*conf.Section, error) {

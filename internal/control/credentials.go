@@ -62,6 +62,14 @@ func (c *controller) loadKey(_ context.Context, req *vici.Request) (*conf.Sectio
 	return m, nil
 }
 
+// loadToken refuses: adit has no PKCS#11.
+func (c *controller) loadToken(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	if req.Msg.Text("handle") == "" {
+		return reply(errors.New("keyid missing")), nil
+	}
+	return reply(errors.New("loading private key from token failed: adit does not support tokens yet")), nil
+}
+
 func (c *controller) unloadKey(_ context.Context, req *vici.Request) (*conf.Section, error) {
 	id := req.Msg.Text("id")
 	if id == "" {

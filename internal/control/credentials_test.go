@@ -111,7 +111,7 @@ func TestCredentials(t *testing.T) {
 	if got := list(""); len(got) != 0 {
 		t.Errorf("after clear-creds: %q", got)
 	}
-	s.want("adit does not support tokens yet", "load-token")
+	s.want("keyid missing", "load-token")
 	// Secrets of EAP, too.
 	s.want("", "load-shared", "type", "EAP", "id", "eap-alice", "data", "password")
 	s.want("", "load-shared", "type", "xauth", "id", "xauth-bob", "data", "password")

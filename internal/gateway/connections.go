@@ -111,17 +111,33 @@ func (g *Gateway) Load(m *config.Model) error {
 	})
 }
 
-// LoadConn loads or replaces one connection. Its warnings are told as notes.
-func (g *Gateway) LoadConn(p *ike.Peer) error {
-	for _, w := range p.Warnings {
-		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name}, Level: 1, Text: w})
-	}
-	return g.edit(FromVICI, func(v *inventory) ([]*ike.Peer, []string, error) {
-		if v.conns[p.Name] == nil && len(v.order) >= limitConnections {
+// LoadConn is LoadConns for one connection.
+func (g *Gateway) LoadConn(p *ike.Peer) error { return g.LoadConns([]*ike.Peer{p}) }
+
+// LoadConns loads or replaces connections, all of them or none. Their warnings are told
+// as notes.
+func (g *Gateway) LoadConns(peers []*ike.Peer) error {
+	err := g.edit(FromVICI, func(v *inventory) ([]*ike.Peer, []string, error) {
+		n := len(v.order)
+		for _, p := range peers {
+			if v.conns[p.Name] == nil {
+				n++
+			}
+		}
+		if n > limitConnections {
 			return nil, nil, fmt.Errorf("more than %d connections", limitConnections)
 		}
-		return []*ike.Peer{p}, nil, nil
+		return peers, nil, nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, p := range peers {
+		for _, w := range p.Warnings {
+			g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name}, Level: 1, Text: w})
+		}
+	}
+	return nil
 }
 
 // UnloadConn forgets a connection. Its SAs stay, except for those that a start

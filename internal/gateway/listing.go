@@ -76,6 +76,14 @@ func (g *Gateway) SAs(ctx context.Context) ([]ike.SAInfo, error) {
 	return out, err
 }
 
+// HalfOpenLimited reports whether so many IKE SAs are being set up that no more of the
+// peers' are taken (init_limit_half_open): an initiation that minds limits is not begun.
+func (g *Gateway) HalfOpenLimited(ctx context.Context) bool {
+	limited := false
+	_ = g.shard.call(ctx, func(e *ike.Engine) { limited = e.HalfOpenLimited() })
+	return limited
+}
+
 // Query reads the data plane's counters of a Child SA. Within an event that tells of
 // its end they are what it ended with.
 func (g *Gateway) Query(child uint32) (in, out ipsec.SAStats) {
