@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -158,6 +160,13 @@ func eventPacket(event string, body *conf.Section) ([]byte, error) {
 	}
 	binary.BigEndian.PutUint32(b, uint32(size))
 	return b, nil
+}
+
+// Names are the commands and events that the server knows, sorted.
+func (s *Server) Names() (commands, events []string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.handlers)), slices.Sorted(maps.Keys(s.events))
 }
 
 // Stats returns the counters.
