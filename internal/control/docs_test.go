@@ -14,7 +14,7 @@ const (
 	commandsOfStrongSwan = `version stats reload-settings initiate terminate rekey redirect install uninstall list-sas list-policies list-conns get-conns list-certs
 list-authorities get-authorities load-conn unload-conn load-cert load-key unload-key get-keys load-token load-shared unload-shared get-shared flush-certs clear-creds
 load-authority unload-authority load-pool unload-pool get-pools get-algorithms get-counters reset-counters`
-	eventsOfStrongSwan = "log control-log list-sa list-policy list-conn list-cert list-authority ike-updown ike-rekey ike-update child-updown child-rekey"
+	eventsOfStrongSwan = "log control-log list-sa list-policy list-conn list-cert list-authority ike-updown ike-rekey ike-update child-updown child-rekey alert"
 )
 
 // docs/swanctl.md has every command and event that the server knows, and no others; the
