@@ -206,6 +206,26 @@ func (a *adviser) secret(p *ike.Peer, r ike.AuthRound) {
 	a.warn(p, r, fmt.Sprintf("there is no secret of %s for EAP", id))
 }
 
+// pinned checks that a certificate named for the peer is of whom is expected.
+func (a *adviser) pinned(p *ike.Peer, r ike.AuthRound) {
+	if len(r.Certs) == 0 || r.ID.IsAny() || r.ID.IsPattern() {
+		return
+	}
+	var first *pki.Certificate
+	for _, der := range r.Certs {
+		x := a.parse(der)
+		if x == nil || x.IsCA() || r.ID.ConfirmedBy(CertIdentities(x)) {
+			return
+		}
+		if first == nil {
+			first = x
+		}
+	}
+	if first != nil {
+		a.warn(p, r, fmt.Sprintf("id %s is neither the subject nor a subjectAltName of certificate %s: the peer cannot prove it by that one", r.ID, name(first)))
+	}
+}
+
 // remote checks that the peer can be believed.
 func (a *adviser) remote(p *ike.Peer, r ike.AuthRound) {
 	password := slices.Contains([]ike.EAPMethod{ike.EAPMD5, ike.EAPGTC, ike.EAPMSCHAPv2, ike.EAPTTLS}, r.EAP)
@@ -217,6 +237,7 @@ func (a *adviser) remote(p *ike.Peer, r ike.AuthRound) {
 			a.times(x, Warning{Pos: a.d.places["connections."+p.Name+"."+r.Name], Text: "connections." + p.Name + "." + r.Name + ": "})
 		}
 	}
+	a.pinned(p, r)
 	if r.Method != ike.AuthPubkey && (r.Method != ike.AuthEAP || r.EAP != ike.EAPTLS) || len(r.Certs)+len(r.CACerts)+len(r.Pubkeys)+len(a.m.Authorities) > 0 {
 		return
 	}

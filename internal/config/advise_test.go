@@ -27,6 +27,8 @@ func TestAdvice(t *testing.T) {
 		{"no certificate at all", "connections { gw {\n children {\n net {\n }\n }\n } }", "connections.gw.local: auth = pubkey, but there is no certificate with its private key", nil},
 		{"another's name", gateway("certs = fullchain.pem\n id = mars.example", ""), "connections.gw.local: id mars.example is neither the subject nor a subjectAltName of certificate CN=sun.example",
 			func(t *testing.T, a *authority) { a.write(t, "private/sun.pem", a.sun.KeyPEM()) }},
+		{"another's name at the peer", gateway("certs = fullchain.pem", "certs = sun.der\n id = mars.example"), "connections.gw.remote: id mars.example is neither the subject nor a subjectAltName of certificate CN=sun.example: the peer cannot",
+			func(t *testing.T, a *authority) { a.write(t, "private/sun.pem", a.sun.KeyPEM()) }},
 		{"expired", "", "x509/old.pem:1: certificate CN=old has expired on " + old.UTC().Format("2006-01-02"),
 			func(t *testing.T, a *authority) {
 				a.write(t, "x509/old.pem", a.root.Issue(pkitest.Spec{Name: "old", NotBefore: old.Add(-time.Hour), NotAfter: old}).PEM())

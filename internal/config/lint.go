@@ -289,6 +289,12 @@ func (l *linter) overlaps() {
 	}
 }
 
+// special reports whether one of two selectors is of a protocol or ports alone: such a
+// child is meant to lie inside of another one.
+func special(list ...ipsec.Selector) bool {
+	return slices.ContainsFunc(list, func(s ipsec.Selector) bool { return s.Proto != 0 || !s.AnyPort() })
+}
+
 func (l *linter) after(a, b stretch) bool {
 	x, _ := l.find(connPath(a.p, "children", a.c.Name))
 	y, _ := l.find(connPath(b.p, "children", b.c.Name))
@@ -314,6 +320,10 @@ func (l *linter) sameTraffic(a, b stretch) bool {
 	case a.p == b.p:
 		if same {
 			l.warn(childPath(b.p, b.c, "remote_ts"), "local_ts and remote_ts are those of %s: only one of the two gets the traffic, and rekeys double; take one out", other)
+		}
+		if nested := a.s != b.s; !same && nested && stands(a.c) && stands(b.c) && !special(a.s, b.s) {
+			l.warn(childPath(b.p, b.c, "remote_ts"), "%s is in remote_ts of %s, too: the narrower one gets the traffic, and none falls back to the other while it is down; if that is not wanted, take it out there", common, other)
+			return true
 		}
 		return same
 	case !stands(a.c) || !stands(b.c) || sameAddrs(a.p, b.p):

@@ -13,9 +13,11 @@ import (
 )
 
 // clients looks at what the VPN clients of Windows, Apple and Android demand of the
-// gateway's certificate: of a connection whose peers use EAP and come from anywhere.
+// gateway's certificate: of a connection whose peers come from anywhere and use EAP or
+// are given addresses.
 func (l *linter) clients(p *ike.Peer) {
-	if !anywhere(p) || !slices.ContainsFunc(p.Remote, func(r ike.AuthRound) bool { return r.Method == ike.AuthEAP }) {
+	eap := slices.ContainsFunc(p.Remote, func(r ike.AuthRound) bool { return r.Method == ike.AuthEAP })
+	if !anywhere(p) || !eap && len(p.Pools) == 0 {
 		return
 	}
 	for _, r := range p.Local {

@@ -91,6 +91,9 @@ func TestLint(t *testing.T) {
 		{"a network in another's", conns(site("b", "192.0.2.2", "", nets+"start_action = trap"), site("c", "192.0.2.3", "", "local_ts = 10.1.0.0/16\nremote_ts = 10.2.9.0/24\nkeep_up = yes")),
 			`connections.c.children.net.remote_ts: 10.2.9.0/24 is in remote_ts of connections.b.children.net, too`,
 			conns(site("b", "192.0.2.2", "", nets+"start_action = trap"), site("c", "192.0.2.3", "", "local_ts = 10.7.0.0/16\nremote_ts = 10.2.9.0/24\nkeep_up = yes"))},
+		{"a network in another's, of one peer", conns(site("b", "192.0.2.2", "", nets+"start_action = trap\n}\nmore {\nlocal_ts = 10.1.0.0/16\nremote_ts = 10.2.9.0/24\nstart_action = trap")),
+			`swanctl.conf:21: connections.b.children.more.remote_ts: 10.2.9.0/24 is in remote_ts of connections.b.children.net, too: the narrower`,
+			conns(site("b", "192.0.2.2", "", nets+"start_action = trap\n}\nmore {\nlocal_ts = 10.1.0.0/16\nremote_ts = 10.2.9.0/24[tcp/443]\nstart_action = trap"))},
 		{"unique of nobody", strings.Replace(conns(site("b", "%any", "unique = replace", nets)), "id = b\n", "", 1), `swanctl.conf:4: connections.b.unique: peers with one identity`, conns(site("b", "%any", "unique = replace", nets))},
 		{"a pool in the network", conns(site("b", "%any", "pools = p", "local_ts = 10.1.0.0/16")) + "pools {\np {\naddrs = 10.1.9.0/24\n}\n}\n", `pools.p.addrs: 10.1.9.1.* has addresses of local_ts`,
 			conns(site("b", "%any", "pools = p", "local_ts = 10.1.0.0/16")) + "pools {\np {\naddrs = 10.9.9.0/24\n}\n}\n"},
@@ -141,6 +144,10 @@ func TestLintClients(t *testing.T) {
 			got := checked(t, text("%any"), files)
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 				t.Errorf("want %q, got\n%s", c.want, got)
+			}
+			pooled := strings.Replace(strings.Replace(text("%any"), "eap-mschapv2", "pubkey", 1), " local {", " pools = p\n local {", 1) + "pools {\np {\naddrs = 10.9.9.0/24\n}\n}\n"
+			if got := checked(t, pooled, files); c.want != "" && !strings.Contains(got, c.want[max(0, strings.Index(c.want, ": ")):]) {
+				t.Errorf("with certificates and a pool: want %q, got\n%s", c.want, got)
 			}
 			if got := checked(t, text("192.0.2.9"), files); strings.Contains(got, "clients") || strings.Contains(got, "client of") {
 				t.Errorf("the peer is one gateway:\n%s", got)
