@@ -52,13 +52,12 @@ func (p *path) explain(t *testing.T, name string) explanation {
 
 // mistake is one line of the left's configuration that is wrong.
 type mistake struct {
-	name       string
-	good, bad  string // of the line
-	option     string // whose line it is
-	refused    string // part of what explain says when the peer refuses, or is silent
-	refuses    string // when we do; empty: there is nothing for us to refuse
-	first      bool   // the right line is the first advice when the peer refuses
-	responding string // another child than net for the peer to initiate
+	name      string
+	good, bad string // of the line
+	option    string // whose line it is
+	refused   string // part of what explain says when the peer refuses, or is silent
+	refuses   string // when we do; empty: there is nothing for us to refuse
+	first     bool   // the right line is the first advice when the peer refuses
 }
 
 // Each wrong line is named by its number, when the peer refuses us and when we refuse

@@ -33,7 +33,6 @@ type setUp struct {
 	key               string
 	prepare           func(s *side)
 	refuses           told
-	mayTellOtherwise  bool // the other refusal comes first here
 	withoutConnection bool
 }
 
