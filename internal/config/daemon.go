@@ -126,8 +126,8 @@ func (d *decoder) settings(dm *Daemon, s *conf.Section, prefix string, table []o
 	}
 	for v := range s.Values() {
 		o := lookup(table, prefix+v.Key)
-		if o == nil && v.Key == "load" {
-			o = &option[Daemon]{state: Accepted} // of any plugin
+		if v.Key == "load" && prefix != "" && (o == nil || o.name != prefix+v.Key) {
+			o = &option[Daemon]{state: Accepted} // of any plugin: Debian's files have it of each
 		}
 		switch {
 		case o != nil:

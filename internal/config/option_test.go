@@ -163,3 +163,32 @@ func TestIdleSettingsSaySo(t *testing.T) {
 		t.Errorf("only %d options", n)
 	}
 }
+
+// Debian's strongswan.conf has `load = yes` of every plugin that is installed: that is
+// no wish for any of them.
+func TestLoadOfPluginsIsNoWish(t *testing.T) {
+	root := conf.New("")
+	n := 0
+	for _, table := range config.Tables() {
+		if table.Section == "charon.plugins" {
+			for _, r := range table.Rows {
+				plugin, _, _ := strings.Cut(r.Name, ".")
+				root.Add("charon").Add("plugins").Add(plugin).Set("load", "yes")
+				n++
+			}
+		}
+	}
+	d, err := config.DecodeDaemon(root)
+	if err != nil || len(d.Warnings) > 0 || n < 50 {
+		t.Errorf("%d plugins: %v, %v", n, d.Warnings, err)
+	}
+	if d.ResolveFile != "/etc/resolv.conf" {
+		t.Errorf("resolve writes to %q", d.ResolveFile)
+	}
+	if _, err := os.Stat("/etc/strongswan.d/charon"); err != nil {
+		t.Skip("strongSwan is not installed")
+	}
+	if d, err := config.LoadDaemon("/etc/strongswan.conf"); err != nil || len(d.Warnings) > 0 {
+		t.Errorf("as Debian has it: %v, %v", d.Warnings, err)
+	}
+}
