@@ -226,8 +226,8 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 		if tap != nil {
 			tap.IKE(ipsec.In, p.Local, p.Remote, p.Encap, p.Buf)
 		}
-		if p.Kind != conn.IKE || !usable.Usable(p.Local.Addr()) {
-			return // a keepalive has done its work by passing the NAT
+		if !listens(usable, p) {
+			return
 		}
 		gw.Datagram(ike.Datagram{Local: p.Local, Remote: p.Remote, Data: p.Buf})
 	}}
@@ -257,6 +257,12 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 		return err
 	}
 	return g.serve(ctx, ln, host, dp, gw)
+}
+
+// listens reports whether a packet is for the engine: a keepalive has done its work by
+// passing the NAT, and IKE that comes to an interface that is left out is nobody's.
+func listens(usable *hostnet.Interfaces, p *conn.Packet) bool {
+	return p.Kind == conn.IKE && usable.Usable(p.Local.Addr())
 }
 
 // listen opens the outside sockets. In a container that has no CAP_NET_RAW, ESP goes in

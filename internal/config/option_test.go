@@ -192,3 +192,33 @@ func TestLoadOfPluginsIsNoWish(t *testing.T) {
 		t.Errorf("as Debian has it: %v, %v", d.Warnings, err)
 	}
 }
+
+// A file that says strongSwan's defaults aloud loads: nothing of it is refused.
+func TestDefaultsSaidAloud(t *testing.T) {
+	plain := regexp.MustCompile(`^[a-z0-9%]+s?$`)
+	words := map[string]string{"over_time": "10%", "mobike": "yes", "replay_window": "32", "encap": "no"} // those that are no literals, and strongSwan's own
+	said := func(section string, skip ...string) string {
+		var b strings.Builder
+		for _, table := range config.Tables() {
+			for _, r := range table.Rows {
+				value := r.Default
+				if w, ok := words[r.Name]; ok {
+					value = w
+				}
+				if table.Section == section && r.State != config.Own && plain.MatchString(value) && value != "10%" && !slices.Contains(skip, r.Name) {
+					b.WriteString(r.Name + " = " + value + "\n")
+				}
+			}
+		}
+		return b.String()
+	}
+	remote := said("connections.<name>.local*, remote*", "eap_id", "xauth_id", "aaa_id")
+	text := "connections {\n gw {\n" + said("connections.<name>", "rand_time") + "remote_addrs = 192.0.2.1\n remote {\n" + remote + "}\n children {\n net {\n" + said("connections.<name>.children.<name>") + "}\n }\n }\n}\n"
+	m, err := decode(t, text)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0].Text, "mobike has no effect") || strings.Count(text, " = ") < 45 {
+		t.Errorf("%v\n%s", m.Warnings, text)
+	}
+}
