@@ -1,6 +1,8 @@
 package interop_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,38 @@ func TestSettingsThatAPeerSees(t *testing.T) {
 			if !strings.Contains(log, "received strongSwan vendor ID") || strings.Contains(log, "MULT_AUTH") {
 				t.Errorf("%s:\n%s", g.Name(), log)
 			}
+		}
+	})
+}
+
+// resolve.file: the name servers that a gateway gives stand in the client's resolv.conf
+// as long as the tunnel does. install_virtual_ip_on: the address lies on the interface named.
+func TestResolverAndAddressAsConfigured(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	own := "nameserver 192.0.2.53\n"
+	if err := os.WriteFile(file, []byte(own), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	set := "install_virtual_ip_on = lo\nplugins {\nresolve {\nfile = " + file + "\n}\n}\n"
+	runOne(t, pair{adit, strongSwan}, settings{middle: lab.Bridge, charon: set}, func(t *testing.T, p *path) {
+		p.giveClients("alice")
+		p.client(t, "alice", 0)
+		p.reaches(t, 0)
+		if b, err := os.ReadFile(file); err != nil || !strings.HasSuffix(string(b), own) || !strings.Contains(string(b), "nameserver 10.2.0.53   # by adit\n") || !strings.Contains(string(b), "nameserver fd02::53   # by adit\n") {
+			t.Errorf("while it is up: %q %v", b, err)
+		}
+		if out, err := p.Exec(5*time.Second, lab.Left, "ip", "-o", "addr", "show", "dev", "lo"); err != nil || !strings.Contains(out, vip4[0].String()+"/32") {
+			t.Errorf("the address is not on lo: %s %v", out, err)
+		}
+		p.leave(t, "alice")
+		if err := lab.Poll(p.patience, func() (bool, error) {
+			b, err := os.ReadFile(file)
+			return string(b) == own, err
+		}); err != nil {
+			t.Errorf("afterwards: %v", err)
 		}
 	})
 }
