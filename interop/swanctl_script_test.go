@@ -366,6 +366,8 @@ func (c *console) clients() {
 	c.look("--redirect", "--peer-id", "nobody@example.org", "--gateway", "192.0.2.99")
 	c.look("--redirect", "--ike", "rw")
 	c.look("--redirect", "--gateway", "192.0.2.99")
+	c.ask("--redirect", "--ike", "rw", "--gateway", "192.0.2.99", "--pretty")
+	c.look("--list-sas") // the client stays until the other gateway, where nobody is, has answered
 	c.step = "client leaves"
 	if err := c.right.Terminate("rw"); err != nil {
 		c.t.Fatal(err)
