@@ -302,7 +302,7 @@ func (c *console) pairs() {
 	c.settle(1, 1)
 	c.events(2)
 	c.look("--list-sas")
-	c.look("--list-certs")
+	c.look("--list-certs", "--subject", "CN=right")
 	if err := c.right.TerminateChild("cert"); err != nil {
 		c.t.Fatal(err)
 	}
