@@ -12,7 +12,9 @@ import (
 // A dummy packet is ErrDummy: genuine, and to be discarded.
 func (s *SA) Open(p *Packet) error {
 	n := p.Len
-	p.Err = s.open(p)
+	if p.Err = s.check(p); p.Err == nil {
+		p.Err = s.accept(p, s.decrypt(p))
+	}
 	switch p.Err {
 	case nil:
 		s.count(1, uint64(p.Len), p.Seq)
@@ -35,11 +37,44 @@ func (s *SA) OpenBatch(ps []Packet) (opened int) {
 		}
 		return opened
 	}
+	for len(ps) > 0 {
+		n := min(len(ps), maxParts)
+		opened += s.openParts(ps[:n])
+		ps = ps[n:]
+	}
+	return opened
+}
+
+// openParts opens at most maxParts packets. Each goes through the same steps as in Open,
+// but the cipher may have them all at once, after all checks of the window: marking it
+// then refuses the second of two equal packets. With ESN a packet behind the window may
+// count as replayed that one by one would count as forged, its high half being guessed
+// by a window that has moved on.
+func (s *SA) openParts(ps []Packet) (opened int) {
+	s.parts = s.parts[:0] // whatever a panic left
+	if s.batch != nil {
+		for i := range ps {
+			if ps[i].Err = s.check(&ps[i]); ps[i].Err == nil {
+				s.addPart(&ps[i])
+			}
+		}
+		s.batch.OpenBatch(s.parts)
+	}
 	var packets, bytes, top uint64
+	part := 0
 	for i := range ps {
 		p := &ps[i]
 		n := p.Len
-		switch p.Err = s.open(p); p.Err {
+		switch {
+		case s.batch == nil:
+			if p.Err = s.check(p); p.Err == nil {
+				p.Err = s.accept(p, s.decrypt(p))
+			}
+		case p.Err == nil:
+			p.Err = s.accept(p, s.parts[part].OK)
+			part++
+		}
+		switch p.Err {
 		case nil:
 			opened++
 			n = p.Len
@@ -71,7 +106,8 @@ func (s *SA) refused(err error) {
 	}
 }
 
-func (s *SA) open(p *Packet) error {
+// check is what comes before the cipher: form, SPI, and the window.
+func (s *SA) check(p *Packet) error {
 	text := p.Len - headerLen - s.ivLen - s.icvLen
 	switch {
 	case s.window == nil:
@@ -98,16 +134,26 @@ func (s *SA) open(p *Packet) error {
 	if !s.window.check(p.Seq) {
 		return ErrReplay
 	}
-	body := headerLen + s.ivLen
+	return nil
+}
+
+func (s *SA) decrypt(p *Packet) bool {
+	esp := p.Bytes()
+	body, end := headerLen+s.ivLen, len(esp)-s.icvLen
 	aad, trailer := s.authenticated(p, esp[:headerLen], p.Seq)
-	if !s.cipher.Open(aad, esp[headerLen:body], esp[body:body+text], esp[body+text:], trailer) {
+	return s.cipher.Open(aad, esp[headerLen:body], esp[body:end], esp[end:], trailer)
+}
+
+// accept is what comes after the cipher: the mark in the window, only then a look inside.
+func (s *SA) accept(p *Packet, authentic bool) error {
+	switch {
+	case !authentic:
 		return ErrAuth
-	}
-	if !s.window.commit(p.Seq) {
+	case !s.window.commit(p.Seq):
 		return ErrReplay
 	}
-	p.Off += body
-	p.Len = text
+	p.Off += headerLen + s.ivLen
+	p.Len -= headerLen + s.ivLen + s.icvLen
 	return s.unpad(p)
 }
 

@@ -64,6 +64,8 @@ type Params struct {
 type SA struct {
 	params Params
 	cipher suite.Cipher
+	batch  suite.Batch         // the cipher, if it is one
+	parts  []suite.BatchPacket // of the batch at hand; nil before the first
 	ivLen  int
 	icvLen int
 	align  int // of the ciphertext: a multiple of 4 (RFC 4303 §2.4)
@@ -91,6 +93,10 @@ const (
 	stateSoftTold
 	stateHardTold
 )
+
+// maxParts is how many packets go to the cipher at once: of 64 bytes each, for as long
+// as the SA lives, so no more than what makes a call's own cost small.
+const maxParts = 32
 
 // DefaultPathMTU is assumed where SAParams.MTU is 0: Ethernet's.
 const DefaultPathMTU = 1500
@@ -125,6 +131,9 @@ func New(p ipsec.SAParams) (*SA, error) {
 	if s.ivLen > maxIVLen || s.icvLen > maxICVLen || s.align > maxAlign || s.align%4 != 0 {
 		return nil, errors.New("esp: cipher beyond this package's limits")
 	}
+	if b, ok := c.(suite.Batch); ok && s.ivLen == 8 {
+		s.batch = b
+	}
 	s.params = Params{SPI: p.SPI, Mode: p.Mode, ESN: p.ESN, TrackNAT: p.TrackNAT, CopyECN: p.CopyECN, MSSClamp: p.MSSClamp, DF: p.DF,
 		LocalTS: p.LocalTS, RemoteTS: p.RemoteTS, Life: p.Life, TFC: int32(min(p.TFC, 65535)), MTU: int32(min(p.MTU, 65535)), aead: c.AEAD()}
 	s.max, s.soft = maxSeq, softMaxSeq
@@ -150,7 +159,7 @@ func validEndpoints(l, r netip.AddrPort) bool {
 	return l.IsValid() && r.IsValid() && l.Addr().Is4() == r.Addr().Is4() && !l.Addr().Is4In6() && !r.Addr().Is4In6()
 }
 
-// Close zeroes a key that no packet has expanded yet. Nothing is called after it.
+// Close zeroes the keys as far as the cipher can. Nothing is called after it.
 func (s *SA) Close() {
 	if z, ok := s.cipher.(interface{ Zero() }); ok {
 		z.Zero()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"adit/ipsec"
+	"adit/suite"
 )
 
 // Seal turns the IP packet p into an ESP packet, in place (RFC 4303 §3.3).
@@ -19,6 +20,7 @@ func (s *SA) Seal(p *Packet) error {
 	if p.Err = s.sealAs(p, first); p.Err != nil {
 		return p.Err
 	}
+	s.encrypt(p)
 	s.count(1, size, first)
 	return nil
 }
@@ -44,10 +46,44 @@ func (s *SA) SealBatch(ps []Packet) (sealed int) {
 			sealed++
 		}
 	}
+	s.encryptAll(ps)
 	if n > 0 {
 		s.count(uint64(sealed), size, first+n-1)
 	}
 	return sealed
+}
+
+// encryptAll encrypts the packets without an error.
+func (s *SA) encryptAll(ps []Packet) {
+	s.parts = s.parts[:0] // whatever a panic left
+	for i := range ps {
+		p := &ps[i]
+		switch {
+		case p.Err != nil:
+		case s.batch == nil:
+			s.encrypt(p)
+		case s.addPart(p):
+			s.batch.SealBatch(s.parts)
+			s.parts = s.parts[:0]
+		}
+	}
+	if len(s.parts) > 0 {
+		s.batch.SealBatch(s.parts)
+	}
+}
+
+// addPart makes an ESP packet one of the parts, and reports that they are full.
+func (s *SA) addPart(p *Packet) (full bool) {
+	if s.parts == nil {
+		s.parts = make([]suite.BatchPacket, 0, maxParts)
+	}
+	n := len(s.parts)
+	s.parts = s.parts[:n+1]
+	b, esp := &s.parts[n], p.Bytes()
+	b.AAD, _ = s.authenticated(p, esp[:headerLen], p.Seq)
+	*(*[8]byte)(b.Nonce[4:]) = [8]byte(esp[headerLen:])
+	b.Buf = esp[headerLen+s.ivLen:]
+	return n+1 == maxParts
 }
 
 // SealDummy makes p a dummy packet of n random-looking bytes (RFC 4303 §2.6);
@@ -62,7 +98,8 @@ func (s *SA) SealDummy(p *Packet, n int) error {
 	}
 	p.Len, p.TOS, p.DF = n, 0, false
 	clear(p.Bytes())
-	if p.Err = s.protect(p, first, protoNone, 0); p.Err == nil {
+	if p.Err = s.frame(p, first, protoNone, 0); p.Err == nil {
+		s.encrypt(p)
 		s.count(1, uint64(n), first)
 	}
 	return p.Err
@@ -122,7 +159,7 @@ func (s *SA) sealAs(p *Packet, seq uint64) error {
 		df = true
 	}
 	p.TOS, p.DF = tos, df
-	return s.protect(p, seq, next, s.tfc(p.Len))
+	return s.frame(p, seq, next, s.tfc(p.Len))
 }
 
 // tfc is the padding that hides the size of a packet of n bytes (RFC 4303 §2.7).
@@ -158,7 +195,7 @@ func (s *SA) sealTransport(p *Packet, seq uint64, v4 bool) error {
 		}
 		next := ip[9]
 		p.Off, p.Len = p.Off+hdr, p.Len-hdr
-		return s.protect(p, seq, next, 0)
+		return s.frame(p, seq, next, 0)
 	}
 	switch ip[6] {
 	case extFragment:
@@ -169,13 +206,13 @@ func (s *SA) sealTransport(p *Packet, seq uint64, v4 bool) error {
 	next := ip[6]
 	p.DF = s.params.DF != ipsec.DFClear
 	p.Off, p.Len = p.Off+ipv6Len, p.Len-ipv6Len
-	return s.protect(p, seq, next, 0)
+	return s.frame(p, seq, next, 0)
 }
 
-// protect builds the ESP packet around the payload p:
+// frame builds the ESP packet around the payload p, which encrypt is to follow:
 //
 //	SPI | sequence number | IV | payload | TFC padding | padding | pad length | next header | ICV
-func (s *SA) protect(p *Packet, seq uint64, next uint8, tfc int) error {
+func (s *SA) frame(p *Packet, seq uint64, next uint8, tfc int) error {
 	text := p.Len + tfc + trailerLen
 	pad := -text & (s.align - 1)
 	text += pad
@@ -194,12 +231,16 @@ func (s *SA) protect(p *Packet, seq uint64, next uint8, tfc int) error {
 	head := p.Buf[start : start+headerLen]
 	binary.BigEndian.PutUint32(head, uint32(s.params.SPI))
 	binary.BigEndian.PutUint32(head[4:], uint32(seq))
-	iv := p.Buf[start+headerLen : p.Off]
-	s.cipher.PutIV(iv, seq)
-	aad, trailer := s.authenticated(p, head, seq)
-	s.cipher.Seal(aad, iv, p.Buf[p.Off:p.Off+text], p.Buf[p.Off+text:end], trailer)
+	s.cipher.PutIV(p.Buf[start+headerLen:p.Off], seq)
 	p.Off, p.Len, p.Seq = start, end-start, seq
 	return nil
+}
+
+func (s *SA) encrypt(p *Packet) {
+	esp := p.Bytes()
+	body, end := headerLen+s.ivLen, len(esp)-s.icvLen
+	aad, trailer := s.authenticated(p, esp[:headerLen], p.Seq)
+	s.cipher.Seal(aad, esp[headerLen:body], esp[body:end], esp[end:], trailer)
 }
 
 // authenticated returns the associated data of an AEAD, with ESN the whole

@@ -35,8 +35,11 @@ func newAEAD(kind cipherKind, icv int, key, salt Key, sparse bool) (Cipher, erro
 	c := &saltedAEAD{icvLen: uint8(icv), keyLen: uint8(len(key)), gmac: kind == kindGMAC, chacha: kind == kindChaCha, sparse: sparse}
 	copy(c.nonce[:], salt)
 	copy(c.key[:], key)
-	if icv == 8 {
+	switch {
+	case icv == 8:
 		return &shortGCM{saltedAEAD: *c}, nil
+	case kind == kindGCM && icv == fullTag && !sparse:
+		return &batchGCM{saltedAEAD: *c}, nil
 	}
 	return c, nil
 }
@@ -200,6 +203,26 @@ func (c *saltedAEAD) gmacInput(aad, iv, text []byte) []byte {
 	n += copy(c.scratch[n:], iv)
 	copy(c.scratch[n:], text)
 	return c.scratch
+}
+
+// batchGCM is AES-GCM with 16 bytes of ICV, which can do many packets at once.
+type batchGCM struct{ saltedAEAD }
+
+func (c *batchGCM) SealBatch(ps []BatchPacket) {
+	c.salt(ps)
+	c.expandedGCM().SealBatch(ps)
+}
+
+func (c *batchGCM) OpenBatch(ps []BatchPacket) (opened int) {
+	c.salt(ps)
+	return c.expandedGCM().OpenBatch(ps)
+}
+
+func (c *batchGCM) salt(ps []BatchPacket) {
+	salt := [4]byte(c.nonce[:])
+	for i := range ps {
+		*(*[4]byte)(ps[i].Nonce[:]) = salt
+	}
 }
 
 // shortGCM is AES-GCM with an 8-byte ICV, made from the 16-byte tag.

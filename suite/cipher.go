@@ -3,6 +3,8 @@ package suite
 import (
 	"errors"
 	"fmt"
+
+	"adit/suite/gcm"
 )
 
 // Cipher protects one direction of one SA: an AEAD cipher, or encryption and then
@@ -39,6 +41,22 @@ type Cipher interface {
 	// unspecified, but never plaintext. Wrong lengths are not authentic.
 	Open(aad, iv, text, icv, trailer []byte) bool
 }
+
+// Batch is what a Cipher is besides, if many packets in one call are faster than one
+// by one: AES-GCM with 16 bytes of ICV.
+type Batch interface {
+	Cipher
+	// SealBatch is Seal for packets whose text and room for the ICV are in Buf, and
+	// whose IV, as it is on the wire, begins at Nonce[4]: what is before is the salt,
+	// which the cipher writes. It panics if a Buf has no room for the ICV.
+	SealBatch(ps []BatchPacket)
+	// OpenBatch is Open likewise. It sets OK of each packet and returns how many are
+	// authentic. The text of the others is zero.
+	OpenBatch(ps []BatchPacket) (opened int)
+}
+
+// BatchPacket is one packet of a Batch.
+type BatchPacket = gcm.Packet
 
 // Errors of algorithms that adit does not have or cannot combine.
 var (

@@ -121,12 +121,12 @@ func Use(i Implementation) { inUse = i }
 // Implementation is the one that this key has.
 func (a *AEAD) Implementation() Implementation { return a.impl }
 
-// Zero forgets the key, except what Go's cipher holds. Nothing may be called after it.
+// Zero forgets the key, except what Go's cipher holds. Using the AEAD then panics.
 func (a *AEAD) Zero() {
 	if a.ks != nil {
 		clear(a.ks[:])
 	}
-	a.slow = nil
+	a.ks, a.slow = nil, nil
 }
 
 // Seal encrypts the text in buf in place and writes the tag behind it, where buf has

@@ -43,6 +43,14 @@ func TestZero(t *testing.T) {
 		if a.slow != nil || ks != nil && !bytes.Equal(ks[:], make([]byte, len(ks))) {
 			t.Errorf("%s: something is left", i)
 		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: sealed without a key", i)
+				}
+			}()
+			a.Seal(make([]byte, 40), make([]byte, NonceSize), nil)
+		}()
 	}
 }
 
