@@ -279,7 +279,9 @@ func (b *bench) udp(ctx context.Context, s *Sample, size int) error {
 			}
 			d, err := w.end()
 			if err != nil || !d.Load || b.o.Quick || n == mostRepeats {
-				t.Noisy = d.Load
+				if t.Noisy = d.Load; d.Load {
+					t.By = d.By
+				}
 				return t, err
 			}
 		}

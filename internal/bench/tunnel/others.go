@@ -17,6 +17,7 @@ const userTick = 10 * time.Millisecond
 // process is what /proc/PID/stat says that counts here.
 type process struct {
 	pid, parent int
+	name        string
 	kernel      bool          // a thread of the kernel
 	used        time.Duration // by all its threads, and by children that it waited for
 }
@@ -37,7 +38,8 @@ func parseStat(text string) (p process, err error) {
 		err = errors.Join(err, e)
 		return n
 	}
-	pid, _, _ := strings.Cut(head, " ")
+	pid, name, _ := strings.Cut(head, " (")
+	p.name = name
 	p.pid, p.parent = int(number(pid)), int(number(f[1]))
 	p.kernel = number(f[6])&kernelThread != 0
 	for _, s := range f[11:15] { // utime, stime, cutime, cstime
@@ -75,17 +77,16 @@ func processes() ([]process, error) {
 	return list, nil
 }
 
-// usedByOthers sums what all processes have used so far that are neither root's nor
-// its descendants', nor the kernel's threads, which work for whoever sends packets.
-// Since a process that ended counts as its parent's as soon as it is waited for,
+// usedByOthers is what all processes have used so far that are neither root's nor its
+// descendants', nor the kernel's threads, which work for whoever sends packets, by
+// process. Since a process that ended counts as its parent's as soon as it is waited for,
 // the difference of two sums is what was used in between, also by those that came and
 // went.
-func usedByOthers(list []process, root int) time.Duration {
+func usedByOthers(list []process, root int) (others []process, sum time.Duration) {
 	parent := map[int]int{}
 	for _, p := range list {
 		parent[p.pid] = p.parent
 	}
-	var sum time.Duration
 	for _, p := range list {
 		ours := false
 		for pid, n := p.pid, 0; pid > 1 && n < len(list); pid, n = parent[pid], n+1 {
@@ -95,10 +96,25 @@ func usedByOthers(list []process, root int) time.Duration {
 			}
 		}
 		if !ours && !p.kernel {
-			sum += p.used
+			others, sum = append(others, p), sum+p.used
 		}
 	}
-	return sum
+	return others, sum
+}
+
+// busiest names the process that used the most since before.
+func busiest(before, after []process) (name string) {
+	had := map[int]time.Duration{}
+	for _, p := range before {
+		had[p.pid] = p.used
+	}
+	most := time.Duration(0)
+	for _, p := range after {
+		if d := p.used - had[p.pid]; d > most {
+			name, most = p.name, d
+		}
+	}
+	return name
 }
 
 // stolen is what other guests of the machine's host took of our cores: the time of the
@@ -119,8 +135,9 @@ func stolen() (time.Duration, error) {
 
 // watch is the beginning of a measurement, for the disturbance at its end.
 type watch struct {
-	at            time.Time
-	others, steal time.Duration
+	at          time.Time
+	others      []process
+	used, steal time.Duration
 }
 
 func beginWatch() (w watch, err error) {
@@ -128,7 +145,7 @@ func beginWatch() (w watch, err error) {
 	if err != nil {
 		return w, err
 	}
-	w.others = usedByOthers(list, os.Getpid())
+	w.others, w.used = usedByOthers(list, os.Getpid())
 	w.steal, err = stolen()
 	w.at = time.Now()
 	return w, err
@@ -139,6 +156,8 @@ type Disturbance struct {
 	Others float64 `json:"others"` // by other processes, cores
 	Steal  float64 `json:"steal"`  // by other guests of the same host, cores
 	Load   bool    `json:"noisy"`  // more than is allowed
+	// By is the name of the other process that used the most.
+	By string `json:"by,omitempty"`
 }
 
 // Limits of what is called quiet.
@@ -159,8 +178,10 @@ func (w watch) end() (d Disturbance, err error) {
 		return d, err
 	}
 	took := time.Since(w.at)
-	others := max(usedByOthers(list, os.Getpid())-w.others, 0)
-	return disturbance(others, max(steal-w.steal, 0), took), nil
+	others, used := usedByOthers(list, os.Getpid())
+	d = disturbance(max(used-w.used, 0), max(steal-w.steal, 0), took)
+	d.By = busiest(w.others, others)
+	return d, nil
 }
 
 func disturbance(others, steal, took time.Duration) Disturbance {

@@ -9,7 +9,7 @@ import (
 
 func TestParseStat(t *testing.T) {
 	p, err := parseStat("4242 (a) (b 1 2) S 17 4242 17 0 -1 4194304 1 2 3 4 150 50 7 3 20 0 9 0 100 1 2\n")
-	if err != nil || p != (process{pid: 4242, parent: 17, used: 2100 * time.Millisecond}) {
+	if err != nil || p != (process{pid: 4242, parent: 17, name: "a) (b 1 2", used: 2100 * time.Millisecond}) {
 		t.Errorf("%+v %v", p, err)
 	}
 	if p, err = parseStat("13 (ksoftirqd/0) S 2 0 0 0 -1 69238848 0 0 0 0 0 9 0 0 20 0 1 0 5 0 0"); err != nil || !p.kernel {
@@ -27,9 +27,11 @@ func TestUsedByOthers(t *testing.T) {
 	const s = time.Second
 	before := []process{{pid: 1, used: 5 * s}, {pid: 2, kernel: true}, {pid: 10, parent: 1, used: s}, {pid: 20, parent: 1, used: 3 * s}, {pid: 21, parent: 20, used: 4 * s}, {pid: 30, parent: 10, used: s}}
 	// 30 ended after another second and was waited for by 10; ours went on, so did the kernel.
-	after := []process{{pid: 1, used: 5 * s}, {pid: 2, kernel: true, used: 9 * s}, {pid: 10, parent: 1, used: 3 * s}, {pid: 20, parent: 1, used: 8 * s}, {pid: 21, parent: 20, used: 9 * s}}
-	if got := usedByOthers(after, 20) - usedByOthers(before, 20); got != s {
-		t.Errorf("%v", got)
+	after := []process{{pid: 1, used: 5 * s}, {pid: 2, kernel: true, used: 9 * s}, {pid: 10, parent: 1, name: "make", used: 3 * s}, {pid: 20, parent: 1, used: 8 * s}, {pid: 21, parent: 20, used: 9 * s}}
+	them, had := usedByOthers(before, 20)
+	they, used := usedByOthers(after, 20)
+	if used-had != s || busiest(them, they) != "make" || busiest(they, they) != "" {
+		t.Errorf("%v, %q", used-had, busiest(them, they))
 	}
 	// A ring of parents (numbers used again while they are read) ends.
 	usedByOthers([]process{{pid: 5, parent: 6}, {pid: 6, parent: 5}}, 20)
@@ -63,7 +65,7 @@ func TestWatchSeesWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := usedByOthers(list, 1<<22)
+	_, elsewhere := usedByOthers(list, 1<<22)
 	cmd := exec.Command("sh", "-c", "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
@@ -72,8 +74,8 @@ func TestWatchSeesWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	work := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	if used := usedByOthers(list, 1<<22) - elsewhere; used < work-tickError {
-		t.Errorf("%v of work, %v were seen (process %d)", work, used, os.Getpid())
+	if _, used := usedByOthers(list, 1<<22); used-elsewhere < work-tickError {
+		t.Errorf("%v of work, %v were seen (process %d)", work, used-elsewhere, os.Getpid())
 	}
 	d, err := w.end()
 	if err != nil || d.Others < 0 {

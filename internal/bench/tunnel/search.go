@@ -9,6 +9,7 @@ type trial struct {
 	Received float64 `json:"received"` // a second
 	Loss     float64 `json:"loss"`     // share of what was sent
 	Noisy    bool    `json:"noisy"`    // other processes took too much of the machine
+	By       string  `json:"by,omitempty"`
 }
 
 // search finds the highest rate at which at most a given share is lost.

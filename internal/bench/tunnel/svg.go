@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"strings"
 )
 
 // panel is one chart: a bar a contender, as long as its median, with a line from the
@@ -68,8 +69,11 @@ func (r *Result) panel(b *bytes.Buffer, p panel, x, y int) int {
 			continue
 		}
 		color := "#9aa5b1"
-		if c.Name == "adit" {
+		switch {
+		case c.Name == "adit":
 			color = "#1f6feb"
+		case strings.HasPrefix(c.Name, "adit"):
+			color = "#8db5f5"
 		}
 		scale := func(v float64) float64 { return v / most * svgBar }
 		left := float64(x + svgName)

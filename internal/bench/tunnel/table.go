@@ -3,6 +3,8 @@ package tunnel
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -76,6 +78,17 @@ func (r *Result) compared() bool {
 	return false
 }
 
+// most is the name with the highest count.
+func most(by map[string]int) string {
+	name, n := "the hypervisor", 0
+	for _, k := range slices.Sorted(maps.Keys(by)) {
+		if by[k] > n && k != "" {
+			name, n = k, by[k]
+		}
+	}
+	return name
+}
+
 func (r *Result) table(w io.Writer, cols []column) {
 	line := func(name string, cell func(column) string) {
 		fmt.Fprintf(w, "%-*s", nameWidth, name)
@@ -121,9 +134,11 @@ func padLeft(s string, n int) string {
 // notes tell of what isn't seen in the medians.
 func (r *Result) notes(w io.Writer) {
 	noisy, repeated, files := 0, 0, 0
+	by := map[string]int{}
 	for _, s := range r.Samples {
 		if s.noisy() {
 			noisy++
+			by[s.Disturbance.By]++
 		}
 		repeated += s.Repeated
 		if s.SHA256 != "" {
@@ -135,7 +150,7 @@ func (r *Result) notes(w io.Writer) {
 		fmt.Fprintf(w, "%d measurements were made again: other processes took more than %.0f %% of a core\n", repeated, othersShare*100)
 	}
 	if noisy > 0 {
-		fmt.Fprintf(w, "%d measurements were disturbed all the same; ! marks medians of such\n", noisy)
+		fmt.Fprintf(w, "%d measurements were disturbed all the same, most of them by %s; ! marks medians of such\n", noisy, most(by))
 	}
 	for _, f := range r.Failures {
 		first, _, _ := strings.Cut(f.Error, "\n")
