@@ -69,7 +69,7 @@ func checkBenchJSON(t *testing.T, text []byte) {
 	}
 	for _, c := range r.Contenders {
 		keys := []string{"rtt_idle.p50_us", "rtt_idle.p99_us", "rtt_paused.p50_us", "rtt_loaded.p99_us", "tcp1_lr.gbit_s", "tcp1_rl.gbit_s",
-			"tcp4_lr.gbit_s", "tcp4_rl.gbit_s", "udp64.kpps", "udp512.kpps", "udp1300.kpps", "udp1300.mbit_s", "file.bytes"}
+			"tcp4_lr.gbit_s", "tcp4_rl.gbit_s", "udp64.kpps", "udp512.kpps", "udp1300.kpps", "udp1300.mbit_s", "udp64_trains.kpps", "udp1300_trains.kpps", "file.bytes"}
 		if c.Name == "adit" {
 			keys = append(keys, "tcp1_lr.cpu_s_per_gb", "rss.mb")
 			if c.Version == "" || c.Cipher == "" {

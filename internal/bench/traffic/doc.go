@@ -8,8 +8,8 @@
 //
 //   - TCP: writes and reads of 128 KiB, copied as an application copies them.
 //   - UDP: every datagram is a packet of its own in the sender's kernel (sendmmsg
-//     without UDP_SEGMENT), as packets of many senders are; superpackets would flatter
-//     those gateways that can take them. The receiver uses recvmmsg without UDP_GRO, and
+//     without UDP_SEGMENT), as packets of many senders are; superpackets flatter those
+//     gateways that can take them, and are sent only if asked for. The receiver uses recvmmsg without UDP_GRO, and
 //     sleeps between two looks.
 //   - Round trips: one datagram there and back, from system call to system call, both
 //     ends on the same core.

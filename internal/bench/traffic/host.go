@@ -30,6 +30,9 @@ type (
 		Warm  time.Duration // at the beginning, sent and not counted
 		For   time.Duration // after that
 		Trial uint32
+		// Trains has the kernel cut the datagrams of one call from one superpacket
+		// (UDP_SEGMENT), as one application with much to send does.
+		Trains bool
 	}
 	// Sent is what a sender of datagrams did after it was warm.
 	Sent struct {

@@ -90,8 +90,8 @@ func TestUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	const rate = 20_000
-	for trial := uint32(1); trial <= 2; trial++ {
-		sent, err := a.SendUDP(ctx, SendUDP{To: at(15002), Size: 64, Rate: rate, Warm: 20 * time.Millisecond, For: 200 * time.Millisecond, Trial: trial})
+	for trial := uint32(1); trial <= 3; trial++ {
+		sent, err := a.SendUDP(ctx, SendUDP{To: at(15002), Size: 1300, Rate: rate, Trains: trial == 2, Warm: 20 * time.Millisecond, For: 200 * time.Millisecond, Trial: trial})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,14 +18,17 @@ const datagramHeader = 12
 // batch is the number of datagrams a system call takes.
 const batch = 64
 
+// maxTrain is what one call may carry with UDP_SEGMENT, in octets.
+const maxTrain = 65507
+
 // step is how long a sender at most waits between two system calls as long as its
 // rate allows for it: what is sent at once is at most a step's worth, so that queues
 // on the way don't overflow for the sender's manner alone.
 const step = 200 * time.Microsecond
 
-// most is what a sender makes up for after it had to wait for a core; the rest isn't
+// makeUp is what a sender makes up for after it had to wait for a core; the rest isn't
 // sent and isn't counted as sent.
-const most = time.Millisecond
+const makeUp = time.Millisecond
 
 // socketBuffer is what sockets ask for, in octets.
 const socketBuffer = 8 << 20
@@ -42,13 +45,13 @@ type messages struct {
 	hdr [batch]mmsghdr
 	iov [batch]unix.Iovec
 	buf [batch][]byte
+	all []byte // buf, one behind the other
 }
 
 func newMessages(size int) *messages {
-	m := &messages{}
-	all := make([]byte, batch*size)
+	m := &messages{all: make([]byte, batch*size)}
 	for i := range m.buf {
-		m.buf[i] = all[i*size : (i+1)*size : (i+1)*size]
+		m.buf[i] = m.all[i*size : (i+1)*size : (i+1)*size]
 		m.iov[i].Base = &m.buf[i][0]
 		m.iov[i].SetLen(size)
 		m.hdr[i].hdr.Iov = &m.iov[i]
@@ -131,7 +134,15 @@ func send(fd int, a SendUDP, out *Sent) error {
 	for i := range m.buf {
 		binary.BigEndian.PutUint32(m.buf[i], a.Trial)
 	}
-	atOnce := uint64(min(max(int64(a.Rate)*int64(step)/int64(time.Second), 1), batch))
+	most := batch
+	if a.Trains {
+		// The length of a segment, for all of the socket's calls.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, a.Size); err != nil {
+			return fmt.Errorf("UDP_SEGMENT: %w", err)
+		}
+		most = min(batch, maxTrain/a.Size)
+	}
+	atOnce := uint64(min(max(int64(a.Rate)*int64(step)/int64(time.Second), 1), int64(most)))
 	start := monotonic()
 	warm, end := start+int64(a.Warm), start+int64(a.Warm+a.For)
 	var n, skipped uint64 // sent; due, but left out
@@ -147,7 +158,7 @@ func send(fd int, a SendUDP, out *Sent) error {
 			return nil
 		}
 		due := uint64(float64(now-start)*float64(a.Rate)/1e9) - skipped
-		if debt := uint64(most.Seconds()*float64(a.Rate)) + batch; due > n+debt {
+		if debt := uint64(makeUp.Seconds()*float64(a.Rate)) + batch; due > n+debt {
 			skipped += due - n - debt
 			due = n + debt
 		}
@@ -156,17 +167,22 @@ func send(fd int, a SendUDP, out *Sent) error {
 			sleepUntil(min(at, end))
 			continue
 		}
-		k := int(min(due-n, batch))
+		k := int(min(due-n, uint64(most)))
 		for i := range k {
 			binary.BigEndian.PutUint64(m.buf[i][4:], n+uint64(i))
 		}
-		sent, err := m.call(unix.SYS_SENDMMSG, fd, k, 0)
+		sent, err := k, error(nil)
+		if a.Trains {
+			_, err = unix.Write(fd, m.all[:k*a.Size])
+		} else {
+			sent, err = m.call(unix.SYS_SENDMMSG, fd, k, 0)
+		}
 		switch {
 		case err == nil:
 			n += uint64(sent)
-		case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ECONNREFUSED):
-			// The first two: the sender's own queue is full. The last tells of an
-			// earlier datagram. Nothing was sent by this call.
+		case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ECONNREFUSED):
+			// Its own queue is full, or an error of an earlier datagram is told. Nothing
+			// was sent by this call.
 		default:
 			return fmt.Errorf("sending: %w", err)
 		}

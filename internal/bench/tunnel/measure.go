@@ -44,9 +44,11 @@ var measures = []measure{
 	{"tcp4_lr", "TCP, 4 streams ->", func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 4, true) }},
 	{"tcp4_rl", "TCP, 4 streams <-", func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 4, false) }},
 	{"rtt_loaded", "round trips beside TCP", (*bench).loaded},
-	{"udp64", "UDP, 64 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64) }},
-	{"udp512", "UDP, 512 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 512) }},
-	{"udp1300", "UDP, 1300 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300) }},
+	{"udp64", "UDP, 64 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, false) }},
+	{"udp512", "UDP, 512 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 512, false) }},
+	{"udp1300", "UDP, 1300 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, false) }},
+	{"udp64_trains", "UDP, 64 bytes, in trains", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, true) }},
+	{"udp1300_trains", "UDP, 1300 bytes, in trains", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, true) }},
 	{"file", "a file", (*bench).file},
 	{"rss", "memory", (*bench).memory},
 }
@@ -262,7 +264,7 @@ func (s *Sample) trips(p traffic.Pongs) error {
 }
 
 // udp searches the highest rate with a bounded loss, from left to right.
-func (b *bench) udp(ctx context.Context, s *Sample, size int) error {
+func (b *bench) udp(ctx context.Context, s *Sample, size int, trains bool) error {
 	q := search{loss: mostLoss, start: searchStart, close: 1.05}
 	if b.o.Quick {
 		q.close = 1.3
@@ -273,7 +275,7 @@ func (b *bench) udp(ctx context.Context, s *Sample, size int) error {
 			if err != nil {
 				return trial{}, err
 			}
-			t, err := b.send(ctx, size, rate, long)
+			t, err := b.send(ctx, traffic.SendUDP{Size: size, Rate: int(rate), Trains: trains}, long)
 			if err != nil {
 				return t, err
 			}
@@ -295,10 +297,10 @@ func (b *bench) udp(ctx context.Context, s *Sample, size int) error {
 }
 
 // send is one trial.
-func (b *bench) send(ctx context.Context, size int, rate float64, long bool) (trial, error) {
-	a := traffic.SendUDP{To: netip.AddrPortFrom(b.lab.R.Host4, portUDP), Size: size, Rate: int(rate), Warm: b.o.Length / 30, For: b.o.Length / 6}
+func (b *bench) send(ctx context.Context, a traffic.SendUDP, long bool) (trial, error) {
+	a.To, a.Warm, a.For = netip.AddrPortFrom(b.lab.R.Host4, portUDP), b.o.Length/30, b.o.Length/6
 	if long {
-		a.For = b.o.Length / 3
+		a.For = b.o.Length
 	}
 	b.trial++
 	a.Trial = b.trial
@@ -310,7 +312,7 @@ func (b *bench) send(ctx context.Context, size int, rate float64, long bool) (tr
 	if err != nil {
 		return trial{}, err
 	}
-	return tried(rate, sent, got), nil
+	return tried(float64(a.Rate), sent, got), nil
 }
 
 // tried is what a trial says. What was late arrived at a lower rate: the time counts

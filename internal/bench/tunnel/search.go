@@ -62,7 +62,7 @@ func (s *search) good(rate float64, long bool) (best trial, ok bool, err error) 
 func (s *search) run() (trial, error) {
 	low, err := s.highest()
 	// A short trial may have been lucky: from there downwards until a long one passes.
-	for rate := low; err == nil && rate >= lowestRate && len(s.trials) < mostTrials; rate *= 0.93 {
+	for rate := low; err == nil && rate >= lowestRate && len(s.trials) < mostTrials; rate *= 0.9 {
 		t, ok, err := s.good(rate, true)
 		if err != nil || ok {
 			return t, err

@@ -51,7 +51,7 @@ func TestSearchFindsTheRate(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := min(c.carries, c.limit)
-			low := 0.93
+			low := 0.89
 			if c.bursts > 0 {
 				low = 0.65
 			}

@@ -17,10 +17,11 @@ type column struct {
 }
 
 var throughput = []column{
-	{"TCP 1, Gbit/s", "->", "tcp1_lr.gbit_s", "%.2f", 7}, {"", "<-", "tcp1_rl.gbit_s", "%.2f", 7},
-	{"TCP 4, Gbit/s", "->", "tcp4_lr.gbit_s", "%.2f", 7}, {"", "<-", "tcp4_rl.gbit_s", "%.2f", 7},
+	{"TCP 1, Gbit/s", "->", "tcp1_lr.gbit_s", "%.2f", 6}, {"", "<-", "tcp1_rl.gbit_s", "%.2f", 6},
+	{"TCP 4, Gbit/s", "->", "tcp4_lr.gbit_s", "%.2f", 6}, {"", "<-", "tcp4_rl.gbit_s", "%.2f", 6},
 	{"UDP kpps", "64 B", "udp64.kpps", "%.0f", 6}, {"", "512 B", "udp512.kpps", "%.0f", 6}, {"", "1300 B", "udp1300.kpps", "%.0f", 7},
 	{"Mbit/s", "1300 B", "udp1300.mbit_s", "%.0f", 7},
+	{"trains", "64 B", "udp64_trains.kpps", "%.0f", 6}, {"kpps", "1300 B", "udp1300_trains.kpps", "%.0f", 6},
 	{"CPU s", "per GB", "tcp1_lr.cpu_s_per_gb", "%.2f", 7}, {"RSS", "MB", "rss.mb", "%.0f", 5},
 }
 
@@ -32,7 +33,7 @@ var latency = []column{
 
 const nameWidth = 13
 
-// print shows everything to people, in at most 90 columns.
+// print shows everything to people, in at most 100 columns.
 func (r *Result) print(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "\n%s, %d cores, %s; medians of %d rounds of %.3g s\n", m.CPU, m.Cores, m.Kernel, r.Options.Rounds, r.Options.Seconds)
