@@ -77,7 +77,8 @@ func checkBenchJSON(t *testing.T, text []byte) {
 			}
 		}
 		for _, k := range keys {
-			if s := c.Medians[k]; !(s.Median > 0) || s.N != 1 || s.Min > s.Median || s.Max < s.Median {
+			// So short a train may be lost by chance, however slow.
+			if s := c.Medians[k]; !(s.Median > 0) && !strings.Contains(k, "trains") || s.N != 1 || s.Min > s.Median || s.Max < s.Median {
 				t.Errorf("%s, %s: %+v", c.Name, k, s)
 			}
 		}

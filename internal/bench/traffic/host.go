@@ -45,8 +45,9 @@ type (
 		Trial uint32
 		First uint64
 	}
-	// Arrived are those datagrams, with the times of the first and the last.
-	Arrived struct{ Packets, FirstAt, LastAt int64 }
+	// Arrived are those datagrams, with the times of the first and the last, and the
+	// number of all datagrams of whatever trial.
+	Arrived struct{ Packets, FirstAt, LastAt, Ever int64 }
 
 	// Ping sends datagrams to an echo, one at a time.
 	Ping struct {

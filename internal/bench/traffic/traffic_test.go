@@ -141,7 +141,7 @@ func TestSink(t *testing.T) {
 	put(4, 7, 1<<63, 64) // no memory for that
 	put(5, 7, 3*perTranche, 64)
 	k.note(m, 6)
-	if a := k.count(CountUDP{Trial: 7, First: perTranche}); a.Packets != 2 || a.FirstAt == 0 || a.LastAt < a.FirstAt {
+	if a := k.count(CountUDP{Trial: 7, First: perTranche}); a.Packets != 2 || a.Ever != 6 || a.FirstAt == 0 || a.LastAt < a.FirstAt {
 		t.Errorf("%+v", a)
 	}
 	if a := k.count(CountUDP{Trial: 7, First: 1 << 62}); a.Packets != 0 {

@@ -197,6 +197,7 @@ func sleepUntil(at int64) {
 // sink counts datagrams of the newest trial.
 type sink struct {
 	mu    sync.Mutex
+	ever  int64
 	trial uint32
 	// got has the number of datagrams by tranches of their numbers and the time of
 	// the tranche's first and last arrival.
@@ -271,6 +272,7 @@ func (k *sink) note(m *messages, n int) {
 	now := monotonic()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.ever += int64(n)
 	for i := range n {
 		if m.hdr[i].n < datagramHeader {
 			continue
@@ -294,7 +296,7 @@ func (k *sink) note(m *messages, n int) {
 func (k *sink) count(c CountUDP) (a Arrived) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.trial != c.Trial {
+	if a.Ever = k.ever; k.trial != c.Trial {
 		return a
 	}
 	for i := int(min(c.First/perTranche, maxTranches)); i < len(k.got); i++ {

@@ -16,14 +16,24 @@ type trial struct {
 //
 // A loss is a fact of one moment on a shared machine, so a rate counts as too high only
 // when two trials said so, and the rate that is the result has been tried once more, for
-// longer. All is bounded: at most mostTrials.
+// longer. All is bounded.
 type search struct {
 	try   func(rate float64, long bool) (trial, error)
 	loss  float64 // the share that may be lost
 	start float64 // where to begin, a second
+	most  int     // trials at most; 0: mostTrials
 	close float64 // ratio of the lowest rate too high to the highest that is not, at which to end
 
 	trials []trial
+}
+
+// over reports whether the trials are used up.
+func (s *search) over() bool {
+	most := s.most
+	if most == 0 {
+		most = mostTrials
+	}
+	return len(s.trials) >= most
 }
 
 const (
@@ -39,7 +49,7 @@ const (
 // the sender was kept from sending: the better one counts.
 func (s *search) good(rate float64, long bool) (best trial, ok bool, err error) {
 	for range 2 {
-		if len(s.trials) >= mostTrials {
+		if s.over() {
 			break
 		}
 		t, err := s.try(rate, long)
@@ -57,18 +67,28 @@ func (s *search) good(rate float64, long bool) (best trial, ok bool, err error) 
 	return best, ok, nil
 }
 
-// run returns the trial with the most datagrams received among those of a bounded loss
-// that were long; the zero trial if no rate passes.
+// run returns a long trial at the highest rate that passed; if the trials are used up
+// before one passes, the best of the others; the zero trial if nothing passes.
 func (s *search) run() (trial, error) {
 	low, err := s.highest()
 	// A short trial may have been lucky: from there downwards until a long one passes.
-	for rate := low; err == nil && rate >= lowestRate && len(s.trials) < mostTrials; rate *= 0.9 {
+	for rate := low; err == nil && rate >= lowestRate && !s.over(); rate *= 0.9 {
 		t, ok, err := s.good(rate, true)
 		if err != nil || ok {
 			return t, err
 		}
 	}
-	return trial{}, err
+	return s.best(), err
+}
+
+// best is the best of all that passed, for when the trials were used up.
+func (s *search) best() (best trial) {
+	for _, t := range s.trials {
+		if t.Loss <= s.loss && t.Received > best.Received {
+			best = t
+		}
+	}
+	return best
 }
 
 // highest is the highest rate that passed a short trial.
@@ -80,7 +100,7 @@ func (s *search) highest() (float64, error) {
 			return low, err
 		}
 		top := high
-		for high/low > s.close && len(s.trials) < mostTrials {
+		for high/low > s.close && !s.over() {
 			mid := math.Sqrt(low * high)
 			_, ok, err := s.good(mid, false)
 			switch {
@@ -92,7 +112,7 @@ func (s *search) highest() (float64, error) {
 				high = mid
 			}
 		}
-		if high != top || len(s.trials) >= mostTrials {
+		if high != top || s.over() {
 			return low, nil
 		}
 		// Everything below the first rate that was too high passes: was it, really?
@@ -110,7 +130,7 @@ func (s *search) highest() (float64, error) {
 func (s *search) bracket(rate float64) (low, high float64, err error) {
 	high = math.Inf(1)
 	most := 0.0
-	for rate >= lowestRate && len(s.trials) < mostTrials {
+	for rate >= lowestRate && !s.over() {
 		t, ok, err := s.good(rate, false)
 		if err != nil {
 			return 0, 0, err
