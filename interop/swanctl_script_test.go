@@ -367,6 +367,9 @@ func (c *console) clients() {
 	c.look("--redirect", "--ike", "rw")
 	c.look("--redirect", "--gateway", "192.0.2.99")
 	c.ask("--redirect", "--ike", "rw", "--gateway", "192.0.2.99", "--pretty")
+	c.wait("the client's answer to the redirect", c.left, func(s []peer.SA) bool {
+		return len(s) == 1 && !strings.Contains(s[0].Fields["tasks-active"], "REDIRECT")
+	})
 	c.look("--list-sas") // the client stays until the other gateway, where nobody is, has answered
 	c.step = "client leaves"
 	if err := c.right.Terminate("rw"); err != nil {
