@@ -94,13 +94,14 @@ const (
 	kindGo uint8 = iota
 	kindAVX2
 	kindAVX512
+	kindAVX512Alone // for small packets, too: for tests
 )
 
 var goImpl = Implementation{kindGo}
 
 // String is "vaes-avx512", "vaes-avx2" or "go".
 func (i Implementation) String() string {
-	return [...]string{"go", "vaes-avx2", "vaes-avx512"}[i.kind]
+	return [...]string{"go", "vaes-avx2", "vaes-avx512", "vaes-avx512 alone"}[i.kind]
 }
 
 var (
@@ -141,7 +142,7 @@ func (a *AEAD) Seal(buf, nonce, aad []byte) {
 	}
 	p := Packet{Buf: buf, AAD: aad}
 	p.setNonce(nonce)
-	a.seal(&p, 1)
+	a.seal(&p, 1, p.work())
 }
 
 // Open checks the tag at the end of buf and decrypts the text before it in place. If it
@@ -159,7 +160,7 @@ func (a *AEAD) Open(buf, nonce, aad []byte) bool {
 	}
 	p := Packet{Buf: buf, AAD: aad}
 	p.setNonce(nonce)
-	a.open(&p, 1)
+	a.open(&p, 1, p.work())
 	if !p.OK {
 		clear(buf[:len(buf)-TagSize])
 	}
@@ -180,9 +181,9 @@ func (a *AEAD) SealBatch(ps []Packet) {
 		}
 	}
 	for len(ps) > 0 {
-		n := a.run(ps)
+		n, work := a.run(ps)
 		if n > 0 {
-			a.seal(&ps[0], n)
+			a.seal(&ps[0], n, work)
 		} else {
 			p := &ps[0]
 			a.nonce = p.Nonce // an argument of an interface's method escapes
@@ -197,9 +198,9 @@ func (a *AEAD) SealBatch(ps []Packet) {
 // authentic.
 func (a *AEAD) OpenBatch(ps []Packet) (opened int) {
 	for len(ps) > 0 {
-		n := a.run(ps)
+		n, work := a.run(ps)
 		if n > 0 {
-			a.open(&ps[0], n)
+			a.open(&ps[0], n, work)
 		} else {
 			p := &ps[0]
 			a.nonce = p.Nonce
@@ -218,19 +219,21 @@ func (a *AEAD) OpenBatch(ps []Packet) (opened int) {
 	return opened
 }
 
-// run is how many packets at the start of ps one call into assembler may take.
-func (a *AEAD) run(ps []Packet) (n int) {
+// run is how many packets at the start of ps one call into assembler may take, and
+// their work.
+func (a *AEAD) run(ps []Packet) (n, work int) {
 	if a.ks == nil {
-		return 0
+		return 0, 0
 	}
-	work := 0
 	for n < len(ps) && len(ps[n].Buf) >= TagSize {
-		if work += ps[n].work(); work > maxCall {
+		w := ps[n].work()
+		if work+w > maxCall {
 			break
 		}
+		work += w
 		n++
 	}
-	return n
+	return n, work
 }
 
 // slowly is Go's cipher. The first round keys are the key.

@@ -5,7 +5,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/hex"
-	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -15,7 +14,7 @@ import (
 
 // eachOne runs a test for every implementation that this machine has.
 func eachOne(t *testing.T, test func(t *testing.T, i gcm.Implementation)) {
-	for _, i := range gcm.Implementations() {
+	for _, i := range append(gcm.Implementations(), gcm.Alone()...) {
 		t.Run(i.String(), func(t *testing.T) { test(t, i) })
 	}
 }
@@ -337,7 +336,7 @@ func FuzzGCM(f *testing.F) {
 		if len(key) != 16 && len(key) != 32 || len(nonce) != 12 {
 			return
 		}
-		for _, i := range gcm.Implementations() {
+		for _, i := range append(gcm.Implementations(), gcm.Alone()...) {
 			a, oracle := newPair(t, i, key)
 			checkBoth(t, a, oracle, nonce, text, aad)
 			ps := make([]gcm.Packet, 3)
@@ -355,71 +354,4 @@ func FuzzGCM(f *testing.F) {
 			}
 		}
 	})
-}
-
-func Benchmark(b *testing.B) {
-	for _, i := range gcm.Implementations() {
-		for _, size := range []int{16, 32} {
-			for _, n := range []int{64, 256, 512, 1400, 8192} {
-				a, err := i.New(make([]byte, size))
-				if err != nil {
-					b.Fatal(err)
-				}
-				ps := make([]gcm.Packet, 32)
-				for k := range ps {
-					packet := make([]byte, 16+n+gcm.TagSize)
-					ps[k].Buf, ps[k].AAD = packet[16:], packet[:8]
-				}
-				nonce := make([]byte, 12)
-				name := fmt.Sprintf("%s/%d/%d", i, 8*size, n)
-				b.Run(name+"/seal/one", func(b *testing.B) {
-					k := 0
-					for b.Loop() {
-						nonce[11] = byte(k)
-						a.Seal(ps[k%32].Buf, nonce, ps[k%32].AAD)
-						k++
-					}
-				})
-				b.Run(name+"/seal/batch", func(b *testing.B) {
-					for left := b.N; left > 0; left -= 32 {
-						for k := range ps {
-							ps[k].Nonce[11] = byte(left)
-						}
-						a.SealBatch(ps)
-					}
-				})
-				b.Run(name+"/open/one", func(b *testing.B) {
-					sealed := make([]gcm.Packet, 32)
-					for k := range ps {
-						a.Seal(ps[k].Buf, nonce, ps[k].AAD)
-						sealed[k].Buf = bytes.Clone(ps[k].Buf)
-					}
-					k := 0
-					for b.Loop() {
-						copy(ps[k%32].Buf, sealed[k%32].Buf) // about 10 ns at 1400 bytes
-						if !a.Open(ps[k%32].Buf, nonce, ps[k%32].AAD) {
-							b.Fatal("does not open")
-						}
-						k++
-					}
-				})
-				b.Run(name+"/open/batch", func(b *testing.B) {
-					sealed := make([]gcm.Packet, 32)
-					for k := range ps {
-						copy(ps[k].Nonce[:], nonce)
-						a.Seal(ps[k].Buf, nonce, ps[k].AAD)
-						sealed[k].Buf = bytes.Clone(ps[k].Buf)
-					}
-					for left := b.N; left > 0; left -= 32 {
-						for k := range ps {
-							copy(ps[k].Buf, sealed[k].Buf)
-						}
-						if a.OpenBatch(ps) != 32 {
-							b.Fatal("does not open")
-						}
-					}
-				})
-			}
-		}
-	}
 }

@@ -65,11 +65,12 @@ func TestRun(t *testing.T) {
 		ps[i].Buf = make([]byte, TagSize+i)
 	}
 	for at := 0; at < len(ps); {
-		n, work := a.run(ps[at:]), 0
+		n, said := a.run(ps[at:])
+		work := 0
 		for _, p := range ps[at : at+n] {
 			work += p.work()
 		}
-		if n == 0 || work > maxCall || at+n < len(ps) && work+ps[at+n].work() <= maxCall {
+		if n == 0 || work != said || work > maxCall || at+n < len(ps) && work+ps[at+n].work() <= maxCall {
 			t.Fatalf("at %d: %d packets of %d", at, n, work)
 		}
 		at += n
