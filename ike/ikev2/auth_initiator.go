@@ -314,6 +314,9 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 			s.enqueue(&createChild{cfg: c.cfg, req: req, single: true})
 			return
 		}
+		if s.askForPairs(offer, n, req, nil) {
+			return
+		}
 		r := s.childRefused(c.cfg, offer, n)
 		fail(now, r)
 		s.firstChildFailed(now, r)
@@ -345,6 +348,7 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 		if req != nil {
 			s.env.ChildDone(now, req, nil)
 		}
+		s.askForRest(now, offer, req)
 	})
 }
 

@@ -146,6 +146,9 @@ type createChild struct {
 	req    *ike.ChildRequest   // nil: nobody waits
 	more   []*ike.ChildRequest // others that wait for the same Child SA
 	single bool
+	// pairs has selectors asked for one pair a Child SA; pair is the one in flight.
+	pairs *pairing
+	pair  pair
 }
 
 func (t *createChild) name() string { return "CHILD_CREATE " + t.cfg.Name }
@@ -157,7 +160,7 @@ func (s *sa) CreateChild(now time.Time, r *ike.ChildRequest) {
 		return
 	}
 	for _, q := range s.sched.all() {
-		if t, ok := q.(*createChild); ok && t.cfg.Name == r.Child.Name && (r.Acquired == nil || t != s.sched.current && t.req == nil) && len(t.more) < limitTasks {
+		if t, ok := q.(*createChild); ok && t.cfg.Name == r.Child.Name && (t.pairs == nil || t.req != nil) && (r.Acquired == nil || t != s.sched.current && t.req == nil) && len(t.more) < limitTasks {
 			t.more = append(t.more, r)
 			return
 		}
@@ -180,7 +183,13 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		t.failed(s, now, s.reject(&r))
 		return
 	}
-	if slices.ContainsFunc(s.children, func(c *child) bool {
+	if t.pairs != nil {
+		var ok bool
+		if t.pair, ok = t.pairs.next(s, t.cfg); !ok {
+			t.nextPair(s, now)
+			return
+		}
+	} else if slices.ContainsFunc(s.children, func(c *child) bool {
 		return c.cfg.Name == t.cfg.Name && (c.state == childInstalled || c.state == childRekeying) && t.req != nil && c.info(s).Covers(t.req.Acquired)
 	}) {
 		t.ended(s, now, nil) // the peer was faster
@@ -191,6 +200,9 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		acquired = t.req.Acquired
 	}
 	t.offer = s.offer(now, t.cfg, acquired, true, t.single)
+	if t.pairs != nil {
+		t.offer.local, t.offer.remote = []ipsec.Selector{t.pair.local}, []ipsec.Selector{t.pair.remote}
+	}
 	t.prepare(s, now, func(now time.Time) { s.request(now, wire.ExchangeCreateChildSA, t.request()) })
 }
 
@@ -201,13 +213,19 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 		switch g := t.wantsGroup(n); {
 		case g != suite.KENone:
 			t.group = g
+			t.again()
 			t.begin(s, now)
-		case n.NotifyType == wire.SinglePairRequired && !t.single:
+		case n.NotifyType == wire.SinglePairRequired && !t.single && t.pairs == nil:
 			t.single = true
 			t.begin(s, now)
 		case n.NotifyType == wire.TemporaryFailure && t.tries <= limitTemporary:
+			t.again()
 			s.finish()
 			s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), t)
+		case t.pairs != nil:
+			t.pairRefused(s, now, n, t.pair)
+		case s.askForPairs(o, n, t.req, t.more):
+			s.finish()
 		default:
 			t.failed(s, now, s.childRefused(t.cfg, o, n))
 		}
@@ -230,7 +248,14 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 			s.activate(c)
 			s.announce(now, c)
 			s.settleTwins(now, c)
-			t.ended(s, now, nil)
+			if t.pairs == nil {
+				t.ended(s, now, nil)
+				s.askForRest(now, t.offer, t.req)
+				return
+			}
+			t.pairs.granted = true
+			t.tell(s, now, nil)
+			t.nextPair(s, now)
 		})
 	})
 }
@@ -240,12 +265,18 @@ func (t *createChild) failed(s *sa, now time.Time, r *ike.Rejection) { t.ended(s
 // ended tells all who wait.
 func (t *createChild) ended(s *sa, now time.Time, r *ike.Rejection) {
 	s.finish()
+	t.tell(s, now, r)
+}
+
+// tell answers those who wait, once.
+func (t *createChild) tell(s *sa, now time.Time, r *ike.Rejection) {
 	if t.req != nil {
 		s.env.ChildDone(now, t.req, r)
 	}
 	for _, req := range t.more {
 		s.env.ChildDone(now, req, r)
 	}
+	t.req, t.more = nil, nil
 }
 
 func (t *createChild) cancel(*sa, time.Time) {}

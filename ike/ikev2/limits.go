@@ -53,6 +53,9 @@ const (
 	limitShown = 200
 	// limitSelectors bounds the traffic selectors of one side that take part in narrowing.
 	limitSelectors = 128
+	// limitPairs bounds the pairs of selectors that are asked for one by one of a peer
+	// that takes no more in one Child SA.
+	limitPairs = 64
 	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).
 	limitTemporary = 20
 	// limitVIPs bounds the virtual addresses of one IKE SA, asked for and given.

@@ -67,6 +67,7 @@ var Imports = map[string][]string{
 	// Beside the product: tests and their tools.
 	"internal/sim":      anything,
 	"internal/attack":   nil, // tests alone
+	"internal/vendors":  nil, // tests alone
 	"internal/simbug":   nil,
 	"internal/archtest": nil,
 	"docs":              nil, // tests alone: pages against the program

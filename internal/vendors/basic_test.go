@@ -1,0 +1,44 @@
+package vendors_test
+
+import (
+	"testing"
+	"time"
+
+	"adit/ike"
+	"adit/suite"
+)
+
+// plain is a peer without any habit.
+func plain(t *testing.T, ikeText, espText, local, remote string) *peer {
+	return &peer{ike: proposals(t, suite.IKE, ikeText), esp: proposals(t, suite.ESP, espText), local: selectors(t, local), remote: selectors(t, remote)}
+}
+
+// A peer that does nothing odd: what fails here is wrong with the script.
+func TestPlainPeer(t *testing.T) {
+	for _, initiator := range []bool{true, false} {
+		p := plain(t, "aes128-sha256-x25519", "aes128gcm16-x25519", "10.2.0.0/16", "10.1.0.0/16")
+		w := newWorld(t, conn{ike: "aes128-sha256-x25519", esp: "aes128gcm16-x25519", children: []string{"net 10.1.0.0/16 === 10.2.0.0/16"}}, p)
+		if initiator {
+			w.initiate("net")
+		} else {
+			p.initiate()
+			w.advance(time.Second)
+		}
+		w.settled(1)
+		w.do(ike.Rekey{Child: "net"})
+		w.advance(10 * time.Second)
+		w.settled(1)
+		w.do(ike.Rekey{IKE: "gw"})
+		w.advance(10 * time.Second)
+		w.settled(1)
+		p.first().rekeyChild(p.children()[0], p.esp)
+		w.advance(10 * time.Second)
+		w.settled(1)
+		p.first().rekeyIKE(p.ike)
+		w.advance(10 * time.Second)
+		w.settled(1)
+		if p.rekeys != 4 || !w.carries("10.1.2.3", "10.2.3.4") {
+			t.Errorf("%d rekeys, notes %q, rejections %v", p.rekeys, w.notes, w.rejections)
+		}
+	}
+}
