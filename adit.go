@@ -188,7 +188,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // withNetwork opens the device and the sockets and serves on them.
 func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostnet.Net) error {
-	dev, err := openDevice()
+	dev, err := g.openDevice()
 	if err != nil {
 		return err
 	}
@@ -378,11 +378,14 @@ func drops(dp *userspace.Plane) func() map[string]uint64 {
 }
 
 // openDevice makes adit0, or the next free name.
-func openDevice() (tun.Device, error) {
+func (g *Gateway) openDevice() (tun.Device, error) {
 	var err error
 	for i := range 16 {
 		var dev *tun.Linux
 		if dev, err = tun.CreateTUN(fmt.Sprintf("adit%d", i), tun.Options{}); err == nil {
+			if missing := dev.Offload().Missing(); missing != "" {
+				g.log.Info("the kernel's TUN device lacks an offload: packets of that kind pass one by one, more slowly", "device", dev.Name(), "lacks", missing)
+			}
 			return dev, nil
 		}
 		if !errors.Is(err, tun.ErrExists) {

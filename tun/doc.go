@@ -14,6 +14,7 @@ package tun
 import (
 	"errors"
 	"os"
+	"strings"
 )
 
 // Device is a packet device. One goroutine at a time may call Read; Write may
@@ -123,6 +124,20 @@ type Offload struct {
 	TSO, USO bool
 	// Coalesce and CoalesceUDP: Write joins TCP segments and UDP datagrams.
 	Coalesce, CoalesceUDP bool
+}
+
+// Missing names what a device could have and has not, "" if nothing is missing.
+func (o Offload) Missing() string {
+	var list []string
+	for _, m := range []struct {
+		there bool
+		name  string
+	}{{o.Header, "virtio header"}, {o.TSO, "TSO"}, {o.USO, "USO"}, {o.Coalesce, "TCP coalescing"}, {o.CoalesceUDP, "UDP coalescing"}} {
+		if !m.there {
+			list = append(list, m.name)
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // Stats are counters of a device since it was made.

@@ -201,7 +201,7 @@ func (t *Linux) probe(fd int) error {
 }
 
 // queueLength is how many packets wait in the kernel for a reader.
-const queueLength = 2000
+const queueLength = 5000
 
 func (t *Linux) setUp() error {
 	if t.opts.MTU != 0 {
