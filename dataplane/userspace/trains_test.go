@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"adit/dataplane/userspace"
@@ -240,4 +241,61 @@ func TestRFC4303_ChecksInTrains(t *testing.T) {
 	if err := equal(rec.got, want); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestGarbageNeedsNoMemory: whatever comes in or out, in whatever number, a worker
+// keeps no more than it has.
+func TestGarbageNeedsNoMemory(t *testing.T) {
+	b, _ := recording(t, child{})
+	r := rand.New(rand.NewPCG(rand.Uint64(), 3))
+	mem := make([]byte, 64<<10)
+	for i := range mem {
+		mem[i] = byte(r.Uint32())
+	}
+	known := b.l.peer(nil)
+	turn := func() {
+		var in []conn.Packet
+		var out [][]byte
+		for range benchBatch {
+			at, n := r.IntN(len(mem)/2), 1+r.IntN(1500)
+			p := conn.Packet{Kind: conn.ESP, Encap: r.IntN(2) == 0, Buf: bytes.Clone(mem[at : at+n*(1+r.IntN(8))]), Segment: n}
+			if r.IntN(2) == 0 {
+				binary.BigEndian.PutUint32(append(p.Buf, 0, 0, 0, 0)[:4], uint32(known.spi))
+			}
+			in = append(in, p)
+			inner := bytes.Clone(mem[at : at+n])
+			if n > 40 {
+				switch r.IntN(3) {
+				case 0: // a fragment of anything
+					inner = ip(hostA4, hostB4, 17, inner[:n-20])
+					binary.BigEndian.PutUint16(inner[4:], uint16(r.Uint32()))
+					inner[6] = 0x20
+				case 1:
+					inner = ip(hostA6, hostB6, uint8(r.IntN(256)), inner[:n-40])
+				}
+			}
+			out = append(out, inner)
+		}
+		b.wire.clear()
+		b.out.Batch(out)
+		b.in.Batch(in)
+	}
+	turn()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range 300 {
+		turn()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
+		t.Errorf("%d bytes kept", grown)
+	}
+	for _, p := range []*userspace.Plane{b.l.a.plane, b.l.b.plane} {
+		if c := p.Counters(); c.Drops(userspace.BatchPanic) != 0 {
+			t.Error("a batch panicked")
+		}
+	}
+	runtime.KeepAlive(b)
 }
