@@ -360,7 +360,8 @@ func (w *outbound) seal() {
 		for j < w.n && w.sas[j] == s {
 			j++
 		}
-		if !w.sealRun(s, i, j) {
+		// What is behind a run that is taken up again waits with it: a flow keeps its order.
+		if len(w.again) > 0 || !w.sealRun(s, i, j) {
 			for k := i; k < j; k++ {
 				w.again = append(w.again, bytes.Clone(w.pkts[k].Bytes()))
 			}

@@ -40,10 +40,15 @@ func (e *entry) removed() bool {
 
 // current is the SA that protects packets of the policy now, or nil.
 func (e *entry) current() *sa {
-	if s := e.out.Load(); s != nil && !s.dead.Load() {
-		return s
+	s := e.out.Load()
+	for s != nil && s.dead.Load() {
+		next := e.out.Load()
+		if next == s {
+			return nil
+		}
+		s = next // a rekey replaced it between the two looks
 	}
-	return nil
+	return s
 }
 
 // before is the order of the SPD (RFC 4301 §4.4.1): by priority, then by ID.
