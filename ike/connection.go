@@ -364,13 +364,21 @@ func (c *connection) childDone(e *Engine, now time.Time, x *want, rej *Rejection
 	x.retryAt = now.Add(e.backOff(x.failures))
 }
 
-// restart wants a Child SA again that was lost, after a short back-off.
-func (c *connection) restart(e *Engine, now time.Time, name string) {
+// restart wants a Child SA again that was lost: at once, but after a back-off if one
+// after the other does not last. Peer quirk (AWS): a new Child SA costs the one before,
+// and two children that start again each time would never stop.
+func (c *connection) restart(e *Engine, now time.Time, name string, lasted time.Duration) {
 	cfg := c.peer.Child(name)
 	if cfg == nil || !c.loaded {
 		return
 	}
+	if c.keep.shortLived++; lasted >= keepUpStable {
+		c.keep.shortLived = 0
+	}
 	c.want(e, &ChildRequest{Child: cfg}, nil, !c.peer.GiveUp)
+	if x := c.wanted(name); x != nil && c.keep.shortLived > 1 {
+		x.retryAt = now.Add(e.backOff(c.keep.shortLived - 1))
+	}
 }
 
 // closed tells that an IKE SA of the connection is gone.

@@ -411,7 +411,7 @@ func (v *Env) ChildDown(now time.Time, c ChildInfo, cfg *Child, cause Cause, rea
 		return
 	}
 	if act&ActionStart != 0 && !back && !v.e.shutdown && !v.conn.keep.held[cfg.Name] {
-		v.conn.restart(v.e, now, cfg.Name)
+		v.conn.restart(v.e, now, cfg.Name, now.Sub(c.Installed))
 	}
 	v.e.queueConn(v.conn)
 }

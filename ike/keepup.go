@@ -12,6 +12,7 @@ type keeping struct {
 	// one count and one time, so that many children do not come back one by one.
 	losses         int
 	lostAt, backAt time.Time
+	shortLived     int      // losses is of children with keep_up, this of those with other actions
 	crashed        []string // lost by a failed invariant, to be seen to by review
 }
 

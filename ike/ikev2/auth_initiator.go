@@ -6,6 +6,7 @@ import (
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/ipsec"
+	"adit/suite"
 )
 
 // beginAuth sends the first IKE_AUTH request, with our first round in it (RFC 7296 §1.2).
@@ -363,5 +364,15 @@ func (s *sa) childRefused(cfg *ike.Child, o *childOffer, n *wire.Notify) *ike.Re
 	}
 	r := peerRefused(n, ours, "")
 	r.Child = cfg.Name
+	if n.NotifyType == wire.NoProposalChosen && o.group != suite.KENone {
+		// Peer quirk (Azure, macOS): the Child SA of IKE_AUTH came up with the same
+		// algorithms; what its rekey has besides is the key exchange.
+		for _, c := range s.children {
+			if c.cfg.Name == cfg.Name && c.state == childInstalled && !c.suite.KEPresent {
+				r.Detail, r.Hint = ike.DetailGroup, "the first Child SA needs no key exchange, this one asked for "+suite.Transform{Type: suite.TypeKE, ID: o.group}.String()+
+					": the peer may have PFS off; -none behind the group makes it optional"
+			}
+		}
+	}
 	return s.reject(r)
 }

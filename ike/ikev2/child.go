@@ -390,7 +390,7 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, transport bool) (cfg *ike.Child, l, r []ipsec.Selector, mode ipsec.Mode, _ *refusal) {
 	var not []ike.Candidate
 	var ours string
-	tried := 0
+	tried, parts := 0, 0
 	modeOnly := false
 	for _, c := range list {
 		if c.Action != ipsec.Protect {
@@ -421,6 +421,9 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 			not = append(not, ike.Candidate{Name: c.Name, Why: why, Detail: detail})
 			continue
 		}
+		if cfg == nil || !ipsec.ContainsAll(l, nl) || !ipsec.ContainsAll(r, nr) {
+			parts++ // Peer quirk (Google): all selectors of a tunnel in one Child SA
+		}
 		if whole := ipsec.ContainsAll(pl, tl) && ipsec.ContainsAll(pr, tr); cfg == nil || whole {
 			cfg, l, r, mode = c, nl, nr, c.Mode
 			if whole {
@@ -429,6 +432,10 @@ func (s *sa) matchChild(list []*ike.Child, local, remote []ipsec.Selector, trans
 		}
 	}
 	if cfg != nil {
+		if parts > 1 {
+			s.note(1, "the peer asks for the selectors of several children at once, "+selectorText(local, remote)+": it is granted those of "+cfg.Name+
+				"; all belong into "+s.peer.Option("children."+cfg.Name+".local_ts")+" and .remote_ts if it wants one Child SA")
+		}
 		return cfg, l, r, mode, nil
 	}
 	rec := &ike.Rejection{Reason: ike.ReasonSelectors, Notify: wire.TSUnacceptable.String(), Ours: ours, Theirs: selectorText(local, remote), Difference: "no child grants the peer's traffic selectors", Candidates: not[:min(len(not), 16)]}

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"slices"
 	"time"
 
 	"adit/ike"
@@ -142,7 +143,11 @@ func (s *sa) deleteRequest(now time.Time, payloads []wire.Payload) (answer []wir
 // deletedByPeer removes a Child SA that the peer has deleted. If it was
 // replaced, this is the proof that the peer uses the replacement.
 func (s *sa) deletedByPeer(now time.Time, c *child) {
+	if s.deletedEarly(c) {
+		return
+	}
 	if c.replacement == nil {
+		s.oneAtATime(now, c)
 		cause, reason := ike.CausePeer, "deleted by the peer"
 		if c.state == childDeleting {
 			cause, reason = c.cause, c.reason
@@ -160,6 +165,26 @@ func (s *sa) deletedByPeer(now time.Time, c *child) {
 		s.activate(next)
 	}
 	s.retire(now, c)
+}
+
+// timeoutOneChild is how soon after it has granted a Child SA a peer deletes the one
+// before if it keeps no more than one.
+const timeoutOneChild = 5 * time.Second
+
+// oneAtATime says so where the peer deletes a Child SA because it has granted another
+// one. Peer quirk (AWS): one pair of SAs a tunnel, the newest stays.
+func (s *sa) oneAtATime(now time.Time, c *child) {
+	for _, o := range s.children {
+		if o == c || !o.initiator || o.state != childInstalled || now.Sub(o.born) > timeoutOneChild || now.Sub(c.born) < now.Sub(o.born) || c.state != childInstalled ||
+			slices.ContainsFunc(s.children, func(x *child) bool { return x.replacement == o }) {
+			continue
+		}
+		s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: c.cfg.Name}, Reason: ike.ReasonPeer, ByPeer: true,
+			Difference: "the peer deleted Child SA " + c.cfg.Name + " when it had granted " + o.cfg.Name + ": it keeps one Child SA at a time",
+			Hint:       "the selectors of all children belong into one child, as local_ts and remote_ts",
+			Options:    []string{s.peer.Option("children." + c.cfg.Name + ".local_ts"), s.peer.Option("children." + c.cfg.Name + ".remote_ts")}})
+		return
+	}
 }
 
 // overtaken reports whether outbound traffic has already passed on to a Child SA

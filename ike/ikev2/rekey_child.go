@@ -77,12 +77,30 @@ func (t *rekeyChild) cancel(*sa, time.Time) {}
 
 // over puts the old Child SA back into use after a rekey that failed; true: it
 // still needs one.
-func (t *rekeyChild) over(s *sa) bool {
-	if s.child(t.old.id) != nil && t.old.state == childRekeying && t.theirs == nil {
-		t.old.state = childInstalled
+func (t *rekeyChild) over(s *sa, now time.Time) bool {
+	switch old := t.old; {
+	case s.child(old.id) == nil || old.state != childRekeying || t.theirs != nil:
+		return false
+	case old.deleted:
+		s.dropChild(now, old, ike.CausePeer, "deleted by the peer")
+		return false
+	default:
+		old.state = childInstalled
 		return true
 	}
-	return false
+}
+
+// deletedEarly keeps a Child SA that the peer deletes while our rekey of it is in
+// flight until that is answered. Peer quirk (Palo Alto): the Delete follows its
+// answer within half a millisecond, and may come before it. A peer that means to
+// close the Child SA refuses the rekey (RFC 7296 §2.25.1).
+func (s *sa) deletedEarly(c *child) bool {
+	t, ok := s.sched.current.(*rekeyChild)
+	if !ok || t.old != c || t.theirs != nil || c.state != childRekeying {
+		return false
+	}
+	c.deleted = true
+	return true
 }
 
 func (t *rekeyChild) answered(s *sa, now time.Time, in *inbound) {
@@ -101,7 +119,7 @@ func (t *rekeyChild) answered(s *sa, now time.Time, in *inbound) {
 		t.yield(s, now)
 		return
 	}
-	needed := t.over(s)
+	needed := t.over(s, now)
 	switch g := t.wantsGroup(n); {
 	case !needed:
 	case g != suite.KENone:
@@ -130,7 +148,7 @@ func (t *rekeyChild) made(s *sa, now time.Time, shared suite.Key, nr []byte, r *
 		s.finish()
 		if t.theirs != nil {
 			t.yield(s, now)
-		} else if t.over(s) {
+		} else if t.over(s, now) {
 			old.rekeyAt = now.Add(retryRekey)
 		}
 		return
@@ -148,7 +166,7 @@ func (t *rekeyChild) made(s *sa, now time.Time, shared suite.Key, nr []byte, r *
 			s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
 			if t.theirs != nil {
 				t.yield(s, now)
-			} else if t.over(s) {
+			} else if t.over(s, now) {
 				old.rekeyAt = now.Add(retryRekey)
 			}
 		case lost:
@@ -168,6 +186,10 @@ func (t *rekeyChild) made(s *sa, now time.Time, shared suite.Key, nr []byte, r *
 			}
 			s.replace(now, old, c)
 			if simbug.Chosen == simbug.LostDelete {
+				s.retire(now, old)
+				return
+			}
+			if old.deleted {
 				s.retire(now, old)
 				return
 			}

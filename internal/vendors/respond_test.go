@@ -155,9 +155,11 @@ func (s *ikeSA) grant(list []wire.Payload, saP *wire.SA, old *childSA) ([]wire.P
 	others := slices.Clone(s.kids)
 	s.keys(c, false, shared, ni, nr)
 	if p.oneChild && old == nil {
-		for _, x := range others {
-			s.deleteChild(x)
-		}
+		p.w.after(0, func() { // behind its answer
+			for _, x := range others {
+				s.deleteChild(x)
+			}
+		})
 	}
 	return append(out, tsPayload(wire.PayloadTSi, r), tsPayload(wire.PayloadTSr, l)), c
 }

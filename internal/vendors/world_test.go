@@ -334,6 +334,13 @@ func (w *world) settled(n int) {
 	}
 }
 
+// settledSoon is settled as soon as what was replaced is gone.
+func (w *world) settledSoon(n int) {
+	w.t.Helper()
+	w.advance(10 * time.Second)
+	w.settled(n)
+}
+
 // carries reports whether a packet between two addresses finds a policy of adit,
 // whose SA the peer has and takes it by.
 func (w *world) carries(src, dst string) bool {
