@@ -102,3 +102,16 @@ func TestPipeDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a packet", n)
 	}
 }
+
+func TestOffloadMissing(t *testing.T) {
+	for want, o := range map[string]tun.Offload{
+		"": {Header: true, TSO: true, USO: true, Coalesce: true, CoalesceUDP: true},
+		// Linux before 6.2
+		"USO, UDP coalescing": {Header: true, TSO: true, Coalesce: true},
+		"virtio header, TSO, USO, TCP coalescing, UDP coalescing": {},
+	} {
+		if got := o.Missing(); got != want {
+			t.Errorf("%+v: %q, want %q", o, got, want)
+		}
+	}
+}
