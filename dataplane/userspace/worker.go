@@ -30,7 +30,8 @@ type worker struct {
 	taken [1]tun.Super
 
 	linger      unix.Timespec
-	dense       int // sleeps in a row that were short
+	dense       int    // sleeps in a row that were short and between many packets
+	packets     uint64 // passed before the last of them
 	epoll, wake int
 	events      [16]unix.EpollEvent
 	sources     map[int32]*source // by descriptor
@@ -66,14 +67,16 @@ const (
 	// sender and receiver more. More of them, and giving the core away in between
 	// (sched_yield), made round trips longer on two cores and saved nothing.
 	spinRounds = 3
-	// After denseSleeps sleeps in a row that were shorter than denseSleep, packets
-	// come one by one and faster than a thread is woken: then it lets them gather
-	// for lingerTime, in which nobody has to wake it either. That halved what a
-	// packet of 64 bytes costs, and left the cores to the hosts; 50 µs brought little,
-	// 500 nothing more. A single flow of questions and answers never comes to that.
-	denseSleep  = 25 * time.Microsecond
-	denseSleeps = 4
-	lingerTime  = 150 * time.Microsecond
+	// After denseSleeps sleeps in a row that were shorter than denseSleep, with
+	// densePackets and more passed between them, packets come faster than a thread
+	// is woken: then it lets them gather for lingerTime, in which nobody has to wake
+	// it either. That halved what a packet of 64 bytes costs, and left the cores to
+	// the hosts; 50 µs brought little, 500 nothing more. Questions and answers, one
+	// at a time, never come to that.
+	denseSleep   = 25 * time.Microsecond
+	denseSleeps  = 4
+	densePackets = 4
+	lingerTime   = 150 * time.Microsecond
 	// readSlots is the number of datagrams or trains taken of a socket at a time.
 	readSlots = 32
 )
@@ -159,6 +162,7 @@ func (w *worker) run() {
 			idle++
 		case w.dense >= denseSleeps && len(w.hot) > 0 && idle == spinRounds:
 			idle++ // if that brings nothing, sleep
+			w.gathered()
 			_ = unix.Nanosleep(&w.linger, nil)
 			w.look(0)
 		default:
@@ -180,13 +184,23 @@ func (w *worker) sleep() {
 		s.hot = false
 	}
 	w.hot = w.hot[:0]
+	w.gathered()
 	start := time.Now()
 	w.look(-1)
-	if time.Since(start) < denseSleep {
+	if time.Since(start) >= denseSleep {
+		w.dense = 0
+	}
+}
+
+// gathered counts the packets since the thread slept or lingered last.
+func (w *worker) gathered() {
+	n := w.out.count.outPackets.Load() + w.in.count.inPackets.Load()
+	if n-w.packets >= densePackets {
 		w.dense = min(w.dense+1, denseSleeps)
 	} else {
 		w.dense = 0
 	}
+	w.packets = n
 }
 
 // round gives every hot source a turn and reports whether one had something.
