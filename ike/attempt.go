@@ -24,6 +24,10 @@ type attempt struct {
 	tried   int
 	env     *Env // the IKE SA that is being made
 	last    *Rejection
+	// to is where a gateway has redirected us, instead of the configured addresses; from
+	// are that gateway's address and our own, to which it may not lead.
+	to   RedirectTarget
+	from [2]netip.Addr
 }
 
 var errNoAnswerInTime = errors.New("no answer in time")
@@ -56,7 +60,9 @@ func (c *connection) step(e *Engine, now time.Time) {
 		c.ask(e, now, Resolve{Hosts: t.hosts[:1]})
 		return
 	}
-	if t.found != nil {
+	if t.to.IsSet() {
+		t.remotes = t.redirected(c)
+	} else if t.found != nil {
 		t.remotes = t.addresses(c.peer.RemoteAddrs)
 	}
 	t.next(c, e, now)
@@ -200,7 +206,7 @@ func (c *connection) start(e *Engine, now time.Time, to target) {
 		c.roundFailed(e, now)
 		return
 	}
-	req := InitiateRequest{Peer: c.peer, Local: to.local, Remote: to.remote, Reauth: t.replaces != nil}
+	req := InitiateRequest{Peer: c.peer, Local: to.local, Remote: to.remote, Reauth: t.replaces != nil, RedirectedFrom: t.from[0]}
 	if t.replaces != nil {
 		info := t.replaces.sa.Info()
 		for _, ch := range info.Children {
@@ -235,6 +241,10 @@ func (c *connection) attemptFailed(e *Engine, now time.Time, rej *Rejection, cau
 	t.env = nil
 	if rej != nil {
 		t.last = rej
+	}
+	if cause == CauseRedirected {
+		c.step(e, now)
+		return
 	}
 	if cause == CauseLocal { // somebody terminated it
 		c.try = nil

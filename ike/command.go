@@ -21,6 +21,8 @@ func (e *Engine) Do(now time.Time, c Command) {
 		e.rekey(now, c)
 	case Redirect:
 		e.redirect(now, c)
+	case Drain:
+		e.away.refuse, e.away.to = c.On, c.To
 	case Reload:
 		e.reload(c)
 	case Shutdown:

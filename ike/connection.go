@@ -26,6 +26,8 @@ type connection struct {
 	queued    bool
 	wakeAt    time.Time
 	keep      keeping
+	// redirects are when gateways redirected us, as long as that counts, oldest first.
+	redirects []time.Time
 }
 
 // want is one Child SA, or with a nil child the IKE SA alone, that is to come up.

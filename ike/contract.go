@@ -262,6 +262,10 @@ type Habits struct {
 	// KeepAliveDPDMargin is how much later than it was due a keepalive may be before the
 	// peer is asked whether it lives, in its place: the host slept. 0: never.
 	KeepAliveDPDMargin time.Duration
+	// NoRedirects neither announces REDIRECT_SUPPORTED nor follows REDIRECT (RFC 5685).
+	NoRedirects bool
+	// RedirectTo is where new clients are sent that announce REDIRECT_SUPPORTED; zero: nowhere.
+	RedirectTo RedirectTarget
 	// IgnoreAcquire leaves the packet that asked for a Child SA out of its selectors.
 	IgnoreAcquire bool
 	// SPIMin and SPIMax bound the SPIs of our inbound ESP SAs; 0: no bound.

@@ -28,11 +28,13 @@ const (
 	DropTooLarge                          // a first message beyond the limit
 	DropFragment                          // a fragment that fits no message, or goes beyond a limit
 	DropInitiatorOnly                     // a first message, and strongswan.conf has initiator_only = yes
+	DropDraining                          // a first message while the gateway is drained, of a peer that cannot be redirected
+	DropRedirect                          // a REDIRECT that is not an answer to our message, or makes no sense
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{"malformed", "version", "unknown-spi", "unexpected", "message-id", "integrity",
-	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment", "initiator-only"}
+	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment", "initiator-only", "draining", "redirect"}
 
 // String is the stable name for logs and metrics.
 func (r DropReason) String() string {

@@ -51,6 +51,7 @@ type Engine struct {
 	rejectFrom  time.Time // the second that rejectCount counts in
 	rejectCount int
 
+	away         sendAway
 	shutdown     bool
 	shutdownDone bool
 	shutdownBy   time.Time

@@ -32,6 +32,8 @@ type InitiateRequest struct {
 	// Reauth tells that the IKE SA is to replace one of the same peer, so that
 	// INITIAL_CONTACT must not be sent.
 	Reauth bool
+	// RedirectedFrom is the gateway that sent us to Remote; invalid: none did.
+	RedirectedFrom netip.Addr
 }
 
 // ChildRequest is a Child SA that is to be made. Whoever was given one ends it by Env.ChildDone.
@@ -73,13 +75,14 @@ type Cause uint8
 
 // The causes.
 const (
-	CauseLocal    Cause = iota // an operator, the configuration or a policy of ours
-	CausePeer                  // the peer deleted it
-	CauseDead                  // the peer does not answer
-	CauseFailed                // it never came up
-	CauseReplaced              // another one took over
-	CauseExpired               // its hard lifetime ended
-	CauseInactive              // no traffic for the time of `inactivity`
+	CauseLocal      Cause = iota // an operator, the configuration or a policy of ours
+	CausePeer                    // the peer deleted it
+	CauseDead                    // the peer does not answer
+	CauseFailed                  // it never came up
+	CauseReplaced                // another one took over
+	CauseExpired                 // its hard lifetime ended
+	CauseInactive                // no traffic for the time of `inactivity`
+	CauseRedirected              // the peer sent us to another gateway while it was set up
 )
 
 // Closed tells how an IKE SA ended.

@@ -85,6 +85,24 @@ func TestIdentityMatch(t *testing.T) {
 	}
 }
 
+func FuzzParseRedirectTarget(f *testing.F) {
+	for _, s := range []string{"192.0.2.1", "2001:db8::1", "gw2.example", "*.example", "a@b", "-x", "", "10.0.0.0/8", "gw 2"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		to, err := ike.ParseRedirectTarget(text)
+		if (err == nil) != to.Valid() && err == nil {
+			t.Fatalf("%q: %+v is not valid", text, to)
+		}
+		if err != nil {
+			return
+		}
+		if again, err := ike.ParseRedirectTarget(to.String()); err != nil || again != to {
+			t.Fatalf("%q: %+v becomes %+v %v", text, to, again, err)
+		}
+	})
+}
+
 func FuzzParseIdentity(f *testing.F) {
 	for _, s := range []string{"%any", "192.0.2.1", "10.0.0.0/8", "10.0.0.1-10.0.0.9", "@#0aff", "a@b", "{11}:x", "2001:db8::/32", "keyid:#30:31"} {
 		f.Add(s, "192.0.2.9")

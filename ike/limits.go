@@ -42,6 +42,11 @@ const (
 	// messages cause, before anybody has proved anything.
 	limitUnprovenRejections = 20
 
+	// limitRedirects and redirectPeriod bound how often one connection follows a
+	// REDIRECT (RFC 5685 §7, whose defaults they are).
+	limitRedirects = 5
+	redirectPeriod = 300 * time.Second
+
 	// timeoutAsk is how long a question about addresses may take.
 	timeoutAsk = 15 * time.Second
 	// cookieLifetime is how long one secret signs cookies; the one before stays valid as long.

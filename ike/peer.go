@@ -42,6 +42,10 @@ type Peer struct {
 
 	Children []*Child // ordered as configured
 
+	// Redirect is where peers are sent once they are authenticated, if they announced
+	// REDIRECT_SUPPORTED (RFC 5685 §6); zero: nowhere.
+	Redirect RedirectTarget
+
 	Unique      UniquePolicy
 	Encap       EncapPolicy
 	KeyingTries int // initiations before giving up; 0: for ever. strongSwan's default is 1

@@ -242,6 +242,9 @@ func (s *sa) fitsRemote(a *authentication, idr *wire.ID) *ike.Rejection {
 // auth is an AUTH payload that was not used yet: only EAP has one for it.
 func (s *sa) ownProgress(now time.Time, st *authSent, in *inbound, auth *wire.Auth, eap *wire.EAP) {
 	a := &st.authentication
+	if !a.expects && len(a.theirs) > 0 && s.redirectedAuth(now, in) {
+		return
+	}
 	if a.eap != nil {
 		s.eapProgress(now, st, in, auth, eap)
 		return
@@ -269,6 +272,9 @@ func (s *sa) completeAuth(now time.Time, st *authSent, in *inbound) {
 	p := st.proof()
 	if p == nil {
 		s.abortAuth(now, s.authFailed(&st.authentication, "the peer did not prove all that the connection demands"))
+		return
+	}
+	if s.redirectedAuth(now, in) {
 		return
 	}
 	s.takeLifetime(in.payloads)

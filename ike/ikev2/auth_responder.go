@@ -219,6 +219,10 @@ func (s *sa) authAnswer(now time.Time, st *authReceived, in *inbound, list []wir
 		s.refuseAuth(now, in, r)
 		return
 	}
+	if to := s.awayAfterAuth(p.peer); to.IsSet() {
+		s.redirectAuth(now, st, in, p, list, to)
+		return
+	}
 	s.grantAuth(now, st, in, p, list)
 }
 
@@ -235,6 +239,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 		if c != nil {
 			s.announce(now, c)
 		}
+		s.lateForDrain(now)
 	}
 	first := st.first
 	s.identify(p)

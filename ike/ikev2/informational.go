@@ -19,6 +19,9 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 		s.reauthSooner(now)
 	}
 	s.respond(now, in, append(answer, cpInformational(in.payloads)...))
+	if n := wire.FindNotify(in.payloads, wire.Redirect); n != nil && !all && fatal == nil {
+		s.redirectedUp(now, n)
+	}
 	switch {
 	case all:
 		s.endByPeer(now)

@@ -30,7 +30,7 @@ func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 	s.spiI = env.NewSPI()
 	env.Register(s.spiI, 0)
 	s.ids = [2]ike.Identity{localID(r.Peer, r.Local.Addr()), r.Peer.Remote[0].ID}
-	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, fakeHash: wantFake(env.Config(), r.Peer)}
+	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, from: r.RedirectedFrom, fakeHash: wantFake(env.Config(), r.Peer)}
 	s.state = st
 	s.sendInit(now, st)
 	return s
@@ -75,6 +75,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	}
 	if !s.config().NoSignatureAuth {
 		list = append(list, hashNotify())
+	}
+	if !s.config().NoRedirects {
+		list = append(list, redirectNotify(st.from))
 	}
 	list = append(list, vendorIDs(s.config())...)
 	s.win.sendID = 0
@@ -147,6 +150,9 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 		return refuse(wire.NoProposalChosen, nil, &ike.Rejection{Reason: ike.ReasonAddress, Theirs: d.Remote.Addr().String(), Ours: d.Local.Addr().String(),
 			Difference: "no connection for these addresses", Candidates: passed})
 	}
+	if sentAway(env, now, d, &h, msg.Payloads, ni.Data) {
+		return nil
+	}
 	theirs := fromWire(saP)
 	var sel suite.Selected
 	index := -1
@@ -188,7 +194,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
 	s.peerCaps.fragments = announcesFragments(peers...) && wire.FindNotify(msg.Payloads, wire.FragmentationSupported) != nil
-	s.peerCaps.redirect = wire.FindNotify(msg.Payloads, wire.RedirectSupported) != nil
+	s.peerCaps.redirect = takesRedirect(msg.Payloads)
 	s.received(d, summary(h, msg.Payloads))
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s
@@ -295,6 +301,10 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 			st.cookie = slices.Clone(n.Data)
 			s.sendInit(now, st)
 		}
+		return
+	}
+	if n := wire.FindNotify(in.payloads, wire.Redirect); n != nil {
+		s.redirectedInit(now, st, in, n)
 		return
 	}
 	if n := wire.FindNotify(in.payloads, wire.InvalidKEPayload); n != nil {

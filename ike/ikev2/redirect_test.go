@@ -15,7 +15,7 @@ import (
 // what goes to the initiator in the clear text of the man in the middle.
 func redirected(t *testing.T) (m *mitm, seen *[]*wire.Notify) {
 	var tb *side
-	m = newMITM(t, func(_, b *side) { tb = b })
+	m = newMITM(t, func(a, b *side) { tb, a.config.NoRedirects = b, true })
 	var sb []ike.SA
 	m.b.e = ike.New(*tb.config, captured(&sb))
 	seen = new([]*wire.Notify)
@@ -114,7 +114,7 @@ func TestRedirectRefused(t *testing.T) {
 	if len(*seen) > 0 {
 		t.Errorf("sent: %+v", *seen)
 	}
-	p := newPair(t, nil)
+	p := newPair(t, func(a, _ *side) { a.config.NoRedirects = true })
 	p.a.initiate("net")
 	p.run(2 * time.Second)
 	p.b.do(ike.Redirect{ID: 7, IKEID: 1, Gateway: to})

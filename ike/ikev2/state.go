@@ -2,6 +2,7 @@ package ikev2
 
 import (
 	"errors"
+	"net/netip"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -43,6 +44,7 @@ type initSent struct {
 	retries  int
 	child    *ike.ChildRequest
 	reauth   bool
+	from     netip.Addr // the gateway that redirected us here, invalid: none
 	fakeHash bool
 	// refused is the first refusal that came; it counts if no true answer comes soon.
 	refused *ike.Rejection

@@ -33,6 +33,10 @@ func alter(t *testing.T, v reflect.Value) {
 			*id = ike.Identity{Type: ike.IDFQDN, Data: "x.example"}
 			return
 		}
+		if to, ok := v.Addr().Interface().(*ike.RedirectTarget); ok {
+			to.Name = "x.example"
+			return
+		}
 		t.Fatalf("a struct %s", v.Type())
 	default:
 		t.Fatalf("kind %s", v.Kind())

@@ -13,7 +13,7 @@ import (
 var samples = map[string]map[string]string{
 	"connections.<name>": {
 		"version": "2", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
-		"vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "send_certreq": "no",
+		"vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "redirect": "gw2.example", "send_certreq": "no",
 		"send_cert": "always", "keyingtries": "3", "unique": "replace", "ocsp": "both", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
 	},
 	"connections.<name>.local*, remote*": {
@@ -36,7 +36,7 @@ var samples = map[string]map[string]string{
 		"cisco_flexvpn": "yes", "close_ike_on_child_failure": "yes", "ignore_acquire_ts": "yes", "inactivity_close_ike": "yes", "initiator_only": "yes",
 		"multiple_authentication": "no", "send_vendor_id": "yes", "keep_alive_dpd_margin": "7s", "ikesa_limit": "7", "spi_min": "0xc0000000", "spi_max": "0xcfffffff", "dos_protection": "no",
 		"install_virtual_ip": "no", "install_virtual_ip_on": "lan", "interfaces_use": "wan, lan", "interfaces_ignore": "lan", "prefer_temporary_addrs": "yes", "compat": "next",
-		"reject_trusted_end_entity": "yes",
+		"reject_trusted_end_entity": "yes", "follow_redirects": "no", "redirect": "192.0.2.9",
 	},
 	"charon.plugins": {
 		"vici.socket": "unix:///tmp/x", "eap-tls.fragment_size": "500", "eap-ttls.fragment_size": "500", "eap-ttls.phase2_method": "gtc", "kernel-netlink.mtu": "1300",

@@ -152,6 +152,7 @@ var peerOptions = []option[peerDraft]{
 		yesOr(ike.FragmentYes, ike.FragmentNo, []string{"accept", "force"}, []ike.FragmentPolicy{ike.FragmentAccept, ike.FragmentForce}))},
 	{name: "childless", def: "allow", note: "RFC 6023: `allow`, `prefer`, `force`, `never`", set: into(func(p *peerDraft) *ike.ChildlessPolicy { return &p.Childless }, oneOf([]string{"allow", "prefer", "force", "never"},
 		[]ike.ChildlessPolicy{ike.ChildlessAllow, ike.ChildlessPrefer, ike.ChildlessForce, ike.ChildlessNever}))},
+	{name: "redirect", state: Own, note: "address or name of the gateway to which peers are sent once they are authenticated, if they can be (RFC 5685; [redirect](redirect.md))", set: into(func(p *peerDraft) *ike.RedirectTarget { return &p.Redirect }, gatewayOf)},
 	{name: "send_certreq", def: "yes", note: "names our CAs to the peer", set: into(func(p *peerDraft) *bool { return &p.SendCertReq }, boolOf)},
 	{name: "send_cert", def: "ifasked", note: "`ifasked`, `always`, `never`", set: into(func(p *peerDraft) *ike.SendPolicy { return &p.SendCert }, oneOf([]string{"ifasked", "always", "never"},
 		[]ike.SendPolicy{ike.SendIfAsked, ike.SendAlways, ike.SendNever}))},

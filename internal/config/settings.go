@@ -84,6 +84,8 @@ var builtOptions = []option[Daemon]{
 	{name: "close_ike_on_child_failure", def: "no", note: "closes an IKE SA whose first Child SA failed", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnChildFailure }, true)},
 	{name: "ignore_acquire_ts", def: "no", note: "leaves the packet that asked for a Child SA out of its selectors", set: habit(func(h *ike.Habits) *bool { return &h.IgnoreAcquire }, true)},
 	{name: "inactivity_close_ike", def: "no", note: "closes an IKE SA whose only Child SA was inactive", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnInactivity }, true)},
+	{name: "follow_redirects", def: "yes", note: "goes to another gateway when the peer says so (RFC 5685; [redirect](redirect.md))", set: habit(func(h *ike.Habits) *bool { return &h.NoRedirects }, false)},
+	{name: "redirect", state: Own, note: "in section `adit`: address or name of the gateway to which all new clients are sent that can be ([redirect](redirect.md))", set: into(func(d *Daemon) *ike.RedirectTarget { return &d.Habits.RedirectTo }, gatewayOf)},
 	{name: "initiator_only", def: "no", note: "drops the first messages of others", set: habit(func(h *ike.Habits) *bool { return &h.InitiatorOnly }, true)},
 	{name: "multiple_authentication", def: "yes", note: "several rounds of authentication (RFC 4739)", set: habit(func(h *ike.Habits) *bool { return &h.NoMultipleAuth }, false)},
 	{name: "send_vendor_id", def: "no", note: "sends strongSwan’s vendor ID", set: habit(func(h *ike.Habits) *bool { return &h.SendVendorID }, true)},
@@ -187,6 +189,19 @@ func habit(field func(*ike.Habits) *bool, on bool) func(*decoder, *Daemon, conf.
 		*field(&d.Habits) = yes == on
 		return err
 	}
+}
+
+// gatewayOf reads the gateway that others are redirected to.
+func gatewayOf(v conf.Value) (ike.RedirectTarget, error) {
+	text, err := v.One()
+	if err != nil {
+		return ike.RedirectTarget{}, err
+	}
+	t, err := ike.ParseRedirectTarget(text)
+	if err != nil {
+		err = v.Errorf("%q is neither an address nor a host name", text)
+	}
+	return t, err
 }
 
 func fragmentOf(v conf.Value) (int, error) {

@@ -42,7 +42,6 @@ var idleOptions = []option[Daemon]{
 	{name: "dlopen_use_rtld_now", def: "no", state: Accepted, note: noModules},
 	{name: "force_eap_only_authentication", def: "no", state: Idle, off: []string{"no"}, note: "EAP alone needs the peer's consent, as RFC 5998 demands"},
 	{name: "flush_auth_cfg", def: "no", state: Accepted, note: "what authentication needed is always freed"},
-	{name: "follow_redirects", def: "yes", state: Idle, off: []string{"no"}, note: "redirects (RFC 5685) are never followed yet"},
 	{name: "group", state: Idle, note: "the service’s unit says as whom adit runs"},
 	{name: "user", state: Idle, note: "the service’s unit says as whom adit runs"},
 	{name: "hash_and_url", def: "no", state: Idle, off: []string{"no"}, note: "certificates are sent themselves, not their hash and URL"},

@@ -55,6 +55,7 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 	for name, f := range map[string]func(context.Context, *vici.Request) (*conf.Section, error){
 		"version": c.version, "stats": c.stats, "reload-settings": c.reloadSettings,
 		"initiate": c.initiate, "terminate": c.terminate, "rekey": c.rekey, "redirect": c.redirect,
+		"drain": c.drain, "undrain": c.undrain, "drain-state": c.drainState,
 		"install": c.install, "uninstall": c.uninstall, "list-policies": c.listPolicies,
 		"get-algorithms": c.getAlgorithms, "get-counters": c.getCounters, "reset-counters": c.resetCounters,
 		"list-sas": c.listSAs, "list-conns": c.listConns, "get-conns": c.getConns,

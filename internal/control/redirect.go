@@ -39,16 +39,7 @@ func readRedirect(m *conf.Section) (r ike.Redirect, err error) {
 	if text == "" {
 		return r, errors.New("missing target gateway")
 	}
-	switch gw, err := ike.ParseIdentity(text); {
-	case err != nil:
-		return r, errors.New("unsupported gateway identity")
-	case gw.Type == ike.IDIPv4Addr || gw.Type == ike.IDIPv6Addr:
-		if r.Gateway.Addr, err = netip.ParseAddr(gw.String()); err != nil {
-			return r, errors.New("unsupported gateway identity")
-		}
-	case gw.Type == ike.IDFQDN && !gw.IsPattern() && len(gw.Data) <= 255:
-		r.Gateway.Name = gw.Data
-	default:
+	if r.Gateway, err = ike.ParseRedirectTarget(text); err != nil {
 		return r, errors.New("unsupported gateway identity")
 	}
 	if text := m.Text("peer-ip"); text != "" {

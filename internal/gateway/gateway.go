@@ -82,6 +82,7 @@ type Gateway struct {
 	conversations conversations
 	scripts       *updown.Runner
 	departed      departed
+	drain         draining
 
 	lastCommand atomic.Uint64
 	waitMu      sync.Mutex

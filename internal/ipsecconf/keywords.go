@@ -120,7 +120,6 @@ const (
 	noOE             = "adit has no opportunistic encryption"
 	noIPTFS          = "adit does not support IP-TFS yet"
 	noDNSKeys        = "adit does not fetch keys from the DNS"
-	noRedirect       = "adit does not redirect peers yet"
 	oldPluto         = "has no effect in strongSwan since 5.0"
 	ofPluto          = "is about pluto as a process"
 )
@@ -149,7 +148,7 @@ var table = map[Place][]row{
 		{"ocsp-timeout ocsp-cache-size ocsp-cache-min-age ocsp-cache-max-age ocsp-method curl-iface curl-timeout", forL, FateLeftOut, "", "adit has limits of its own for fetching"},
 		{"ddos-mode", forL, FateLeftOut, "", "adit asks for cookies when many are half open"},
 		{"ddos-ike-threshold max-halfopen-ike", forL, FateByHand, "", noStrongswanConf + "charon.cookie_threshold and charon.init_limit_half_open"},
-		{"global-redirect global-redirect-to", forL, FateRefused, "", noRedirect},
+		{"global-redirect global-redirect-to", forL, FateRefused, "", noStrongswanConf + "adit.redirect; or use adit drain"},
 		{"shuntlifetime drop-oppo-null", forL, FateRefused, "", noOE},
 		{"dnssec-enable dnssec-rootkey-file dnssec-anchors", forL, FateLeftOut, "", noDNSKeys},
 		{"secretsfile ipsecdir nssdir", forL, FateLeftOut, "", "is about where files lie: see the list of what to copy"},
@@ -245,7 +244,8 @@ var table = map[Place][]row{
 		{"ms-dh-downgrade pfs-rekey-workaround", forL, FateByHand, "", "list the groups that the peer uses in esp_proposals"},
 		{"intermediate", forL, FateRefused, "", "adit has no IKE_INTERMEDIATE yet"},
 		{"session-resumption", forL, FateRefused, "", "adit has no session resumption (RFC 5723) yet"},
-		{"redirect-to send-redirect accept-redirect accept-redirect-to", forL, FateRefused, "", noRedirect},
+		{"redirect-to send-redirect", forL, FateRefused, "", "give the connection redirect = GATEWAY"},
+		{"accept-redirect accept-redirect-to", forL, FateRefused, "", noStrongswanConf + "charon.follow_redirects, for all connections"},
 		{"enable-tcp tcp-remoteport", forL, FateRefused, "", noTCP},
 		{"iptfs iptfs-fragmentation iptfs-packet-size iptfs-max-queue-size iptfs-reorder-window iptfs-init-delay iptfs-drop-time", forL, FateRefused, "", noIPTFS},
 		{"vti-interface vti-routing vti-shared ipsec-interface", forL, FateRefused, "", noXFRM},
