@@ -24,7 +24,7 @@ func (e *Engine) accept(now time.Time, v *Version, d Datagram, h *wire.Header) {
 	case len(e.byID) >= e.cfg.MaxSAs:
 		e.drop(now, DropTable, d.Remote)
 		return
-	case e.halfOpen >= e.cfg.InitLimit:
+	case e.halfOpen >= e.cfg.InitLimit, v.Major == 1 && e.halfOpenV1 >= limitHalfOpenV1:
 		e.drop(now, DropHalfOpen, d.Remote)
 		return
 	}
@@ -68,6 +68,9 @@ func (e *Engine) accept(now time.Time, v *Version, d Datagram, h *wire.Header) {
 	e.byID[env.id] = env
 	env.source = source
 	e.halfOpen++
+	if v.Major == 1 {
+		e.halfOpenV1++
+	}
 	e.bySource[source]++
 	e.touch(env)
 }
@@ -88,6 +91,9 @@ func (e *Engine) endHalfOpen(v *Env) {
 		return
 	}
 	e.halfOpen--
+	if v.version == 1 {
+		e.halfOpenV1--
+	}
 	if e.bySource[v.source]--; e.bySource[v.source] <= 0 {
 		delete(e.bySource, v.source)
 	}

@@ -158,9 +158,23 @@ type SignAuth struct {
 	Hashes []uint16
 	// Announced are the peer's SUPPORTED_AUTH_METHODS; nil: it sent none.
 	Announced []AuthAnnouncement
+	// V1 is the method of IKEv1 that was agreed on, 0: this is IKEv2. Octets are then
+	// HASH_I or HASH_R, which is signed as it is (RFC 2409 §5.1), and Authorities are
+	// empty; RequestedNames are those of CERTREQ in IKEv1, as DER.
+	V1             wire.V1Auth
+	RequestedNames [][]byte
 	// Requested tells that a CERTREQ came, Authorities the key hashes in it, 20 bytes each.
 	Requested   bool
 	Authorities []byte
+}
+
+// SignerKinds asks with which authentication methods of IKEv1 we can sign, where the
+// method is agreed on before anybody signs (RFC 2409 §5). Value: []wire.V1Auth, the
+// best first.
+type SignerKinds struct {
+	Peer  *Peer
+	Round int
+	ID    Identity
 }
 
 // Signature is the answer to SignAuth. Certs are the CERT payloads to send, the end
@@ -183,6 +197,8 @@ type VerifyAuth struct {
 	Method wire.AuthMethod
 	Data   []byte
 	Octets []byte
+	// V1 is the method of IKEv1, as in SignAuth; then Method is of no meaning.
+	V1 wire.V1Auth
 }
 
 // Verdict is the answer to VerifyAuth, index by index of its Peers: Why is empty
@@ -279,6 +295,7 @@ func (ReleaseLease) effect()  {}
 func (UndoAddresses) effect() {}
 
 func (SignAuth) question()        {}
+func (SignerKinds) question()     {}
 func (VerifyAuth) question()      {}
 func (EAPRound) question()        {}
 func (LeaseAddresses) question()  {}

@@ -33,6 +33,7 @@ type Engine struct {
 	conns             map[string]*connection
 
 	halfOpen      int
+	halfOpenV1    int // of halfOpen
 	bySource      map[netip.Addr]int
 	cookies       cookieSecrets
 	espSPIs       espSPIs
@@ -191,6 +192,9 @@ func (e *Engine) datagram(now time.Time, d Datagram) {
 // route finds the IKE SA that a message is for: by our SPI, and for a peer's
 // first message, which does not know ours, by the peer's SPI and address.
 func (e *Engine) route(h *wire.Header, from netip.Addr) *Env {
+	if h.Version.Major == 1 {
+		return e.routeV1(h, from)
+	}
 	ours := h.SPIr
 	if !h.FromInitiator() {
 		ours = h.SPIi
@@ -203,6 +207,20 @@ func (e *Engine) route(h *wire.Header, from netip.Addr) *Env {
 		return nil
 	}
 	return env
+}
+
+// routeV1 is route for IKEv1, whose header does not say which cookie is ours.
+func (e *Engine) routeV1(h *wire.Header, from netip.Addr) *Env {
+	if env := e.bySPI[h.SPIi]; env != nil && env.version == 1 && env.initiator && (env.spiPeer == 0 || env.spiPeer == h.SPIr) {
+		return env
+	}
+	if h.SPIr == 0 {
+		return e.firsts[firstKey{h.SPIi, from}]
+	}
+	if env := e.bySPI[h.SPIr]; env != nil && env.version == 1 && !env.initiator && env.spiPeer == h.SPIi {
+		return env
+	}
+	return nil
 }
 
 // Wake runs every timer that is due.

@@ -361,6 +361,8 @@ func (v *Env) Established(now time.Time, p *Peer, local, remote Identity, initia
 		case !v.initiator && initialContact && p.Unique != UniqueNever && o.upSince.Before(v.created):
 			// What the peer had before it sent its first message is what it has lost.
 			close(true)
+		case v.version == 1 && v.origin != o.origin:
+			// IKEv1 has no rule for who wins; the Child SAs pass to the newer one.
 		case v.origin != o.origin:
 			if !o.sa.Usable() {
 				continue // it goes anyway

@@ -8,6 +8,9 @@ const (
 	limitSAs = 250_000
 	// limitHalfOpen is the default of Config.InitLimit.
 	limitHalfOpen = 10_000
+	// limitHalfOpenV1 bounds those of IKEv1, which has no cookies that keep forged
+	// addresses out: a flood of them must leave room for IKEv2.
+	limitHalfOpenV1 = 1000
 	// limitFirstMessage bounds a peer's first message in bytes, since a half-open IKE
 	// SA keeps it whole (AUTH covers it). MODP-8192 with a hundred transforms and
 	// vendor IDs stays under 2,500.

@@ -1,0 +1,71 @@
+package ikev1
+
+import (
+	"bytes"
+
+	"adit/ike/wire"
+)
+
+// Vendor IDs that mean something (RFC 3947 §3.1 and the drafts before, RFC 3706
+// §5.1, draft-beaulieu-ike-xauth-02 §2; those of vendors are facts of the field).
+var (
+	vidRFC3947 = []byte("\x4a\x13\x1c\x81\x07\x03\x58\x45\x5c\x57\x28\xf2\x0e\x95\x45\x2f")
+	vidNATT03  = []byte("\x7d\x94\x19\xa6\x53\x10\xca\x6f\x2c\x17\x9d\x92\x15\x52\x9d\x56")
+	vidNATT02n = []byte("\x90\xcb\x80\x91\x3e\xbb\x69\x6e\x08\x63\x81\xb5\xec\x42\x7b\x1f")
+	vidNATT02  = []byte("\xcd\x60\x46\x43\x35\xdf\x21\xf8\x7c\xfd\xb2\xfc\x68\xb6\xa4\x48")
+	vidDPD     = []byte("\xaf\xca\xd7\x13\x68\xa1\xf1\xc9\x6b\x86\x96\xfc\x77\x57\x01\x00")
+	vidXAuth   = []byte("\x09\x00\x26\x89\xdf\xd6\xb7\x12")
+	vidUnity   = []byte("\x12\xf5\xf2\x8c\x45\x71\x68\xa9\x70\x2d\x9f\xe2\x74\xcc\x01\x00")
+)
+
+// vendorIDs are those that we send, the most important first.
+func vendorIDs() (list []wire.V1Payload) {
+	for _, b := range [][]byte{vidRFC3947, vidDPD, vidNATT03, vidNATT02n} {
+		list = append(list, wire.V1Payload{Type: wire.PayloadV1VendorID, Body: b})
+	}
+	return list
+}
+
+// chosenVendorIDs are those of an answer: of the NAT traversals the one that both
+// speak (RFC 3947 §3.1).
+func (s *sa) chosenVendorIDs() (list []wire.V1Payload) {
+	add := func(b []byte) {
+		list = append(list, wire.V1Payload{Type: wire.PayloadV1VendorID, Body: b})
+	}
+	switch {
+	case s.caps.natT == natRFC:
+		add(vidRFC3947)
+	case s.caps.natT == natDraft:
+		add(s.caps.draft)
+	}
+	if s.caps.dpd {
+		add(vidDPD)
+	}
+	return list
+}
+
+// readVendorIDs takes what the peer's vendor IDs say.
+func (s *sa) readVendorIDs(in *inbound) {
+	for _, b := range in.all(wire.PayloadV1VendorID) {
+		switch {
+		case bytes.Equal(b, vidRFC3947):
+			s.caps.natT = natRFC
+		case bytes.Equal(b, vidNATT03), bytes.Equal(b, vidNATT02n), bytes.Equal(b, vidNATT02):
+			if s.caps.natT == natNone {
+				s.caps.natT, s.caps.draft = natDraft, b
+			}
+		case len(b) == len(vidDPD) && bytes.Equal(b[:14], vidDPD[:14]):
+			s.caps.dpd = true
+		case bytes.Equal(b, vidXAuth):
+			s.caps.xauth = true
+		case bytes.Equal(b, vidUnity):
+			s.caps.unity = true
+		case bytes.HasPrefix(b, []byte("\x88\x2f\xe5\x6d\x6f\xd2\x0d\xbc\x22\x51\x61\x3b\x2e\xbe\x5b\xeb")):
+			s.caps.vendor = "strongSwan"
+		case bytes.HasPrefix(b, []byte("OE")):
+			s.caps.vendor = "Libreswan"
+		case bytes.HasPrefix(b, []byte("SonicWall")):
+			s.caps.vendor = "SonicWall"
+		}
+	}
+}

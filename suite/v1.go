@@ -1,0 +1,69 @@
+package suite
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"fmt"
+)
+
+// What IKEv1 needs beyond IKEv2: a cipher block chain that runs on from message to
+// message, and the hash by itself (RFC 2409 appendix B).
+
+// Chain is the cipher of an ISAKMP SA: CBC without integrity protection, which the
+// HASH payloads give. The IV is the last block of the message before.
+type Chain struct{ block cipher.Block }
+
+// NewChain makes the cipher of a transform of type TypeENCR; AES-CBC alone is known.
+func NewChain(encr Transform, key Key) (Chain, error) {
+	if encr.Type != TypeENCR || encr.ID != EncrAESCBC {
+		return Chain{}, fmt.Errorf("%w: %s in IKEv1", ErrUnsupported, encr)
+	}
+	if len(key) != int(encr.KeyBits)/8 {
+		return Chain{}, fmt.Errorf("%w: %s with %d bytes", ErrKeyLength, encr, len(key))
+	}
+	block, err := aes.NewCipher(key)
+	return Chain{block}, err
+}
+
+// BlockLen is the length of a block, and so of an IV, in bytes.
+func (c Chain) BlockLen() int { return c.block.BlockSize() }
+
+// Encrypt encrypts whole blocks in place and returns the IV of the next message.
+func (c Chain) Encrypt(iv, text []byte) (next []byte) {
+	cipher.NewCBCEncrypter(c.block, iv).CryptBlocks(text, text)
+	return append([]byte(nil), text[len(text)-c.BlockLen():]...)
+}
+
+// Decrypt decrypts whole blocks in place and returns the IV of the next message.
+func (c Chain) Decrypt(iv, text []byte) (next []byte) {
+	next = append([]byte(nil), text[len(text)-c.BlockLen():]...)
+	cipher.NewCBCDecrypter(c.block, iv).CryptBlocks(text, text)
+	return next
+}
+
+// Hash is the hash function that an HMAC is made of, over the parts of data taken as
+// one string; nil for functions of another making.
+func (f PRF) Hash(data ...[]byte) []byte {
+	var all []byte
+	for _, d := range data {
+		all = append(all, d...)
+	}
+	switch f.id {
+	case PRFHMACSHA1:
+		h := sha1.Sum(all)
+		return h[:]
+	case PRFHMACSHA2_256:
+		h := sha256.Sum256(all)
+		return h[:]
+	case PRFHMACSHA2_384:
+		h := sha512.Sum384(all)
+		return h[:]
+	case PRFHMACSHA2_512:
+		h := sha512.Sum512(all)
+		return h[:]
+	}
+	return nil
+}
