@@ -20,6 +20,7 @@ import (
 	"adit/conf"
 	"adit/dataplane/userspace"
 	"adit/ike"
+	"adit/ike/ikev1"
 	"adit/ike/ikev2"
 	"adit/internal/capture"
 	"adit/internal/config"
@@ -248,7 +249,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	o := gateway.Options{
 		Fetcher: fetcher,
 		Daemon:  g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
-		Log: g.log, Workers: workers(dp), Versions: []ike.Version{ikev2.Version}, ForceEncap: true,
+		Log: g.log, Workers: workers(dp), Versions: []ike.Version{ikev2.Version, ikev1.Version}, ForceEncap: true,
 	}
 	if tap != nil {
 		o.KeyLog = tap.Keys

@@ -173,6 +173,7 @@ type conn struct {
 	local, remote     string // addresses
 	localTS, remoteTS string
 	ike, esp          string // proposals
+	version           string // of IKE
 	key               string
 	extra, child      string // further lines of the connection and of the child
 	children          string // instead of the one child "net"
@@ -191,12 +192,13 @@ func (c conn) text(localID, remoteID string) string {
 		}
 	}
 	def(&c.ike, "aes256gcm16-prfsha384-x25519")
+	def(&c.version, "2")
 	def(&c.esp, "aes256gcm16")
 	def(&c.key, "a key that both ends share")
 	def(&c.children, fmt.Sprintf("net {\nlocal_ts = %s\nremote_ts = %s\nesp_proposals = %s\n%s\n}", c.localTS, c.remoteTS, c.esp, c.child))
 	return fmt.Sprintf(`connections {
 	gw {
-		version = 2
+		version = %s
 		local_addrs = %s
 		remote_addrs = %s
 		proposals = %s
@@ -221,7 +223,7 @@ secrets {
 		secret = "%s"
 	}
 }
-`, c.local, c.remote, c.ike, c.extra, localID, remoteID, c.children, localID, remoteID, c.key)
+`, c.version, c.local, c.remote, c.ike, c.extra, localID, remoteID, c.children, localID, remoteID, c.key)
 }
 
 // ends are both ends' configurations for the addresses of one family, inside and

@@ -114,7 +114,6 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	}
 	s.setup.candidates, s.setup.passed = peers, passed
 	s.readVendorIDs(in)
-	s.caps.draft = slices.Clone(s.caps.draft)
 	s.spiR = env.NewSPI()
 	env.Register(s.spiR, s.spiI)
 	s.life.setupEnd = now.Add(env.Config().HalfOpenTimeout)
@@ -248,7 +247,7 @@ func (s *sa) mainChosen(now time.Time, in *inbound) {
 	}
 	s.taken(now, in.datagram)
 	s.readVendorIDs(in)
-	s.caps.draft = slices.Clone(s.caps.draft)
+	s.readCertReqs(in)
 	s.first.out = nil
 	s.life.setupEnd, st.refused = time.Time{}, nil
 	s.spiR = in.header.SPIr
@@ -269,6 +268,7 @@ func (s *sa) mainChosen(now time.Time, in *inbound) {
 			}
 			st.ke, st.publicI = ke, ke.Public()
 			list := []wire.V1Payload{{Type: wire.PayloadV1KE, Body: st.publicI}, {Type: wire.PayloadV1Nonce, Body: st.nonceI}}
+			list = append(list, s.certRequests()...)
 			list = append(list, s.natPayloads(prf)...)
 			s.phase = phaseKESent
 			packets, summary := s.clear(s.first, list)
@@ -403,7 +403,6 @@ func (s *sa) sendAuth(now time.Time) {
 			s.fail(now, r)
 			return
 		}
-		list = append(list, s.certRequests()...)
 		if s.announcesContact() {
 			c := s.setup.cookies
 			list = append(list, wire.V1Notify{Protocol: wire.ProtocolIKE, SPI: c[:], Type: wire.V1InitialContact}.Payload())

@@ -2,6 +2,7 @@ package ikev1
 
 import (
 	"bytes"
+	"slices"
 
 	"adit/ike/wire"
 )
@@ -52,7 +53,7 @@ func (s *sa) readVendorIDs(in *inbound) {
 			s.caps.natT = natRFC
 		case bytes.Equal(b, vidNATT03), bytes.Equal(b, vidNATT02n), bytes.Equal(b, vidNATT02):
 			if s.caps.natT == natNone {
-				s.caps.natT, s.caps.draft = natDraft, b
+				s.caps.natT, s.caps.draft = natDraft, slices.Clone(b)
 			}
 		case len(b) == len(vidDPD) && bytes.Equal(b[:14], vidDPD[:14]):
 			s.caps.dpd = true

@@ -127,7 +127,7 @@ func oneOf[V any](words []string, vals []V) func(conf.Value) (V, error) {
 
 // peerOptions are the values of a connection, all that strongSwan 6 knows.
 var peerOptions = []option[peerDraft]{
-	{name: "version", def: "0", note: "0 or 2: IKEv2. 1 is refused: there is no IKEv1 yet", set: setVersion},
+	{name: "version", def: "0", note: "2: IKEv2; 1: [IKEv1](ikev1.md), for peers that have nothing better; 0: IKEv2 where we begin, and what the peer begins with", set: setVersion},
 	{name: "local_addrs", def: "%any", note: "own addresses, prefixes, ranges or names", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.LocalAddrs }, addrSpecs)},
 	{name: "remote_addrs", def: "%any", note: "the peer’s, tried in turn; names are resolved again after each failure", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.RemoteAddrs }, addrSpecs)},
 	{name: "local_port", def: "500", set: into(func(p *peerDraft) *uint16 { return &p.LocalPort }, portOf)},
@@ -138,7 +138,7 @@ var peerOptions = []option[peerDraft]{
 	}},
 	{name: "vips", note: "virtual addresses to ask the peer for; `0.0.0.0` and `::` are any of that family", set: into(func(p *peerDraft) *[]netip.Addr { return &p.VIPs }, addrsOf)},
 	{name: "pools", note: "names of the pools that the peer gets addresses and settings from", set: into(func(p *peerDraft) *[]string { return &p.Pools }, wordsOf(limitPools, "pools"))},
-	{name: "aggressive", def: "no", state: Accepted, note: "of IKEv1 only, which adit does not speak yet", set: into(func(p *peerDraft) *bool { return &p.Aggressive }, boolOf)},
+	{name: "aggressive", def: "no", note: "of IKEv1 only: aggressive mode, which shows identities and, with shared keys, lets them be guessed", set: into(func(p *peerDraft) *bool { return &p.Aggressive }, boolOf)},
 	{name: "pull", def: "yes", state: Accepted, note: "of IKEv1 only: how Mode Config goes", set: checked[peerDraft](boolOf)},
 	{name: "dscp", def: "000000", note: "six binary digits on IKE packets", set: into(func(p *peerDraft) *uint8 { return &p.DSCP }, dscpOf)},
 	{name: "encap", def: "auto", note: "`auto`, `yes`, `no`; `auto` is adit’s own: [ESP in UDP or raw](performance.md#raw-esp-or-udp)", set: into(func(p *peerDraft) *ike.EncapPolicy { return &p.Encap },
@@ -147,7 +147,7 @@ var peerOptions = []option[peerDraft]{
 	{name: "mobike", def: "yes", state: Idle, off: []string{"no"}, set: checked[peerDraft](boolOf),
 		note: "MOBIKE (RFC 4555) is not negotiated yet, which peers put up with: after a change of addresses the IKE SA is set up anew"},
 	{name: "dpd_delay", def: "0s", note: "liveness check after so much silence; 0: none", set: into(func(p *peerDraft) *time.Duration { return &p.DPDDelay }, durationOf)},
-	{name: "dpd_timeout", def: "0s", state: Accepted, note: "of IKEv1 only: in IKEv2 the retransmission schedule decides, as in strongSwan", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
+	{name: "dpd_timeout", def: "0s", note: "of IKEv1 only: in IKEv2 the retransmission schedule decides, as in strongSwan; 0: in IKEv1 too", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
 	{name: "fragmentation", def: "yes", note: "RFC 7383: `yes`, `accept`, `force` (as `yes`), `no`", set: into(func(p *peerDraft) *ike.FragmentPolicy { return &p.Fragmentation },
 		yesOr(ike.FragmentYes, ike.FragmentNo, []string{"accept", "force"}, []ike.FragmentPolicy{ike.FragmentAccept, ike.FragmentForce}))},
 	{name: "childless", def: "allow", note: "RFC 6023: `allow`, `prefer`, `force`, `never`", set: into(func(p *peerDraft) *ike.ChildlessPolicy { return &p.Childless }, oneOf([]string{"allow", "prefer", "force", "never"},
@@ -251,9 +251,6 @@ const (
 
 func setVersion(_ *decoder, p *peerDraft, v conf.Value) error {
 	n, err := v.Uint(2)
-	if err == nil && n == 1 {
-		return v.Errorf("adit does not support IKEv1 yet; use 2 (or 0: initiate IKEv2, accept what is offered)")
-	}
 	p.Version = uint8(n)
 	return err
 }

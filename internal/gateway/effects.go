@@ -190,6 +190,8 @@ func (s *shard) ask(e ike.Ask) {
 		s.compute(e.Job, func() (any, error) { return s.g.trust.sign(q) })
 	case ike.VerifyAuth:
 		s.verify(e, q)
+	case ike.SignerKinds:
+		s.compute(e.Job, func() (any, error) { return s.g.trust.kinds(q) })
 	case ike.EAPRound:
 		v, err := s.g.conversations.expect(q.Session) // now: its end may be the next effect
 		if err != nil {

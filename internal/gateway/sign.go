@@ -57,6 +57,14 @@ func (t *trust) sign(q ike.SignAuth) (*ike.Signature, error) {
 			refused = cmp.Or(refused, err)
 			continue
 		}
+		if q.V1 != 0 {
+			signature, err := signV1(q, o)
+			if err != nil {
+				refused = cmp.Or(refused, err)
+				continue
+			}
+			return signature, nil
+		}
 		choice, err := t.choose(q, o, want)
 		if err != nil {
 			refused = cmp.Or(refused, err)
@@ -109,7 +117,8 @@ func (t *trust) owned(q ike.SignAuth, r *ike.AuthRound) (list []own) {
 		}
 		list[i].valid = !now.Before(list[i].cert.X509.NotBefore) && !now.After(list[i].cert.X509.NotAfter)
 		list[i].chain = issuers(list[i].cert, known)
-		list[i].asked = asksFor(q.Authorities, append([]*pki.Certificate{list[i].cert}, list[i].chain...), anchors)
+		list[i].asked = asksFor(q.Authorities, append([]*pki.Certificate{list[i].cert}, list[i].chain...), anchors) ||
+			asksByName(q.RequestedNames, append([]*pki.Certificate{list[i].cert}, list[i].chain...))
 	}
 	slices.SortStableFunc(list, func(a, b own) int { return b.rank() - a.rank() })
 	return list

@@ -39,12 +39,14 @@ func (s *spiSet) has(spi uint64) bool {
 // ourSPI is the SPI of an IKE message that is ours: the initiator's where the flag
 // of RFC 7296 §3.1 says that the original initiator is us. False where there is none.
 func ourSPI(b []byte, received bool) (uint64, bool) {
-	const headerBytes, flagsAt, fromInitiator = 28, 19, 0x08
+	const headerBytes, versionAt, flagsAt, fromInitiator = 28, 17, 19, 0x08
 	if len(b) < headerBytes {
 		return 0, false
 	}
 	at := 8
-	if (b[flagsAt]&fromInitiator != 0) != received {
+	if b[versionAt]>>4 == 1 {
+		// IKEv1 doesn't say whose is which, and the responder's does for both.
+	} else if (b[flagsAt]&fromInitiator != 0) != received {
 		at = 0
 	}
 	spi := binary.BigEndian.Uint64(b[at:])

@@ -159,8 +159,8 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 	var scheme sig.Scheme
 	var failed error
 	for _, c := range list {
-		s, err := sig.Verify(c.key(), uint8(p.Method), p.Data, p.Octets, nil)
-		if err == nil && c.pssOnly() && s.Algorithm != sig.RSAPSS {
+		s, err := p.verified(c)
+		if err == nil && p.V1 == 0 && c.pssOnly() && s.Algorithm != sig.RSAPSS {
 			err = errors.New("the key is for RSASSA-PSS only, and the signature is " + s.String())
 		}
 		if err == nil {
@@ -184,6 +184,17 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 		checks.fits(&ike.AuthRound{Method: ike.AuthPubkey}) // the same work for nobody's identity
 	}
 	return v, nil
+}
+
+// verified checks the signature by one key; of IKEv1 there is no scheme.
+func (p *proof) verified(c prover) (sig.Scheme, error) {
+	if p.V1 == 0 {
+		return sig.Verify(c.key(), uint8(p.Method), p.Data, p.Octets, nil)
+	}
+	if c.pssOnly() {
+		return sig.Scheme{}, errors.New("the key is for RSASSA-PSS only")
+	}
+	return sig.Scheme{}, sig.VerifyV1(c.key(), uint16(v1Signature(p.V1)), p.Data, p.Octets)
 }
 
 // checker holds one signer against the constraints of several connections; equal
@@ -278,7 +289,7 @@ func (c *checker) check(r *ike.AuthRound) error {
 	if err := checkKey(want, c.signer.key(), false); err != nil {
 		return &pki.VerifyError{Reason: pki.WeakKey, Cert: c.signer.cert, Err: err}
 	}
-	if err := want.CheckIKE(c.scheme); err != nil {
+	if err := want.CheckIKE(c.scheme); err != nil && c.proof.V1 == 0 {
 		return &pki.VerifyError{Reason: pki.WeakSignature, Cert: c.signer.cert, Err: err}
 	}
 	if c.signer.cert == nil {
