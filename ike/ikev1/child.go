@@ -15,7 +15,7 @@ import (
 type childState uint8
 
 const (
-	childPending   childState = iota // being negotiated; not listed
+	childPending   childState = iota // being negotiated, or waiting for message 3; not listed
 	childInstalled                   // carries traffic
 	childRekeying                    // our rekey of it is under way
 	childRekeyed                     // replaced; stays for packets on the way
@@ -133,8 +133,7 @@ func (s *sa) install(now time.Time, c *child, shared suite.Key, ni, nr []byte, a
 			failed(now, ike.ReasonInstall, r.Err)
 			return
 		}
-		c.dataplane, c.state = true, childInstalled
-		s.setChildTimers(now, c)
+		c.dataplane = true
 		then(now, nil)
 	})
 	if activate {
@@ -298,6 +297,8 @@ func (s *sa) replace(now time.Time, old, next *child) {
 // settle replaces what the new pair takes the place of: pairs of the same child with
 // the same selectors (IKEv1 doesn't say that a quick mode is a rekey).
 func (s *sa) settle(now time.Time, c *child) {
+	c.state = childInstalled
+	s.setChildTimers(now, c)
 	for _, o := range slices.Clone(s.children) {
 		if o != c && o.cfg.Name == c.cfg.Name && (o.state == childInstalled || o.state == childRekeying) && o.mode == c.mode &&
 			slices.Equal(o.localTS, c.localTS) && slices.Equal(o.remoteTS, c.remoteTS) {

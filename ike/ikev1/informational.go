@@ -49,6 +49,36 @@ func (s *sa) unprotected(now time.Time, in *inbound) {
 	s.env.Drop(now, ike.DropUnprotected, in.datagram.Remote)
 }
 
+// earlyInformational takes a protected notification that comes in the place of message
+// 6. One that can't be read is what a peer with another shared key sends; it is
+// believed no more than one in the clear.
+func (s *sa) earlyInformational(now time.Time, in *inbound) {
+	if in.datagram.Remote.Addr() != s.remote.Addr() {
+		s.env.Drop(now, ike.DropUnexpected, in.datagram.Remote)
+		return
+	}
+	text, _, ok := s.opened(s.keys, s.keys.chainIV(in.header.MessageID), in.datagram.Data)
+	if !ok {
+		s.env.Drop(now, ike.DropMalformed, in.datagram.Remote)
+		return
+	}
+	list, used, err := wire.ParseV1Chain(in.header.NextPayload, text)
+	if err == nil && len(list) > 1 && list[0].Type == wire.PayloadV1Hash && equal(list[0].Body, s.keys.hash1(in.header.MessageID, text[len(list[0].Body)+4:used])) {
+		in.payloads = list[1:]
+		s.received(in.datagram, wire.V1Summary(in.header, list))
+		for _, b := range in.all(wire.PayloadV1Notification) {
+			if n, err := wire.ParseV1Notify(b); err == nil && n.Type.IsError() {
+				s.doubt(now, s.peerRefused(n.Type))
+			}
+		}
+		return
+	}
+	s.env.Drop(now, ike.DropIntegrity, in.datagram.Remote)
+	if shared(s.setup.auth) {
+		s.doubt(now, &ike.Rejection{Reason: ike.ReasonAuthentication, ByPeer: true, Detail: ike.DetailPSK, Difference: "the peer answers our proof by something under another key: the shared keys differ"})
+	}
+}
+
 // peerRefused is the record of an error that the peer notified during phase 1.
 func (s *sa) peerRefused(t wire.V1NotifyType) *ike.Rejection {
 	r := &ike.Rejection{Reason: ike.ReasonPeer, ByPeer: true, Notify: t.String(), Ours: proposalText(s.setup.offered), Hint: "or the peer has no connection for our address"}

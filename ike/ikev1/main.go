@@ -497,6 +497,9 @@ func (s *sa) refuseProof(now time.Time, r *ike.Rejection) {
 	if s.keys != nil {
 		c := s.setup.cookies
 		s.inform(now, wire.V1Notify{Protocol: wire.ProtocolIKE, SPI: c[:], Type: wire.V1AuthenticationFailed}.Payload())
+		if s.initiator { // the responder is done and holds it for established
+			s.inform(now, wire.V1Delete{Protocol: wire.ProtocolIKE, SPIs: [][]byte{c[:]}}.Payload())
+		}
 	}
 	s.fail(now, r)
 }

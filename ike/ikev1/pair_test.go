@@ -52,6 +52,7 @@ type host struct {
 	resolv map[string][]netip.Addr
 	keys   []ike.ExportKeys
 	creds  *credentials
+	made   []ike.SA // every one that was begun
 
 	lease           func(ike.LeaseAddresses) (*ike.Lease, error)
 	leased, assumed map[uint64]int // what is held now
@@ -188,9 +189,26 @@ func newPair(t testing.TB, tweak func(a, b *side)) *pair {
 		x.h.peer = x.s.peer
 		x.s.config.Peers = []*ike.Peer{x.s.peer}
 		x.s.config.Shard = x.h.name[0]
-		x.h.e = ike.New(*x.s.config, ikev1.Version)
+		x.h.e = ike.New(*x.s.config, x.h.version())
 	}
 	return p
+}
+
+// version is ikev1.Version that keeps hold of the SAs that it makes.
+func (h *host) version() ike.Version {
+	v := ikev1.Version
+	v.Initiate = func(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
+		h.made = append(h.made, ikev1.Version.Initiate(env, now, r))
+		return h.made[len(h.made)-1]
+	}
+	v.Accept = func(env *ike.Env, now time.Time, d ike.Datagram, hd wire.Header) ike.SA {
+		s := ikev1.Version.Accept(env, now, d, hd)
+		if s != nil {
+			h.made = append(h.made, s)
+		}
+		return s
+	}
+	return v
 }
 
 func (p *pair) other(h *host) *host {

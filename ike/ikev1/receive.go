@@ -118,6 +118,10 @@ func (s *sa) readEncrypted(k *keys, in *inbound, need ...wire.PayloadType) bool 
 // before its HASH has been found right.
 func (s *sa) receivePhase2(now time.Time, in *inbound) {
 	drop := func(r ike.DropReason) { s.env.Drop(now, r, in.datagram.Remote) }
+	if s.phase == phaseAuthSent && in.header.Exchange == wire.ExchangeV1Informational {
+		s.earlyInformational(now, in)
+		return
+	}
 	if s.keys == nil || s.phase != phaseEstablished {
 		drop(ike.DropUnexpected)
 		return

@@ -346,7 +346,7 @@ func ParseV1Delete(body []byte) (V1Delete, error) {
 	size, n := int(c.u8()), int(c.u16())
 	switch {
 	case c.err != nil:
-	case size == 0 || n > MaxV1DeleteSPIs:
+	case size == 0 || n == 0 || n > MaxV1DeleteSPIs:
 		c.fail(5, ErrTooMany)
 	case n*size != c.left():
 		c.fail(6, ErrCount)

@@ -62,6 +62,7 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	if len(local)+len(remote) > 0 || !p.OnlyShunts() {
 		p.Local, p.Remote = d.rounds(s, "local", local), d.rounds(s, "remote", remote)
 		d.belongTogether(s, p.Peer)
+		d.ikev1(s, p.Peer)
 	}
 	if p.Proposals == nil {
 		p.Proposals = defaults(suite.IKE)

@@ -72,6 +72,7 @@ func addrSpecs(v string) (out []ike.AddrSpec) {
 // setPeer makes a connection, or changes one for the next reload: local, remote
 // (addresses, names, %any), lid, rid (identities), ike (proposals), rekey,
 // reauth, over, rand, dpd, tries, unique, encap, fragmentation, vips, pools; of
+// the IKE version; of
 // authentication lauth, rauth, lauth2, rauth2 (psk, pubkey, eap, any), lid2, rid2,
 // eap (the method), eapid, eapask, certreq.
 func (h *Host) setPeer(name string, a []string) error {
@@ -91,6 +92,8 @@ func (h *Host) setPeer(name string, a []string) error {
 			p.LocalAddrs = addrSpecs(v)
 		case "remote":
 			p.RemoteAddrs = addrSpecs(v)
+		case "version":
+			p.Version = uint8(number(v))
 		case "lid":
 			p.Local[0].ID = identity(v)
 		case "rid":

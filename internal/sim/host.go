@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adit/ike"
+	"adit/ike/ikev1"
 	"adit/ike/ikev2"
 	"adit/ipsec"
 	"adit/suite"
@@ -74,7 +75,7 @@ func (h *Host) Boot() {
 	h.plane = newPlane(h)
 	h.creds.reborn()
 	h.config.Peers = nil
-	h.engine = ike.New(h.config, ikev2.Version)
+	h.engine = ike.New(h.config, ikev2.Version, ikev1.Version)
 	h.w.disturb()
 	h.Load()
 }

@@ -182,6 +182,9 @@ func keyless(t reflect.Type, depth int) bool {
 // damage to it may change nothing.
 func authenticated(data []byte) bool {
 	h, err := wire.ParseHeader(data)
+	if err == nil && h.Version.Major == 1 {
+		return h.MessageID != 0 && h.Flags&wire.FlagV1Encryption != 0
+	}
 	return err == nil && h.SPIr != 0 && h.Exchange != wire.ExchangeIKESAInit
 }
 

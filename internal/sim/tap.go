@@ -16,6 +16,7 @@ import (
 type tap struct {
 	w       *World
 	keys    map[[2]uint64]*ike.IKEKeys
+	v1      map[streamKey][][]byte // what was sent in IKEv1
 	streams map[streamKey]*stream
 	inits   map[[2]uint64][]byte          // IKE_SA_INIT messages: the last request, the answer
 	ivs     map[ivKey]map[string][32]byte // first bytes of the body
@@ -176,6 +177,9 @@ func (t *tap) stream(h *Host, hd *wire.Header) *stream {
 
 // sent checks a message that a host sends and returns its summary.
 func (t *tap) sent(h *Host, d ike.Datagram) string {
+	if h1, err := wire.ParseHeader(d.Data); err == nil && h1.Version.Major == 1 {
+		return t.sentV1(h, &h1, d)
+	}
 	m, err := wire.ParseMessage(d.Data)
 	if err != nil {
 		t.w.violate("well-formed", "%s sends a message that does not parse: %v", h.Name, err)
