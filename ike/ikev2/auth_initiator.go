@@ -370,6 +370,7 @@ func (s *sa) childRefused(cfg *ike.Child, o *childOffer, n *wire.Notify) *ike.Re
 	}
 	r := peerRefused(n, ours, "")
 	r.Child = cfg.Name
+	r.Options = s.rekeyOptions(cfg.Name, microsoftCode(n))
 	if n.NotifyType == wire.NoProposalChosen && o.group != suite.KENone {
 		// Peer quirk (Azure, macOS): the Child SA of IKE_AUTH came up with the same
 		// algorithms; what its rekey has besides is the key exchange.

@@ -299,5 +299,9 @@ func (s *sa) authGivenUp(now time.Time, in *inbound) {
 	}
 	r := peerRefused(n, s.ids[0].String(), "")
 	r.Theirs = shortText(s.ids[1].String())
+	if s.peer != nil {
+		r.PointTo(s.peer)
+		s.blameCertificate(r)
+	}
 	s.fail(now, s.eapAborted(r))
 }

@@ -236,6 +236,7 @@ func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, th
 				Difference: "our certificates do not fit into a message: " + err.Error()})
 			return
 		}
+		s.peerCaps.certWithheld = len(certs) == 0 && !q.Requested && p.SendCert == ike.SendIfAsked && len(p.Local[q.Round].Certs) > 0
 		then(now, certs, auth, nil)
 	})
 }

@@ -15,6 +15,11 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 	if fatal == nil {
 		fatal = wire.FindNotify(in.payloads, wire.InvalidSyntax)
 	}
+	if n := wire.FindNotify(in.payloads, wire.MSStatus); n != nil && fatal == nil {
+		r := peerRefused(n, "", "")
+		s.blameCertificate(r)
+		s.reject(r)
+	}
 	if s.replacedBy == nil && s.takeLifetime(in.payloads) { // RFC 4478 §3
 		s.reauthSooner(now)
 	}
@@ -23,10 +28,13 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 		s.redirectedUp(now, n)
 	}
 	switch {
-	case all:
+	case all && fatal == nil:
 		s.endByPeer(now)
 	case fatal != nil:
-		r := s.reject(peerRefused(fatal, s.ids[0].String(), ""))
+		r := peerRefused(fatal, s.ids[0].String(), "")
+		r.PointTo(s.peer)
+		s.blameCertificate(r)
+		s.reject(r)
 		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "refused by the peer: " + fatal.NotifyType.String(), Rejection: r})
 	}
 }

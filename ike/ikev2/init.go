@@ -449,6 +449,7 @@ func peerRefused(n *wire.Notify, ours, hint string) *ike.Rejection {
 	case wire.InvalidMajorVersion:
 		r.Reason = ike.ReasonVersion
 	}
+	describeMicrosoft(r, n)
 	return r
 }
 

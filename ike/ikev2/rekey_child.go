@@ -67,6 +67,9 @@ func (t *rekeyChild) begin(s *sa, now time.Time) {
 	// The same selectors: what is in use must not shrink (§2.9.2).
 	t.offer.local, t.offer.remote = old.localTS, old.remoteTS
 	t.offer.c.mode = old.mode
+	if plain := withoutKE(t.offer.proposals); s.peerCaps.noChildKE && len(plain) > 0 {
+		t.offer.proposals, t.group = plain, suite.KENone
+	}
 	rekeySA := &wire.Notify{Protocol: wire.ProtocolESP, SPI: spiBytes(old.spiIn), NotifyType: wire.RekeySA}
 	t.prepare(s, now, func(now time.Time) {
 		s.request(now, wire.ExchangeCreateChildSA, t.request(rekeySA))
@@ -133,6 +136,7 @@ func (t *rekeyChild) answered(s *sa, now time.Time, in *inbound) {
 		s.enqueueFirst(&createChild{cfg: cfg})
 	case n.NotifyType == wire.TemporaryFailure && t.tries <= limitTemporary:
 		s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), &rekeyChild{childExchange: childExchange{tries: t.tries}, old: t.old})
+	case t.microsoftRefused(s, now, n):
 	default:
 		s.childRefused(t.old.cfg, o, n)
 		t.old.rekeyAt = now.Add(retryRekey + ike.RandomSpan(retryRekey/2))

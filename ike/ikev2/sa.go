@@ -75,6 +75,10 @@ type capabilities struct {
 	redirect  bool // RFC 5685: it may be redirected
 	// redirected: it was, or will be.
 	redirected bool
+	// noChildKE: its rekeys of Child SAs have no key exchange, and ours must have none.
+	noChildKE bool
+	// certWithheld: it asked for no certificate of ours, and got none.
+	certWithheld bool
 }
 
 // life are the timers of an established IKE SA.

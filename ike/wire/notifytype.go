@@ -33,10 +33,11 @@ const (
 	UseAssignedHoA             NotifyType = 42 // RFC 5026
 	TemporaryFailure           NotifyType = 43
 	ChildSANotFound            NotifyType = 44
-	InvalidGroupID             NotifyType = 45 // RFC 9838
-	AuthorizationFailed        NotifyType = 46 // RFC 9838
-	StateNotFound              NotifyType = 47 // RFC 9370
-	TSMaxQueue                 NotifyType = 48 // RFC 9611
+	InvalidGroupID             NotifyType = 45    // RFC 9838
+	AuthorizationFailed        NotifyType = 46    // RFC 9838
+	StateNotFound              NotifyType = 47    // RFC 9370
+	TSMaxQueue                 NotifyType = 48    // RFC 9611
+	MSStatus                   NotifyType = 12345 // private use, by Microsoft: a Win32 error code
 )
 
 // The status types. Those without a comment are from RFC 7296.
@@ -137,6 +138,7 @@ var notifyNames = map[NotifyType]string{
 	SetWindowSize:                   "SET_WINDOW_SIZE",
 	AdditionalTSPossible:            "ADDITIONAL_TS_POSSIBLE",
 	IPCompSupported:                 "IPCOMP_SUPPORTED",
+	MSStatus:                        "MS_STATUS",
 	NATDetectionSourceIP:            "NAT_DETECTION_SOURCE_IP",
 	NATDetectionDestinationIP:       "NAT_DETECTION_DESTINATION_IP",
 	Cookie:                          "COOKIE",

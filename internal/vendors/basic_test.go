@@ -1,6 +1,8 @@
 package vendors_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,37 @@ import (
 // plain is a peer without any habit.
 func plain(t *testing.T, ikeText, espText, local, remote string) *peer {
 	return &peer{ike: proposals(t, suite.IKE, ikeText), esp: proposals(t, suite.ESP, espText), local: selectors(t, local), remote: selectors(t, remote)}
+}
+
+// obsolete are ciphers that peers offer and adit does not know.
+var obsolete = map[string]suite.TransformID{"des": 2, "3des": 3, "null": 11}
+
+// split reads proposals in the keywords of swanctl.conf, obsolete ciphers included.
+func split(t *testing.T, proto suite.Protocol, text string) (list []suite.Proposal) {
+	t.Helper()
+	for one := range strings.SplitSeq(text, ",") {
+		var words []string
+		var old []suite.Transform
+		cipher := false
+		for word := range strings.SplitSeq(one, "-") {
+			if id, ok := obsolete[word]; ok {
+				old = append(old, suite.Transform{Type: suite.TypeENCR, ID: id})
+				continue
+			}
+			cipher = cipher || strings.HasPrefix(word, "aes") || strings.HasPrefix(word, "chacha")
+			words = append(words, word)
+		}
+		if !cipher {
+			words = append([]string{"aes256"}, words...)
+		}
+		p := proposals(t, proto, strings.Join(words, "-"))[0]
+		if !cipher {
+			p.Transforms = slices.DeleteFunc(p.Transforms, func(x suite.Transform) bool { return x.Type == suite.TypeENCR })
+		}
+		p.Transforms = append(p.Transforms, old...)
+		list = append(list, p)
+	}
+	return list
 }
 
 // A peer that does nothing odd: what fails here is wrong with the script.

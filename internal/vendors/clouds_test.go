@@ -20,10 +20,6 @@ const (
 	googlePhase2 = 10800 * time.Second
 )
 
-func split(t *testing.T, proto suite.Protocol, text string) (list []suite.Proposal) {
-	return proposals(t, proto, strings.Split(text, ",")...)
-}
-
 func google(t *testing.T) *peer {
 	p := &peer{ike: split(t, suite.IKE, googleIKE), esp: split(t, suite.ESP, googleESP), local: selectors(t, "10.128.0.0/20,10.132.0.0/20"), remote: selectors(t, "10.1.0.0/16,10.3.0.0/16")}
 	p.whole = true

@@ -32,6 +32,8 @@ type habits struct {
 	oneChild bool
 	// refuseRekey answers adit's requests to rekey a Child SA; nil: by doing it.
 	refuseRekey func(list []wire.Payload) *wire.Notify
+	// refuseIKERekey is the same of the IKE SA.
+	refuseIKERekey func(list []wire.Payload) *wire.Notify
 	// deleteAfter: having answered a rekey of adit, it deletes the old Child SA itself
 	// after this time; 0: it leaves that to who asked, as RFC 7296 §2.8 has it.
 	deleteAfter time.Duration

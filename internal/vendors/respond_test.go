@@ -198,6 +198,12 @@ func (s *ikeSA) createRequest(h wire.Header, list []wire.Payload) {
 }
 
 func (s *ikeSA) rekeyIKERequest(h wire.Header, list []wire.Payload, saP *wire.SA) {
+	if s.p.refuseIKERekey != nil {
+		if no := s.p.refuseIKERekey(list); no != nil {
+			s.answer(h, no)
+			return
+		}
+	}
 	ke, _ := wire.First[*wire.KE](list)
 	ni, _ := wire.First[*wire.Nonce](list)
 	sel, i, err := suite.Select(s.p.ike, offered(saP), suite.SelectOptions{KE: suite.TransformID(ke.Group)})
