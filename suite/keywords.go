@@ -71,7 +71,18 @@ func buildKeywords() []keyword {
 	add(TypeKE, KEMODP4096, 0, "modp4096")
 	add(TypeKE, KEMODP6144, 0, "modp6144")
 	add(TypeKE, KEMODP8192, 0, "modp8192")
+	add(TypeKE, KEMLKEM512, 0, "mlkem512")
+	add(TypeKE, KEMLKEM768, 0, "mlkem768")
+	add(TypeKE, KEMLKEM1024, 0, "mlkem1024")
 	add(TypeKE, KENone, 0, "none", "modpnone")
+	for _, k := range list {
+		if k.t.Type != TypeKE {
+			continue
+		}
+		for n := range TransformType(MaxAdditional) { // RFC 9370
+			add(TypeADDKE1+n, k.t.ID, 0, fmt.Sprintf("ke%d_%s", n+1, k.name))
+		}
+	}
 	add(TypeSN, SNNone, 0, "noesn")
 	add(TypeSN, SNESN, 0, "esn")
 	return list
@@ -103,14 +114,6 @@ var unsupported = []struct{ prefix, reason string }{
 	{"ecp384bp", "Brainpool curves are not offered by adit"},
 	{"ecp512bp", "Brainpool curves are not offered by adit"},
 	{"gost", "GOST groups are not offered by adit"},
-	{"mlkem", "adit has no ML-KEM yet"},
-	{"ke1_", "adit has no additional key exchanges (RFC 9370) yet"},
-	{"ke2_", "adit has no additional key exchanges (RFC 9370) yet"},
-	{"ke3_", "adit has no additional key exchanges (RFC 9370) yet"},
-	{"ke4_", "adit has no additional key exchanges (RFC 9370) yet"},
-	{"ke5_", "adit has no additional key exchanges (RFC 9370) yet"},
-	{"ke6_", "adit has no additional key exchanges (RFC 9370) yet"},
-	{"ke7_", "adit has no additional key exchanges (RFC 9370) yet"},
 }
 
 // Keyword is strongSwan's configuration keyword for the transform, or "" when
@@ -238,10 +241,39 @@ func ParseProposal(p Protocol, s string) (Proposal, error) {
 		}
 		return fail(word, nearestKeyword(word), "no such algorithm")
 	}
-	if word, reason := out.complete(); reason != "" {
+	word, reason := out.complete()
+	if reason == "" {
+		word, reason = out.checkAdditional()
+	}
+	if reason != "" {
 		return fail(word, "", reason)
 	}
 	return out, nil
+}
+
+// checkAdditional holds what RFC 9370 §2.2.1 asks of additional key exchanges: there is
+// a first one, and a selection in which no method takes place twice.
+func (p *Proposal) checkAdditional() (word, reason string) {
+	var first Transform
+	for _, t := range p.Transforms {
+		if t.Type.additional() && t.ID != KENone {
+			first = t
+			break
+		}
+	}
+	if first.Type == 0 {
+		for n := range TransformType(MaxAdditional) {
+			p.remove(TypeADDKE1 + n)
+		}
+		return "", ""
+	}
+	if !slices.ContainsFunc(p.Transforms, func(t Transform) bool { return t.Type == TypeKE && t.ID != KENone }) {
+		return first.Keyword(), "an additional key exchange needs a first one beside it (for example curve25519)"
+	}
+	if _, miss := match(p, p, SelectOptions{}); len(miss) > 0 && miss[len(miss)-1].additional() {
+		return p.ByType(miss[len(miss)-1])[0].Keyword(), "the same method would take place twice (RFC 9370 §2.2.1)"
+	}
+	return "", ""
 }
 
 // prfOf maps an integrity algorithm to the PRF of the same construction.
@@ -367,7 +399,7 @@ func Algorithms() []Transform {
 	var out []Transform
 	for _, k := range keywords {
 		t := Transform{Type: k.t.Type, ID: k.t.ID}
-		if t.Type != TypeSN && (t.Type != TypeKE || t.ID != KENone) && !slices.Contains(out, t) {
+		if t.Type != TypeSN && !t.Type.additional() && (t.Type != TypeKE || t.ID != KENone) && !slices.Contains(out, t) {
 			out = append(out, t)
 		}
 	}

@@ -1,6 +1,9 @@
 package suite
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Proposal is one list of alternatives for one protocol: for every transform
 // type the acceptable algorithms, the preferred one first (RFC 7296 §3.3).
@@ -117,6 +120,79 @@ func (p Proposal) WithKEFirst(id TransformID) (Proposal, bool) {
 		}
 	}
 	return out, true
+}
+
+// ClassicKE reports whether each suite of the proposal has a key exchange that is not
+// ML-KEM: should that be broken, nothing else protects the others.
+func (p Proposal) ClassicKE() bool {
+	classic := map[TransformType]bool{}
+	for _, t := range p.Transforms {
+		if t.Type == TypeKE || t.Type.additional() {
+			was, seen := classic[t.Type]
+			classic[t.Type] = (was || !seen) && t.ID != KENone && !t.ID.PostQuantum()
+		}
+	}
+	for _, always := range classic {
+		if always {
+			return true
+		}
+	}
+	return false
+}
+
+// Additional reports whether the proposal has additional key exchanges (RFC 9370).
+func (p Proposal) Additional() bool {
+	return slices.ContainsFunc(p.Transforms, func(t Transform) bool { return t.Type.additional() && t.ID != KENone })
+}
+
+// PostQuantum reports whether some suite of the proposal has ML-KEM.
+func (p Proposal) PostQuantum() bool {
+	for _, t := range p.Transforms {
+		if (t.Type == TypeKE || t.Type.additional()) && t.ID.PostQuantum() {
+			return true
+		}
+	}
+	return false
+}
+
+// WithPostQuantum returns the proposal with ML-KEM in each of its suites: as it is if
+// there is some already, but not optional any more; else with ML-KEM-768 as the first
+// additional key exchange that is free (RFC 9370). ok is false if none is free.
+func (p Proposal) WithPostQuantum() (out Proposal, ok bool) {
+	out = Proposal{Protocol: p.Protocol}
+	for _, t := range p.Transforms {
+		if t.Type.additional() && !t.ID.PostQuantum() && slices.ContainsFunc(p.ByType(t.Type), func(o Transform) bool { return o.ID.PostQuantum() }) {
+			continue // its alternatives go
+		}
+		out.Transforms = append(out.Transforms, t)
+	}
+	for _, typ := range append([]TransformType{TypeKE}, printOrder[len(printOrder)-MaxAdditional:]...) {
+		list := out.ByType(typ)
+		if len(list) > 0 && !slices.ContainsFunc(list, func(t Transform) bool { return !t.ID.PostQuantum() }) {
+			return out, true
+		}
+	}
+	for n := range TransformType(MaxAdditional) {
+		if !hasType(&out, TypeADDKE1+n) {
+			out.add(Transform{TypeADDKE1 + n, KEMLKEM768, 0})
+			return out, true
+		}
+	}
+	return p, false
+}
+
+// WithoutPostQuantum returns the proposal without ML-KEM; ok is false if no first key
+// exchange is left.
+func (p Proposal) WithoutPostQuantum() (out Proposal, ok bool) {
+	out = Proposal{Protocol: p.Protocol}
+	for _, t := range p.Transforms {
+		if (t.Type == TypeKE || t.Type.additional()) && t.ID.PostQuantum() {
+			continue
+		}
+		out.Transforms = append(out.Transforms, t)
+	}
+	out.checkAdditional() // drops what is NONE only
+	return out, hasType(&out, TypeKE) || !hasType(&p, TypeKE)
 }
 
 // Weak lists the transforms that deserve a warning when a configuration names

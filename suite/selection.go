@@ -2,6 +2,7 @@ package suite
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +14,9 @@ type Selected struct {
 	Encr, Integ, PRF, KE Transform
 	SN                   Transform
 	KEPresent            bool // a key exchange takes place with KE
+	// Additional are the additional key exchanges 1 to 7, those that take place
+	// (RFC 9370 §2.2.1); the others are zero.
+	Additional [MaxAdditional]Transform
 
 	snImplied bool // the peer named no sequence number type; nor must the answer
 }
@@ -29,7 +33,28 @@ func (s Selected) Proposal() Proposal {
 		}
 		p.Transforms = append(p.Transforms, t)
 	}
+	p.Transforms = append(p.Transforms, s.AdditionalKE()...)
 	return p
+}
+
+// AdditionalKE lists the additional key exchanges that take place, in their order.
+func (s Selected) AdditionalKE() (list []Transform) {
+	for _, t := range s.Additional {
+		if t.Type != 0 {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// PostQuantum reports a suite of which one key exchange withstands a quantum computer.
+func (s Selected) PostQuantum() bool {
+	for _, t := range s.AdditionalKE() {
+		if t.ID.PostQuantum() {
+			return true
+		}
+	}
+	return s.KEPresent && s.KE.ID.PostQuantum()
 }
 
 // String prints the suite as strongSwan prints a selected proposal.
@@ -52,6 +77,9 @@ type SelectOptions struct {
 	// KE, if not KENone, is taken before our preference if both list it: the
 	// group of the KE payload that the peer has already sent.
 	KE TransformID
+	// NoAdditional: the peer can't do additional key exchanges now (RFC 9370), so only
+	// proposals fit in which they are optional.
+	NoAdditional bool
 }
 
 // MaxProposals is how many proposals of a peer Select looks at: proposals carry
@@ -65,7 +93,8 @@ const MaxProposals = 255
 //     that we don't know makes that proposal unacceptable.
 //   - Integrity algorithms, or NONE, beside an AEAD cipher are passed over.
 //   - Key exchange NONE on one side makes it optional for the other in ESP and AH.
-//     Additional key exchanges (RFC 9370) are acceptable only if optional.
+//     Without a key exchange there are no additional ones.
+//   - No method takes place twice, whatever the lists say (RFC 9370 §2.2.1).
 //   - ESP and AH proposals without sequence number type mean 32-bit numbers
 //     (peer quirk; the answer then names none either).
 //
@@ -117,8 +146,10 @@ func match(our, their *Proposal, opt SelectOptions) (s Selected, miss []Transfor
 	}
 	s.Protocol = our.Protocol
 	for _, typ := range printOrder {
-		ke := typ == TypeKE || typ.additional()
-		if ke && opt.IgnoreKE || typ == TypeINTEG && s.Encr.AEAD() {
+		if typ.additional() {
+			continue
+		}
+		if typ == TypeKE && opt.IgnoreKE || typ == TypeINTEG && s.Encr.AEAD() {
 			continue
 		}
 		if typ == TypeINTEG && len(miss) > 0 && !(hasType(our, typ) && hasType(their, typ)) {
@@ -142,6 +173,11 @@ func match(our, their *Proposal, opt SelectOptions) (s Selected, miss []Transfor
 			s.snImplied = !named
 		}
 	}
+	if !opt.IgnoreKE && !slices.Contains(miss, TypeKE) {
+		if typ := s.matchAdditional(our, their, opt); typ != 0 {
+			miss = append(miss, typ)
+		}
+	}
 	for _, t := range their.Transforms {
 		if t.Type == 0 || t.Type > TypeADDKE7 {
 			miss = append(miss, t.Type)
@@ -149,6 +185,95 @@ func match(our, their *Proposal, opt SelectOptions) (s Selected, miss []Transfor
 		}
 	}
 	return s, miss
+}
+
+// limitChoices bounds the combinations of additional key exchanges that are tried for
+// one pair of proposals: lists that need more are not agreed on.
+const limitChoices = 128
+
+// matchAdditional picks the additional key exchanges, the preferred ones in which no
+// method comes twice. It returns the type for which there is none, or 0.
+func (s *Selected) matchAdditional(our, their *Proposal, opt SelectOptions) TransformType {
+	opt.NoAdditional = opt.NoAdditional || !s.KEPresent
+	var choices [MaxAdditional][]Transform
+	used := false
+	for n := range choices {
+		typ := TypeADDKE1 + TransformType(n)
+		if choices[n] = additionalChoices(our, their, typ, opt); len(choices[n]) == 0 {
+			return typ
+		}
+		used = used || len(choices[n]) > 1 || choices[n][0].Type != 0
+	}
+	if !used {
+		return 0
+	}
+	deepest, tries := 0, 0
+	var pick func(n int) bool
+	pick = func(n int) bool {
+		deepest = max(deepest, n)
+		if n == len(choices) {
+			return true
+		}
+		for _, t := range choices[n] {
+			if tries++; tries > limitChoices {
+				return false
+			}
+			if t.Type != 0 && s.takesPlace(t.ID, n) {
+				continue
+			}
+			if s.Additional[n] = t; pick(n + 1) {
+				return true
+			}
+		}
+		s.Additional[n] = Transform{}
+		return false
+	}
+	if !pick(0) {
+		return TypeADDKE1 + TransformType(deepest)
+	}
+	return 0
+}
+
+// takesPlace reports whether the method is the key exchange, or one of the first n
+// additional ones.
+func (s *Selected) takesPlace(id TransformID, n int) bool {
+	if s.KEPresent && s.KE.ID == id {
+		return true
+	}
+	for _, t := range s.Additional[:n] {
+		if t.Type != 0 && t.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// additionalChoices lists what both take for one additional key exchange, the
+// preferred one first; the zero Transform stands for none.
+func additionalChoices(our, their *Proposal, typ TransformType, opt SelectOptions) []Transform {
+	none := Transform{Type: typ}
+	without := (!hasType(our, typ) || our.Has(none)) && (!hasType(their, typ) || their.Has(none))
+	if opt.NoAdditional || !hasType(our, typ) || !hasType(their, typ) {
+		if without {
+			return []Transform{{}}
+		}
+		return nil
+	}
+	var list []Transform
+	prefer, other := our, their
+	if opt.PreferPeer {
+		prefer, other = their, our
+	}
+	for _, t := range prefer.Transforms {
+		switch {
+		case t.Type != typ || !other.Has(t) || len(list) > limitChoices:
+		case t == none:
+			list = append(list, Transform{})
+		case t.KeyBits != KeyBitsUnknown:
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 func hasType(p *Proposal, typ TransformType) bool {
@@ -170,7 +295,7 @@ func matchType(our, their *Proposal, typ TransformType, opt SelectOptions) (pick
 		}
 	}
 	none := Transform{Type: typ}
-	optional := typ.additional() || typ == TypeKE && our.Protocol != IKE
+	optional := typ == TypeKE && our.Protocol != IKE
 	switch {
 	case !have && !offered:
 		// A cipher without integrity comes here for INTEG; it is never agreed on.
@@ -208,7 +333,7 @@ func matchType(our, their *Proposal, typ TransformType, opt SelectOptions) (pick
 
 // usable tells real algorithms from NONE and from what could not be decoded.
 func usable(t Transform) bool {
-	return t.KeyBits != KeyBitsUnknown && (t.ID != 0 || t.Type == TypeSN) && !t.Type.additional()
+	return t.KeyBits != KeyBitsUnknown && (t.ID != 0 || t.Type == TypeSN)
 }
 
 var snNoneOnly = &Proposal{Transforms: []Transform{{Type: TypeSN, ID: SNNone}}}
@@ -299,9 +424,6 @@ func (e *NoProposalError) remedy() string {
 	if e.Type == 0 || e.Type > TypeADDKE7 {
 		return "the peer must leave this transform type out"
 	}
-	if e.Type.additional() {
-		return "adit has no additional key exchanges yet: make it optional at the peer (none), or leave it out"
-	}
 	peer := keywordList(e.TypeWanted)
 	ours := keywordList(e.TypeOffered)
 	switch {
@@ -309,6 +431,10 @@ func (e *NoProposalError) remedy() string {
 		return "turn on perfect forward secrecy at the peer (" + peer + "), or add none to our proposal"
 	case len(e.TypeWanted) == 0 && e.Type == TypeKE && ours != "":
 		return "add " + ours + " to our proposal, or turn off perfect forward secrecy at the peer"
+	case len(e.TypeOffered) == 0 && len(e.TypeWanted) != 0 && e.Type.additional():
+		return "let the peer offer " + peer + ", or add " + Transform{Type: e.Type}.Keyword() + " to our proposal"
+	case len(e.TypeWanted) == 0 && len(e.TypeOffered) != 0 && e.Type.additional() && ours != "":
+		return "add " + ours + " to our proposal, or make it optional at the peer (" + Transform{Type: e.Type}.Keyword() + ")"
 	case len(e.TypeOffered) == 0 && len(e.TypeWanted) == 0:
 		return "neither side names one; add one to both"
 	case len(e.TypeWanted) == 0 && ours == "":

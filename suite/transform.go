@@ -65,6 +65,9 @@ func (t TransformType) String() string {
 	return "transform type " + strconv.Itoa(int(t))
 }
 
+// MaxAdditional is how many additional key exchanges one SA can have (RFC 9370 §2.2.1).
+const MaxAdditional = 7
+
 func (t TransformType) additional() bool { return t >= TypeADDKE1 && t <= TypeADDKE7 }
 
 // TransformID is the IANA number of an algorithm within its TransformType.
@@ -125,7 +128,13 @@ const (
 	KEECP521     TransformID = 21
 	KECurve25519 TransformID = 31 // RFC 8031
 	KECurve448   TransformID = 32
+	KEMLKEM512   TransformID = 35 // FIPS 203, draft-ietf-ipsecme-ikev2-mlkem
+	KEMLKEM768   TransformID = 36
+	KEMLKEM1024  TransformID = 37
 )
+
+// PostQuantum reports a key exchange that a quantum computer does not break.
+func (id TransformID) PostQuantum() bool { return id >= KEMLKEM512 && id <= KEMLKEM1024 }
 
 // Sequence number formats (transform type 5, RFC 9827).
 const (
@@ -176,7 +185,7 @@ var keNames = map[TransformID]string{
 	22: "MODP_1024_160", 23: "MODP_2048_224", 24: "MODP_2048_256", 25: "ECP_192", 26: "ECP_224",
 	27: "ECP_224_BP", 28: "ECP_256_BP", 29: "ECP_384_BP", 30: "ECP_512_BP",
 	KECurve25519: "CURVE_25519", KECurve448: "CURVE_448", 33: "GOST3410_256", 34: "GOST3410_512",
-	35: "ML_KEM_512", 36: "ML_KEM_768", 37: "ML_KEM_1024",
+	KEMLKEM512: "ML_KEM_512", KEMLKEM768: "ML_KEM_768", KEMLKEM1024: "ML_KEM_1024",
 }
 
 var snNames = map[TransformID]string{SNNone: "NO_EXT_SEQ", SNESN: "EXT_SEQ"}

@@ -16,6 +16,7 @@ import (
 type authentication struct {
 	request, response []byte // the messages of IKE_SA_INIT, which AUTH covers
 	ni, nr            []byte
+	intAuth           []byte // IntAuth of RFC 9242 §3.3.2, nil without IKE_INTERMEDIATE
 
 	// candidates are the connections that may be meant, the best first: that one we
 	// go by. The list is ours to shorten. passed are those that are not meant.
@@ -226,13 +227,12 @@ func (s *sa) askPSK(now time.Time, a *authentication, local, remote ike.Identity
 	})
 }
 
-// covered are the message and nonce that one side's AUTH covers: the initiator's or
-// the responder's (RFC 7296 §2.15).
-func (a *authentication) covered(initiator bool) (message, nonce []byte) {
+// covered is what the AUTH of one side covers: the initiator's or the responder's.
+func (a *authentication) covered(initiator bool) covered {
 	if initiator {
-		return a.request, a.nr
+		return covered{a.request, a.nr, a.intAuth}
 	}
-	return a.response, a.ni
+	return covered{a.response, a.ni, a.intAuth}
 }
 
 // setTimers starts the lifetimes of an IKE SA that has just come up.

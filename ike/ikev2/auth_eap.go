@@ -292,8 +292,8 @@ func (s *sa) eapProved(now time.Time, st *authReceived, in *inbound) {
 		return
 	}
 	v := &verified{method: ike.AuthEAP, id: identity(a.peerID), eapID: c.answer.Identity, groups: c.answer.Groups, lifetime: c.answer.Lifetime}
-	message, nonce := a.covered(false)
-	reply := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, message, nonce, a.ourID, false)}}
+	octets := a.covered(false)
+	reply := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, octets, a.ourID, false)}}
 	before, k := a.best(), c.round
 	began := c.peer
 	a.keep(func(p *ike.Peer) (ike.Detail, string) {
@@ -321,8 +321,8 @@ func (s *sa) eapAuthFits(a *authentication, auth *wire.Auth) bool {
 	if auth == nil || auth.Method != wire.AuthSharedKey || a.eap == nil || !a.eap.proving || a.peerID == nil {
 		return false
 	}
-	message, nonce := a.covered(!s.initiator)
-	return hmac.Equal(s.keys.eapAuth(a.eap.msk, message, nonce, a.peerID, !s.initiator), auth.Data)
+	octets := a.covered(!s.initiator)
+	return hmac.Equal(s.keys.eapAuth(a.eap.msk, octets, a.peerID, !s.initiator), auth.Data)
 }
 
 // eapProgress goes on with EAP as initiator. The responder has proved itself and
@@ -351,8 +351,8 @@ func (s *sa) eapProgress(now time.Time, st *authSent, in *inbound, auth *wire.Au
 		case answer.Done && !answer.Success:
 			s.abortAuth(now, s.eapFailed(a, answer))
 		case answer.Done:
-			message, nonce := a.covered(true)
-			list := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, message, nonce, a.ourID, true)}}
+			octets := a.covered(true)
+			list := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, octets, a.ourID, true)}}
 			if a.ours+1 < len(s.peer.Local) && a.multiple {
 				list = append(list, notify(wire.AnotherAuthFollows, nil))
 			}

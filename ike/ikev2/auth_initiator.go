@@ -34,8 +34,8 @@ func (s *sa) sendRound(now time.Time, st *authSent) {
 					Difference: "no shared key for these identities"})
 				return
 			}
-			message, nonce := a.covered(true)
-			s.sendAuth(now, st, nil, &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.pskAuth(a.psks.list[0], message, nonce, idi, true)})
+			octets := a.covered(true)
+			s.sendAuth(now, st, nil, &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.pskAuth(a.psks.list[0], octets, idi, true)})
 		})
 	default:
 		s.sign(now, a, s.peer, idi, func(now time.Time, certs []wire.Payload, auth *wire.Auth, r *ike.Rejection) {
@@ -339,7 +339,7 @@ func (s *sa) authenticated(now time.Time, st *authSent, in *inbound, p *proof) {
 		s.firstChildFailed(now, r)
 		return
 	}
-	s.installChild(now, offer.c, true, nil, ni, nr, false, func(now time.Time, r *ike.Rejection) {
+	s.installChild(now, offer.c, true, secrets{}, ni, nr, false, func(now time.Time, r *ike.Rejection) {
 		spi := offer.c.spiIn
 		if r == nil {
 			s.activate(offer.c) // the host is ready for the answers to what waits

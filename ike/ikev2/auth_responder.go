@@ -11,10 +11,15 @@ import (
 // it (RFC 7296 §1.2, §2.15).
 func (s *sa) authRequest(now time.Time, in *inbound) {
 	before := s.state.(*initReceived)
+	if len(before.left) > 0 {
+		s.refuseAuth(now, in, &ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.AuthenticationFailed.String(),
+			Difference: "IKE_AUTH before " + before.left[0].Type.String() + " (" + before.left[0].Name() + ")"})
+		return
+	}
 	st := &authReceived{contact: wire.FindNotify(in.payloads, wire.InitialContact) != nil, eapOnly: wire.FindNotify(in.payloads, wire.EAPOnlyAuthentication) != nil}
 	st.authentication = authentication{request: before.request, response: before.response, ni: before.ni, nr: before.nr,
 		candidates: before.candidates, first: before.candidates, passed: before.passed, expects: true, announced: before.announced,
-		multiple: s.multipleAuth(in.payloads)}
+		multiple: s.multipleAuth(in.payloads), intAuth: before.intAuth(in.header.MessageID)}
 	// What the Child SA is made of comes now and is answered at the end.
 	for _, p := range in.payloads {
 		switch p.(type) {
@@ -197,8 +202,8 @@ func (s *sa) answerPSK(now time.Time, st *authReceived, in *inbound, ours ike.Id
 			s.refuseAuth(now, in, r)
 			return
 		}
-		message, nonce := a.covered(false)
-		done(now, nil, &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.pskAuth(key, message, nonce, idr, false)})
+		octets := a.covered(false)
+		done(now, nil, &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.pskAuth(key, octets, idr, false)})
 	})
 }
 
@@ -264,7 +269,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 			return
 		}
 		grant := s.grant(ch)
-		s.installChild(now, ch.c, false, nil, ni, nr, false, func(now time.Time, rej *ike.Rejection) {
+		s.installChild(now, ch.c, false, secrets{}, ni, nr, false, func(now time.Time, rej *ike.Rejection) {
 			if rej != nil {
 				finish(now, append(list, notify(wire.TemporaryFailure, nil)), nil)
 				s.firstChildFailed(now, rej)

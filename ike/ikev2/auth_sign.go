@@ -212,8 +212,8 @@ func authorityOf(der []byte) (h [authorityLen]byte, ok bool) {
 
 // sign asks for our signature of a round; then gets the CERT payloads and AUTH.
 func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, then func(time.Time, []wire.Payload, *wire.Auth, *ike.Rejection)) {
-	message, nonce := a.covered(s.initiator)
-	q := ike.SignAuth{Peer: p, Round: a.ours, ID: identity(id), Octets: s.keys.signedOctets(message, nonce, id, s.initiator),
+	octets := a.covered(s.initiator)
+	q := ike.SignAuth{Peer: p, Round: a.ours, ID: identity(id), Octets: s.keys.signedOctets(octets, id, s.initiator),
 		Hashes: a.announced.hashes, Announced: a.announced.methods, Requested: a.announced.requested, Authorities: a.announced.authorities}
 	s.ask(now, timeoutSign, q, func(now time.Time, r ike.Result) {
 		made, ok := r.Value.(*ike.Signature)

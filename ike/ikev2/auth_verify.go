@@ -100,8 +100,8 @@ func (s *sa) verifyPSK(now time.Time, a *authentication, auth *wire.Auth, p *ike
 		if shared {
 			sent = auth.Data
 		}
-		message, nonce := a.covered(!s.initiator)
-		fits := s.keys.pskMatches(psks, sent, message, nonce, a.peerID, !s.initiator)
+		octets := a.covered(!s.initiator)
+		fits := s.keys.pskMatches(psks, sent, octets, a.peerID, !s.initiator)
 		if simbug.Chosen == simbug.AuthUnchecked && lookedUp {
 			fits = psks[0]
 		}
@@ -160,10 +160,10 @@ func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.P
 			round = 0
 		}
 	}
-	message, nonce := a.covered(!s.initiator)
+	octets := a.covered(!s.initiator)
 	id := identity(a.peerID)
 	q := ike.VerifyAuth{Peers: peers, Round: round, ID: id, Certs: certs, Method: auth.Method, Data: auth.Data,
-		Octets: s.keys.signedOctets(message, nonce, a.peerID, !s.initiator)}
+		Octets: s.keys.signedOctets(octets, a.peerID, !s.initiator)}
 	s.ask(now, timeoutVerify, q, func(now time.Time, r ike.Result) {
 		v, ok := r.Value.(*ike.Verdict)
 		good := ok && v != nil && r.Err == nil && len(v.Why) == len(peers) && len(auth.Data) > 0

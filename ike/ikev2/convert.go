@@ -81,7 +81,7 @@ func identity(p *wire.ID) ike.Identity {
 // slowGroup tells the groups whose computation takes more than 200 µs and so is a job.
 func slowGroup(g suite.TransformID) bool {
 	switch g {
-	case suite.KECurve25519, suite.KEECP256:
+	case suite.KECurve25519, suite.KEECP256, suite.KEMLKEM512, suite.KEMLKEM768, suite.KEMLKEM1024:
 		return false
 	}
 	return true

@@ -93,27 +93,27 @@ func (x *childExchange) wantsGroup(n *wire.Notify) suite.TransformID {
 }
 
 // complete checks the answer and computes the shared secret.
-func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(now time.Time, shared suite.Key, nr []byte, r *ike.Rejection)) {
+func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(now time.Time, x secrets, nr []byte, r *ike.Rejection)) {
 	o := x.offer
 	if r := s.accepted(o, in.payloads, false); r != nil {
-		then(now, nil, nil, s.reject(r))
+		then(now, secrets{}, nil, s.reject(r))
 		return
 	}
 	if slices.Contains(s.earlyDeletes, o.c.spiOut) {
-		then(now, nil, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonPeer, ByPeer: true, Difference: "the peer deleted the Child SA at once"}))
+		then(now, secrets{}, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonPeer, ByPeer: true, Difference: "the peer deleted the Child SA at once"}))
 		return
 	}
 	nr, _ := wire.First[*wire.Nonce](in.payloads)
 	ke, _ := wire.First[*wire.KE](in.payloads)
 	wrong := func(why string) {
-		then(now, nil, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonSyntax, Difference: why}))
+		then(now, secrets{}, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonSyntax, Difference: why}))
 	}
 	switch {
 	case nr == nil:
 		wrong("the answer has no nonce")
 		return
 	case !o.c.suite.KEPresent:
-		then(now, nil, nr.Data, nil)
+		then(now, secrets{}, nr.Data, nil)
 		return
 	case ke == nil || o.ke == nil || suite.TransformID(ke.Group) != o.group || o.c.suite.KE.ID != o.group:
 		wrong("the answer's key exchange is of another group than ours")
@@ -135,7 +135,16 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 			wrong("key exchange: " + err.Error())
 			return
 		}
-		then(now, m.shared, nr.Data, nil)
+		s.follow(now, in, o.c.suite, m.shared, func(now time.Time, all secrets, f *followFailure) {
+			switch {
+			case f == nil:
+				then(now, all, nr.Data, nil)
+			case f.notify != nil:
+				then(now, secrets{}, nil, s.childRefused(o.c.cfg, o, f.notify))
+			default:
+				wrong(f.why)
+			}
+		})
 	})
 }
 
@@ -231,7 +240,7 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 		}
 		return
 	}
-	t.complete(s, now, in, func(now time.Time, shared suite.Key, nr []byte, r *ike.Rejection) {
+	t.complete(s, now, in, func(now time.Time, shared secrets, nr []byte, r *ike.Rejection) {
 		c := t.offer.c
 		if r != nil {
 			s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
@@ -320,7 +329,7 @@ func (s *sa) createRequest(now time.Time, in *inbound) {
 		s.rekeyChildRequest(now, in, n)
 		return
 	}
-	s.grantChild(now, in, nil, func(now time.Time, c *child) {
+	s.grantChild(now, in, nil, s.stillMakes, func(now time.Time, c *child) {
 		s.activate(c)
 		s.announce(now, c)
 		s.yieldTwin(now, c)
@@ -341,8 +350,9 @@ func (s *sa) yieldTwin(now time.Time, theirs *child) {
 }
 
 // grantChild negotiates a Child SA as responder, installs and answers; done is
-// called after a success.
-func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, done func(time.Time, *child)) {
+// called after a success. With additional key exchanges that is after the last of
+// them: still then tells whether it may be, or what the peer is answered.
+func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, still func() (wire.NotifyType, string), done func(time.Time, *child)) {
 	ch, refused := s.choose(now, in.payloads, only, true)
 	if refused != nil {
 		if refused.record != nil {
@@ -354,50 +364,59 @@ func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, done func(t
 	}
 	ni, _ := wire.First[*wire.Nonce](in.payloads)
 	nr := newNonce()
-	finish := func(now time.Time, public []byte, shared suite.Key) {
-		front := []wire.Payload{&wire.Nonce{Data: nr}}
-		if public != nil {
-			front = append(front, &wire.KE{Group: uint16(ch.group), Data: public})
-		}
-		grant := s.grant(ch, front...)
-		s.installChild(now, ch.c, false, shared, ni.Data, nr, false, func(now time.Time, r *ike.Rejection) {
+	front := []wire.Payload{&wire.Nonce{Data: nr}}
+	install := func(now time.Time, in *inbound, x secrets, answer []wire.Payload) {
+		s.installChild(now, ch.c, false, x, ni.Data, nr, false, func(now time.Time, r *ike.Rejection) {
 			if r != nil {
 				s.respondNotify(now, in, wire.TemporaryFailure, nil)
 				return
 			}
-			s.respond(now, in, grant)
+			s.respond(now, in, answer)
 			done(now, ch.c)
 		})
 	}
 	if ch.group == suite.KENone {
-		finish(now, nil, nil)
+		install(now, in, secrets{}, s.grant(ch, front...))
 		return
 	}
 	ke, _ := wire.First[*wire.KE](in.payloads)
-	type made struct {
-		public []byte
-		shared suite.Key
-		err    error
-	}
-	data, group := slices.Clone(ke.Data), ch.group
-	compute(s, now, "key exchange "+ch.c.suite.KE.Name(), slowGroup(group), func() made {
-		p, k, err := suite.RespondKeyExchange(group, data)
-		return made{p, k, err}
-	}, func(now time.Time, m made, err error) {
-		if err == nil {
-			err = m.err
-		}
+	respondKE(s, now, ch.c.suite.KE, ke.Data, func(now time.Time, public []byte, shared suite.Key, err error) {
 		if err != nil {
 			s.forgetChild(ch.c)
 			s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: ch.c.cfg.Name}, Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
 			s.respondNotify(now, in, wire.InvalidSyntax, nil)
 			return
 		}
-		finish(now, m.public, m.shared)
+		grant := s.grant(ch, append(front, &wire.KE{Group: uint16(ch.group), Data: public})...)
+		more := ch.c.suite.AdditionalKE()
+		if len(more) == 0 {
+			install(now, in, secrets{first: shared}, grant)
+			return
+		}
+		s.awaitFollowups(now, in, grant, &awaited{left: more, x: secrets{first: shared}, drop: func() { s.forgetChild(ch.c) },
+			last: func(now time.Time, in *inbound, x secrets, ke *wire.KE) {
+				if t, why := still(); t != 0 {
+					x.zero()
+					s.note(2, why)
+					s.forgetChild(ch.c)
+					s.respondNotify(now, in, t, nil)
+					return
+				}
+				install(now, in, x, []wire.Payload{ke})
+			}})
 	})
 }
 
-// refuseWhileClosing answers a CREATE_CHILD_SA that crosses our Delete.
+// stillMakes tells whether a Child SA may still be made after additional key
+// exchanges, during which other exchanges can have come.
+func (s *sa) stillMakes() (wire.NotifyType, string) {
+	if !s.Usable() {
+		return wire.TemporaryFailure, "the IKE SA was replaced, or is being closed, during additional key exchanges"
+	}
+	return 0, ""
+}
+
+// refuseWhileClosing answers a CREATE_CHILD_SA or IKE_FOLLOWUP_KE that crosses our Delete.
 func (s *sa) refuseWhileClosing(now time.Time, in *inbound) {
 	s.respondNotify(now, in, wire.TemporaryFailure, nil)
 }

@@ -60,7 +60,7 @@ func Derive(sel suite.Selected, shared, sharedNew suite.Key, ni, nr []byte, spiI
 		ike = append(ike, part...)
 	}
 	for i, with := range []suite.Key{nil, sharedNew} {
-		c, err := k.deriveChild(sel, with, ni, nr)
+		c, err := k.deriveChild(sel, secrets{first: with}, ni, nr)
 		if err != nil {
 			return nil, nil, nil, nil, err
 		}
@@ -72,7 +72,7 @@ func Derive(sel suite.Selected, shared, sharedNew suite.Key, ni, nr []byte, spiI
 			}
 		}
 	}
-	return ike, child, childKE, k.rekeySeed(sharedNew, ni, nr), nil
+	return ike, child, childKE, k.rekeySeed(secrets{first: sharedNew}, ni, nr), nil
 }
 
 // SealAndOpenFragments protects a chain of about n bytes with the algorithms of
@@ -111,7 +111,7 @@ func SealAndOpenFragments(p suite.Proposal, n, room int) (sizes []int, whole boo
 		if err != nil {
 			return sizes, false, err
 		}
-		part, ok, err := open.open(msg)
+		part, ok, err := open.open(msg, false)
 		if !ok || err != nil {
 			return sizes, false, err
 		}

@@ -73,6 +73,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	if announcesFragments(s.peer) {
 		list = append(list, notify(wire.FragmentationSupported, nil))
 	}
+	if offersAdditional(st.offered) {
+		list = append(list, notify(wire.IntermediateExchangeSupported, nil))
+	}
 	if !s.config().NoSignatureAuth {
 		list = append(list, hashNotify())
 	}
@@ -154,12 +157,13 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 		return nil
 	}
 	theirs := fromWire(saP)
+	intermediates := wire.FindNotify(msg.Payloads, wire.IntermediateExchangeSupported) != nil
 	var sel suite.Selected
 	index := -1
 	var first error
 	var chosen *ike.Peer
 	for _, p := range peers {
-		s, i, err := suite.Select(p.Proposals, theirs, suite.SelectOptions{PreferPeer: p.PreferPeer, KE: suite.TransformID(ke.Group)})
+		s, i, err := suite.Select(p.Proposals, theirs, suite.SelectOptions{PreferPeer: p.PreferPeer, KE: suite.TransformID(ke.Group), NoAdditional: !intermediates})
 		if err == nil {
 			sel, index, chosen = s, i, p
 			break
@@ -189,6 +193,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	env.Register(s.spiR, s.spiI)
 	st := &initReceived{request: slices.Clone(d.Data), ni: slices.Clone(ni.Data), nr: newNonce(), candidates: peers, passed: passed}
 	s.state = st
+	st.left, st.supported = sel.AdditionalKE(), intermediates
 	st.announced.read(msg.Payloads, !env.Config().NoSignatureAuth)
 	s.tieBreak = slices.Clone(lowerNonce(st.ni, st.nr))
 	s.nat = detectNAT(msg.Payloads, s.spiI, 0, d.Local, d.Remote)
@@ -231,6 +236,9 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		}
 		if s.peerCaps.fragments {
 			list = append(list, notify(wire.FragmentationSupported, nil))
+		}
+		if st.supported {
+			list = append(list, notify(wire.IntermediateExchangeSupported, nil))
 		}
 		if st.announced.hashes != nil {
 			list = append(list, hashNotify())
@@ -323,7 +331,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		return
 	}
 	answer := fromWire(saP)[0]
-	sel, err := suite.Accept(st.offered, answer, suite.SelectOptions{KE: st.group})
+	sel, err := suite.Accept(st.offered, answer, suite.SelectOptions{KE: st.group, NoAdditional: wire.FindNotify(in.payloads, wire.IntermediateExchangeSupported) == nil})
 	if err != nil {
 		s.doubt(now, st, noProposal(err, st.offered, []suite.Proposal{answer}))
 		return
@@ -374,8 +382,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		next.authentication = authentication{request: out.packets[0], response: response, ni: st.ni, nr: nonce, candidates: []*ike.Peer{s.peer}, expects: true,
 			first: []*ike.Peer{s.peer}, multiple: s.multipleAuth(payloads)}
 		next.announced.read(payloads, !s.config().NoSignatureAuth)
-		s.enter(next)
-		s.beginAuth(now)
+		s.beginIntermediate(now, next)
 	})
 }
 

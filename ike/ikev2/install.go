@@ -22,15 +22,15 @@ func lowerNonce(ni, nr []byte) []byte {
 // installChild derives the keys of a Child SA and installs it. exchangeInitiator
 // says whether we sent the request that made it; ni and nr are that exchange's
 // nonces. then gets nil, or why the data plane refused; the Child SA is gone then.
-func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, shared suite.Key, ni, nr []byte, activate bool, then func(time.Time, *ike.Rejection)) {
+func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, x secrets, ni, nr []byte, activate bool, then func(time.Time, *ike.Rejection)) {
 	if simbug.Chosen == simbug.SwappedKeys && !exchangeInitiator {
 		exchangeInitiator = s.initiator
 	}
 	if simbug.Chosen == simbug.EarlyOutbound {
 		activate = true
 	}
-	keys, err := s.keys.deriveChild(c.suite, shared, ni, nr)
-	shared.Zero()
+	keys, err := s.keys.deriveChild(c.suite, x, ni, nr)
+	x.zero()
 	if err != nil {
 		s.forgetChild(c)
 		then(now, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: c.cfg.Name}, Reason: ike.ReasonInternal, Difference: err.Error()}))

@@ -3,6 +3,7 @@ package ikev2
 import (
 	"crypto/hmac"
 	"encoding/binary"
+	"slices"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -12,6 +13,9 @@ import (
 // ikeKeys are the keys of one IKE SA (RFC 7296 §2.14).
 type ikeKeys struct {
 	prf suite.PRF
+	// before opens repetitions of the request by which these keys replaced others
+	// (RFC 9370 §2.2.2); nil from the next request on.
+	before suite.Cipher
 	// d derives the keys of Child SAs and of the next IKE SA.
 	d suite.Key
 	*setupKeys
@@ -43,6 +47,18 @@ func (k *setupKeys) wipe() {
 func (k *ikeKeys) proved() {
 	k.setupKeys.wipe()
 	k.setupKeys = nil
+	k.forgetBefore()
+}
+
+func (k *ikeKeys) forgetBefore() {
+	zeroCipher(k.before)
+	k.before = nil
+}
+
+func zeroCipher(c suite.Cipher) {
+	if z, ok := c.(interface{ Zero() }); ok {
+		z.Zero()
+	}
 }
 
 // deriveIKE computes the keys of an IKE SA from SKEYSEED. It zeroes skeyseed.
@@ -103,10 +119,8 @@ func (k *ikeKeys) wipe() {
 	}
 	k.d.Zero()
 	k.setupKeys.wipe()
-	for _, c := range []suite.Cipher{k.in, k.out} {
-		if z, ok := c.(interface{ Zero() }); ok {
-			z.Zero()
-		}
+	for _, c := range []suite.Cipher{k.in, k.out, k.before} {
+		zeroCipher(c)
 	}
 	*k = ikeKeys{prf: k.prf}
 }
@@ -116,23 +130,39 @@ func (k *ikeKeys) export(sel suite.Selected, spiI, spiR uint64) *ike.IKEKeys {
 	return &ike.IKEKeys{SPIi: spiI, SPIr: spiR, Encr: sel.Encr, Integ: sel.Integ, SKei: clone(k.ei), SKer: clone(k.er), SKai: clone(k.ai), SKar: clone(k.ar)}
 }
 
+// secrets are the shared secrets of one exchange: SK(0), and SK(1) to SK(n) of its
+// additional key exchanges in a row (RFC 9370 §2.2.4).
+type secrets struct{ first, more suite.Key }
+
+func (x secrets) zero() {
+	x.first.Zero()
+	x.more.Zero()
+}
+
 // rekeySeed is SKEYSEED of the IKE SA that replaces this one: prf(SK_d (old),
-// g^ir (new) | Ni | Nr), with the old IKE SA's prf (RFC 7296 §2.18).
-func (k *ikeKeys) rekeySeed(shared suite.Key, ni, nr []byte) suite.Key {
+// SK(0) | Ni | Nr | SK(1) | … | SK(n)), with the old IKE SA's prf (RFC 7296 §2.18,
+// RFC 9370 §2.2.4).
+func (k *ikeKeys) rekeySeed(x secrets, ni, nr []byte) suite.Key {
+	return k.prf.Sum(k.d, x.first, ni, nr, x.more)
+}
+
+// nextSeed is SKEYSEED(n) after an additional key exchange of a set-up:
+// prf(SK_d(n-1), SK(n) | Ni | Nr) (RFC 9370 §2.2.2).
+func (k *ikeKeys) nextSeed(shared suite.Key, ni, nr []byte) suite.Key {
 	return k.prf.Sum(k.d, shared, ni, nr)
 }
 
 // childKeys are the keys of a Child SA's two directions (RFC 7296 §2.17).
 type childKeys struct{ encI, intI, encR, intR suite.Key }
 
-// deriveChild computes KEYMAT = prf+(SK_d, [g^ir |] Ni | Nr).
-func (k *ikeKeys) deriveChild(sel suite.Selected, shared suite.Key, ni, nr []byte) (childKeys, error) {
+// deriveChild computes KEYMAT = prf+(SK_d, [SK(0) |] Ni | Nr [| SK(1) | … | SK(n)]).
+func (k *ikeKeys) deriveChild(sel suite.Selected, x secrets, ni, nr []byte) (childKeys, error) {
 	enc, integ, err := sel.KeyLengths()
 	if err != nil {
 		return childKeys{}, err
 	}
-	seed := make([]byte, 0, len(shared)+len(ni)+len(nr))
-	seed = append(append(append(seed, shared...), ni...), nr...)
+	seed := make([]byte, 0, len(x.first)+len(ni)+len(nr)+len(x.more))
+	seed = append(append(append(append(seed, x.first...), ni...), nr...), x.more...)
 	all := k.prf.Plus(k.d, seed, 2*(enc+integ))
 	clear(seed)
 	cut := func(n int) suite.Key {
@@ -146,32 +176,36 @@ func (k *ikeKeys) deriveChild(sel suite.Selected, shared suite.Key, ni, nr []byt
 // keyPad is what turns a shared secret into a key (RFC 7296 §2.15).
 const keyPad = "Key Pad for IKEv2"
 
+// covered is what the AUTH of one side covers beside its identity: its message of
+// IKE_SA_INIT and the other's nonce (RFC 7296 §2.15), and IntAuth, which is empty
+// without IKE_INTERMEDIATE (RFC 9242 §3.3.2).
+type covered struct{ message, nonce, intAuth []byte }
+
 // signedOctets are InitiatorSignedOctets or ResponderSignedOctets: the side's
-// first message, the other's nonce, and the MAC of its ID payload (RFC 7296 §2.15).
-func (k *ikeKeys) signedOctets(message, nonce []byte, id *wire.ID, initiator bool) []byte {
+// first message, the other's nonce, the MAC of its ID payload (RFC 7296 §2.15),
+// and IntAuth.
+func (k *ikeKeys) signedOctets(c covered, id *wire.ID, initiator bool) []byte {
 	p := k.pi
 	if !initiator {
 		p = k.pr
 	}
 	maced := k.prf.Sum(p, id.AppendSigned(nil))
-	out := make([]byte, 0, len(message)+len(nonce)+len(maced))
-	return append(append(append(out, message...), nonce...), maced...)
+	return slices.Concat(c.message, c.nonce, maced, c.intAuth)
 }
 
 // eapAuth is the AUTH value of one side for the key of an EAP method, or for
 // SK_pi or SK_pr where the method makes none (RFC 7296 §2.16).
-func (k *ikeKeys) eapAuth(msk suite.Key, message, nonce []byte, id *wire.ID, initiator bool) []byte {
+func (k *ikeKeys) eapAuth(msk suite.Key, c covered, id *wire.ID, initiator bool) []byte {
 	if len(msk) == 0 {
 		if msk = k.pr; initiator {
 			msk = k.pi
 		}
 	}
-	return k.pskAuth(msk, message, nonce, id, initiator)
+	return k.pskAuth(msk, c, id, initiator)
 }
 
-// pskAuth is the AUTH value of one side for a shared key (RFC 7296 §2.15):
-// message is what that side sent in IKE_SA_INIT, nonce the other's.
-func (k *ikeKeys) pskAuth(psk suite.Key, message, nonce []byte, id *wire.ID, initiator bool) []byte {
+// pskAuth is the AUTH value of one side for a shared key (RFC 7296 §2.15).
+func (k *ikeKeys) pskAuth(psk suite.Key, c covered, id *wire.ID, initiator bool) []byte {
 	p := k.pi
 	if !initiator {
 		p = k.pr
@@ -179,14 +213,14 @@ func (k *ikeKeys) pskAuth(psk suite.Key, message, nonce []byte, id *wire.ID, ini
 	maced := k.prf.Sum(p, id.AppendSigned(nil))
 	padded := k.prf.Sum(psk, []byte(keyPad))
 	defer padded.Zero()
-	return k.prf.Sum(padded, message, nonce, maced)
+	return k.prf.Sum(padded, c.message, c.nonce, maced, c.intAuth)
 }
 
 // pskMatches finds the key with which the peer's AUTH was made. Every key is
 // tried, so that the time does not tell which one fits.
-func (k *ikeKeys) pskMatches(psks []suite.Key, auth, message, nonce []byte, id *wire.ID, initiator bool) (found suite.Key) {
+func (k *ikeKeys) pskMatches(psks []suite.Key, auth []byte, c covered, id *wire.ID, initiator bool) (found suite.Key) {
 	for _, psk := range psks[:min(len(psks), limitPSKs)] {
-		if hmac.Equal(k.pskAuth(psk, message, nonce, id, initiator), auth) && found == nil {
+		if hmac.Equal(k.pskAuth(psk, c, id, initiator), auth) && found == nil {
 			found = psk
 		}
 	}

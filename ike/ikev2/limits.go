@@ -56,6 +56,12 @@ const (
 	// limitPairs bounds the pairs of selectors that are asked for one by one of a peer
 	// that takes no more in one Child SA.
 	limitPairs = 64
+	// limitLink bounds the bytes of a peer's ADDITIONAL_KEY_EXCHANGE.
+	limitLink = 1024
+	// limitAwaiting bounds the exchanges of a peer's that wait for additional key
+	// exchanges, timeoutAwaiting how long each of them may take (RFC 9370 §2.2.4).
+	limitAwaiting   = 4
+	timeoutAwaiting = 20 * time.Second
 	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).
 	limitTemporary = 20
 	// limitVIPs bounds the virtual addresses of one IKE SA, asked for and given.

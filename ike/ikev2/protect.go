@@ -3,6 +3,7 @@ package ikev2
 import (
 	"adit/ike/wire"
 	"adit/internal/simbug"
+	"adit/suite"
 )
 
 // seal protects a message in one piece: AppendEncrypted's head, IV, ciphertext,
@@ -44,16 +45,23 @@ func (k *ikeKeys) sealText(h wire.Header, e wire.Encrypted, text []byte) []byte 
 
 // open verifies and decrypts the Encrypted payload, or the one of a fragment. The
 // message's own bytes are left as they are. ok: it is authentic; then err says
-// whether its padding is wrong.
-func (k *ikeKeys) open(msg *wire.Message) (text []byte, ok bool, err error) {
+// whether its padding is wrong. A repeated request may be under the keys before.
+func (k *ikeKeys) open(msg *wire.Message, repeated bool) (text []byte, ok bool, err error) {
+	if text, ok, err = openBy(k.in, msg); !ok && repeated && k.before != nil {
+		return openBy(k.before, msg)
+	}
+	return text, ok, err
+}
+
+func openBy(c suite.Cipher, msg *wire.Message) (text []byte, ok bool, err error) {
 	e := msg.Encrypted
-	iv, icv := k.in.IVLen(), k.in.ICVLen()
+	iv, icv := c.IVLen(), c.ICVLen()
 	if e == nil || len(e.Body) < iv+icv+1 {
 		return nil, false, nil
 	}
 	body := append([]byte(nil), e.Body...)
 	text = body[iv : len(body)-icv]
-	if !k.in.Open(msg.Raw[:e.Offset], body[:iv], text, body[len(body)-icv:], nil) {
+	if !c.Open(msg.Raw[:e.Offset], body[:iv], text, body[len(body)-icv:], nil) {
 		return nil, false, nil
 	}
 	if len(text) == 0 || int(text[len(text)-1]) >= len(text) {

@@ -109,7 +109,7 @@ func (s *sa) deletedEarly(c *child) bool {
 func (t *rekeyChild) answered(s *sa, now time.Time, in *inbound) {
 	n := errorNotify(in.payloads)
 	if n == nil {
-		t.complete(s, now, in, func(now time.Time, shared suite.Key, nr []byte, r *ike.Rejection) {
+		t.complete(s, now, in, func(now time.Time, shared secrets, nr []byte, r *ike.Rejection) {
 			t.made(s, now, shared, nr, r)
 		})
 		return
@@ -144,7 +144,7 @@ func (t *rekeyChild) answered(s *sa, now time.Time, in *inbound) {
 }
 
 // made goes on after the answer: install, then settle which Child SA stays.
-func (t *rekeyChild) made(s *sa, now time.Time, shared suite.Key, nr []byte, r *ike.Rejection) {
+func (t *rekeyChild) made(s *sa, now time.Time, shared secrets, nr []byte, r *ike.Rejection) {
 	c, old := t.offer.c, t.old
 	if r != nil {
 		s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
@@ -237,10 +237,17 @@ func (s *sa) rekeyChildRequest(now time.Time, in *inbound, n *wire.Notify) {
 		s.respondNotify(now, in, wire.TemporaryFailure, nil) // §2.25.1
 		return
 	}
-	t, _ := s.sched.current.(*rekeyChild)
-	collides := t != nil && t.old == old
-	s.grantChild(now, in, s.currentChild(old), func(now time.Time, c *child) {
-		if collides {
+	still := func() (wire.NotifyType, string) {
+		switch {
+		case s.child(old.id) == nil || old.deleted:
+			return wire.ChildSANotFound, "the Child SA went during additional key exchanges"
+		case old.state == childDeleting || old.state == childRekeyed || old.replacement != nil:
+			return wire.TemporaryFailure, "the Child SA was replaced during additional key exchanges"
+		}
+		return s.stillMakes()
+	}
+	s.grantChild(now, in, s.currentChild(old), still, func(now time.Time, c *child) {
+		if t, _ := s.sched.current.(*rekeyChild); t != nil && t.old == old {
 			t.theirs = c
 			old.replacement = c
 			return

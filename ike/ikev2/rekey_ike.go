@@ -110,16 +110,27 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 		if err == nil {
 			err = m.err
 		}
-		var next *sa
-		if err == nil {
-			next, err = s.successor(now, true, t.spi, spi, sel, m.shared, t.nonce, nonce)
-		}
 		if err != nil {
 			fail(err.Error())
 			return
 		}
-		s.finish()
-		t.settle(s, now, next)
+		s.follow(now, in, sel, m.shared, func(now time.Time, x secrets, f *followFailure) {
+			if f != nil && f.notify != nil {
+				t.refused(s, now, f.notify)
+				return
+			}
+			if f != nil {
+				fail(f.why)
+				return
+			}
+			next, err := s.successor(now, true, t.spi, spi, sel, x, t.nonce, nonce)
+			if err != nil {
+				fail(err.Error())
+				return
+			}
+			s.finish()
+			t.settle(s, now, next)
+		})
 	})
 }
 
@@ -164,7 +175,7 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 			return
 		}
 	}
-	if n.NotifyType == wire.TemporaryFailure && t.tries <= limitTemporary {
+	if (n.NotifyType == wire.TemporaryFailure || n.NotifyType == wire.StateNotFound) && t.tries <= limitTemporary {
 		s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), &rekeyIKE{tries: t.tries})
 		return
 	}
@@ -173,7 +184,7 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 }
 
 // successor makes the IKE SA that a rekey agreed on.
-func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel suite.Selected, shared suite.Key, ni, nr []byte) (*sa, error) {
+func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel suite.Selected, x secrets, ni, nr []byte) (*sa, error) {
 	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, peerCaps: s.peerCaps,
 		tieBreak: slices.Clone(lowerNonce(ni, nr)), state: established{}}
 	n.spiI, n.spiR = ours, peers
@@ -181,8 +192,8 @@ func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel su
 		n.spiI, n.spiR = peers, ours
 	}
 	n.env = s.env
-	skeyseed := s.keys.rekeySeed(shared, ni, nr)
-	shared.Zero()
+	skeyseed := s.keys.rekeySeed(x, ni, nr)
+	x.zero()
 	if err := n.armKeys(sel, skeyseed, ni, nr); err != nil {
 		return nil, err
 	}
@@ -217,6 +228,7 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 	}
 	old := s.Info()
 	s.replacedBy = n
+	s.forgetAwaiting()
 	n.local, n.remote, n.nat = s.local, s.remote, s.nat
 	n.vips, s.vips = s.vips, nil
 	n.children, s.children = append(n.children, s.children...), nil
@@ -293,36 +305,41 @@ func (s *sa) rekeyIKERequest(now time.Time, in *inbound, saP *wire.SA) {
 		return
 	}
 	spi, ours, nr := binary.BigEndian.Uint64(spiB), s.env.NewSPI(), newNonce()
-	number, group, public, nonce := saP.Proposals[i].Number, sel.KE.ID, slices.Clone(ke.Data), slices.Clone(ni.Data)
-	type made struct {
-		public []byte
-		shared suite.Key
-		err    error
-	}
-	compute(s, now, "key exchange "+sel.KE.Name(), slowGroup(group), func() made {
-		p, k, err := suite.RespondKeyExchange(group, public)
-		return made{p, k, err}
-	}, func(now time.Time, m made, err error) {
-		if err == nil {
-			err = m.err
-		}
-		var n *sa
-		if err == nil {
-			n, err = s.successor(now, false, ours, spi, sel, m.shared, nonce, nr)
-		}
-		if err != nil {
-			s.reject(&ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
-			s.respondNotify(now, in, wire.InvalidSyntax, nil)
+	number, nonce := saP.Proposals[i].Number, slices.Clone(ni.Data)
+	made := func(now time.Time, in *inbound, x secrets, answer []wire.Payload) {
+		if t, _ := s.sched.current.(*rekeyIKE); s.closing != nil || s.replacedBy != nil || t != nil && t.theirs != nil {
+			x.zero() // meanwhile another rekey came through
+			s.respondNotify(now, in, wire.TemporaryFailure, nil)
 			return
 		}
-		answer := toWire([]suite.Proposal{sel.Proposal()}, binary.BigEndian.AppendUint64(nil, ours))
-		answer.Proposals[0].Number = number
-		s.respond(now, in, []wire.Payload{answer, &wire.Nonce{Data: nr}, &wire.KE{Group: uint16(group), Data: m.public}})
-		if colliding && s.sched.current == task(t) {
+		n, err := s.successor(now, false, ours, spi, sel, x, nonce, nr)
+		if err != nil {
+			s.reject(&ike.Rejection{Reason: ike.ReasonInternal, Difference: "key exchange: " + err.Error()})
+			s.respondNotify(now, in, wire.TemporaryFailure, nil)
+			return
+		}
+		s.respond(now, in, answer)
+		if t, _ := s.sched.current.(*rekeyIKE); t != nil {
 			t.theirs = n
 			n.redundant, n.undecided = true, s // until decided
 			return
 		}
 		s.succeedBy(now, n)
+	}
+	respondKE(s, now, sel.KE, ke.Data, func(now time.Time, public []byte, shared suite.Key, err error) {
+		if err != nil {
+			s.reject(&ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
+			s.respondNotify(now, in, wire.InvalidSyntax, nil)
+			return
+		}
+		saR := toWire([]suite.Proposal{sel.Proposal()}, binary.BigEndian.AppendUint64(nil, ours))
+		saR.Proposals[0].Number = number
+		answer := []wire.Payload{saR, &wire.Nonce{Data: nr}, &wire.KE{Group: uint16(sel.KE.ID), Data: public}}
+		if more := sel.AdditionalKE(); len(more) > 0 {
+			s.awaitFollowups(now, in, answer, &awaited{ike: true, left: more, x: secrets{first: shared}, drop: func() {},
+				last: func(now time.Time, in *inbound, x secrets, ke *wire.KE) { made(now, in, x, []wire.Payload{ke}) }})
+			return
+		}
+		made(now, in, secrets{first: shared}, answer)
 	})
 }

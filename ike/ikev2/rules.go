@@ -27,6 +27,8 @@ func init() {
 	rules = []rule{
 		{phaseInitSent, wire.ExchangeIKESAInit, resp, nil, (*sa).initResponse},
 		{phaseInitReceived, wire.ExchangeIKESAInit, req, nil, (*sa).initRepeated},
+		{phaseIntermediateSent, wire.ExchangeIKEIntermediate, resp, []wire.PayloadType{wire.PayloadKE}, (*sa).intermediateResponse},
+		{phaseInitReceived, wire.ExchangeIKEIntermediate, req, []wire.PayloadType{wire.PayloadKE}, (*sa).intermediateRequest},
 		{phaseInitReceived, wire.ExchangeIKEAuth, req, []wire.PayloadType{wire.PayloadIDi}, (*sa).authRequest},
 		{phaseAuthReceived, wire.ExchangeIKEAuth, req, nil, (*sa).authNext},
 		{phaseAuthReceived, wire.ExchangeInformational, req, nil, (*sa).authGivenUp},
@@ -35,6 +37,9 @@ func init() {
 		{phaseEstablished, wire.ExchangeCreateChildSA, resp, []wire.PayloadType{wire.PayloadSA, wire.PayloadNonce}, (*sa).taskResponse},
 		{phaseEstablished, wire.ExchangeInformational, req, nil, (*sa).informationalRequest},
 		{phaseEstablished, wire.ExchangeInformational, resp, nil, (*sa).taskResponse},
+		{phaseEstablished, wire.ExchangeIKEFollowupKE, req, []wire.PayloadType{wire.PayloadKE}, (*sa).followupRequest},
+		{phaseEstablished, wire.ExchangeIKEFollowupKE, resp, []wire.PayloadType{wire.PayloadKE}, (*sa).followupResponse},
+		{phaseClosing, wire.ExchangeIKEFollowupKE, req, nil, (*sa).refuseWhileClosing},
 		{phaseClosing, wire.ExchangeCreateChildSA, req, nil, (*sa).refuseWhileClosing},
 		{phaseClosing, wire.ExchangeInformational, req, nil, (*sa).informationalRequest},
 		{phaseClosing, wire.ExchangeInformational, resp, nil, (*sa).taskResponse},

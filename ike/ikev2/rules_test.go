@@ -18,19 +18,24 @@ func TestRulesCoverEveryStateExchangeAndDirection(t *testing.T) {
 		response bool
 	}
 	taken := map[key]bool{
-		{"initSent", wire.ExchangeIKESAInit, true}:          true, // §1.2
-		{"initReceived", wire.ExchangeIKESAInit, false}:     true, // §2.1, repeated
-		{"initReceived", wire.ExchangeIKEAuth, false}:       true, // §1.2
-		{"authReceived", wire.ExchangeIKEAuth, false}:       true, // §2.16, RFC 4739
-		{"authReceived", wire.ExchangeInformational, false}: true, // §2.21.2
-		{"authSent", wire.ExchangeIKEAuth, true}:            true,
-		{"established", wire.ExchangeCreateChildSA, false}:  true, // §1.3
-		{"established", wire.ExchangeCreateChildSA, true}:   true,
-		{"established", wire.ExchangeInformational, false}:  true, // §1.4
-		{"established", wire.ExchangeInformational, true}:   true,
-		{"closing", wire.ExchangeCreateChildSA, false}:      true, // §2.25
-		{"closing", wire.ExchangeInformational, false}:      true,
-		{"closing", wire.ExchangeInformational, true}:       true,
+		{"initSent", wire.ExchangeIKESAInit, true}:               true, // §1.2
+		{"initReceived", wire.ExchangeIKESAInit, false}:          true, // §2.1, repeated
+		{"intermediateSent", wire.ExchangeIKEIntermediate, true}: true, // RFC 9242 §3.2
+		{"initReceived", wire.ExchangeIKEIntermediate, false}:    true,
+		{"initReceived", wire.ExchangeIKEAuth, false}:            true, // §1.2
+		{"authReceived", wire.ExchangeIKEAuth, false}:            true, // §2.16, RFC 4739
+		{"authReceived", wire.ExchangeInformational, false}:      true, // §2.21.2
+		{"authSent", wire.ExchangeIKEAuth, true}:                 true,
+		{"established", wire.ExchangeCreateChildSA, false}:       true, // §1.3
+		{"established", wire.ExchangeCreateChildSA, true}:        true,
+		{"established", wire.ExchangeInformational, false}:       true, // §1.4
+		{"established", wire.ExchangeInformational, true}:        true,
+		{"established", wire.ExchangeIKEFollowupKE, false}:       true, // RFC 9370 §2.2.4
+		{"established", wire.ExchangeIKEFollowupKE, true}:        true,
+		{"closing", wire.ExchangeIKEFollowupKE, false}:           true,
+		{"closing", wire.ExchangeCreateChildSA, false}:           true, // §2.25
+		{"closing", wire.ExchangeInformational, false}:           true,
+		{"closing", wire.ExchangeInformational, true}:            true,
 	}
 	n := 0
 	for i, phase := range ikev2.Phases() {

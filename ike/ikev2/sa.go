@@ -55,6 +55,8 @@ type sa struct {
 	// partial are the messages of the peer of which not all fragments have come: a
 	// request, a response.
 	partial [2]*partial
+	// awaiting are exchanges of the peer's whose additional key exchanges are to come.
+	awaiting []*awaited
 	// doomed ends the IKE SA after what is being done: an answer of ours cannot be sent.
 	doomed  *ike.Rejection
 	closing *ike.Closed // set when the Delete of the IKE SA was asked for
@@ -187,6 +189,7 @@ func (s *sa) Wake(now time.Time) {
 		s.keepAlive(now)
 	}
 	s.wakePartials(now)
+	s.wakeAwaiting(now)
 	s.wakeChildren(now)
 	s.sched.wakeDelayed(now)
 	s.run(now)
@@ -213,6 +216,11 @@ func (s *sa) NextWake() time.Time {
 	for _, p := range s.partial {
 		if p != nil {
 			sooner(p.until)
+		}
+	}
+	if s.sched.busy == 0 {
+		for _, w := range s.awaiting {
+			sooner(w.until)
 		}
 	}
 	for _, c := range s.children {
@@ -244,7 +252,7 @@ func (s *sa) Info() ike.SAInfo {
 
 func (s *sa) stateName() string {
 	switch s.state.phase() {
-	case phaseInitSent, phaseInitReceived, phaseAuthReceived, phaseAuthSent:
+	case phaseInitSent, phaseIntermediateSent, phaseInitReceived, phaseAuthReceived, phaseAuthSent:
 		return "CONNECTING"
 	case phaseClosing:
 		return "DELETING"
@@ -277,6 +285,8 @@ func (s *sa) Wipe() {
 	for _, c := range s.children {
 		c.wipe()
 	}
+	s.sched.follow.wipe()
+	s.forgetAwaiting()
 	s.sched = scheduler{}
 	s.win = window{}
 	s.partial = [2]*partial{}
@@ -302,7 +312,7 @@ func (s *sa) Close(now time.Time, c ike.Closed, force bool) {
 	switch s.state.phase() {
 	case phaseDead:
 		return
-	case phaseInitSent, phaseInitReceived, phaseAuthReceived:
+	case phaseInitSent, phaseIntermediateSent, phaseInitReceived, phaseAuthReceived:
 		s.end(now, c)
 		return
 	case phaseAuthSent:
@@ -341,6 +351,7 @@ func (s *sa) end(now time.Time, c ike.Closed) {
 	}
 	s.state.leave()
 	s.state = dead{}
+	s.forgetAwaiting()
 	for _, ch := range append([]*child(nil), s.children...) {
 		s.dropChild(now, ch, c.Cause, c.Reason)
 	}

@@ -27,6 +27,7 @@ type task interface {
 // job that makes the IKE SA busy, and bounded queues for what comes meanwhile.
 type scheduler struct {
 	current   task
+	follow    *following // the additional key exchanges of current
 	queue     []task
 	delayed   []delayedTask
 	jobs      map[ike.JobID]func(time.Time, ike.Result)
@@ -87,6 +88,8 @@ func (s *sa) tasks() (active, queued, passive []string) {
 	switch s.state.phase() {
 	case phaseInitSent:
 		active = []string{"IKE_INIT", "IKE_AUTH"}
+	case phaseIntermediateSent:
+		active = []string{"IKE_INTERMEDIATE", "IKE_AUTH"}
 	case phaseAuthSent:
 		active = []string{"IKE_AUTH"}
 	case phaseInitReceived:
@@ -111,6 +114,8 @@ func (q *scheduler) clear(s *sa, now time.Time) {
 	if q.current != nil && s.state.phase() == phaseDead {
 		all = append([]task{q.current}, all...)
 		q.current = nil
+		q.follow.wipe()
+		q.follow = nil
 	}
 	for _, d := range q.delayed {
 		all = append(all, d.t)
@@ -157,7 +162,7 @@ func (s *sa) run(now time.Time) {
 		s.end(now, ike.Closed{Cause: ike.CauseFailed, Reason: r.Error(), Rejection: r})
 		return
 	}
-	for s.sched.busy == 0 && (s.sched.current == nil && s.win.out == nil || simbug.Chosen == simbug.NoWindow) && len(s.sched.queue) > 0 && s.state.phase() == phaseEstablished {
+	for s.sched.busy == 0 && (s.sched.current == nil && s.win.out == nil || simbug.Chosen == simbug.NoWindow) && len(s.sched.queue) > 0 && s.state.phase() == phaseEstablished && !s.rekeyAwaited() {
 		t := s.sched.queue[0]
 		s.sched.queue = s.sched.queue[1:]
 		s.sched.current = t

@@ -13,10 +13,11 @@ import (
 type phase uint8
 
 const (
-	phaseInitSent     phase = iota // initiator, IKE_SA_INIT is out
-	phaseInitReceived              // responder, IKE_SA_INIT is answered or about to be
-	phaseAuthReceived              // responder, from the first IKE_AUTH on
-	phaseAuthSent                  // initiator, from the answer to IKE_SA_INIT on
+	phaseInitSent         phase = iota // initiator, IKE_SA_INIT is out
+	phaseIntermediateSent              // initiator, an IKE_INTERMEDIATE is out or about to be
+	phaseInitReceived                  // responder, IKE_SA_INIT is answered or about to be
+	phaseAuthReceived                  // responder, from the first IKE_AUTH on
+	phaseAuthSent                      // initiator, from the answer to IKE_SA_INIT on
 	phaseEstablished
 	phaseClosing // our Delete is out
 	phaseDead
@@ -24,7 +25,7 @@ const (
 )
 
 func (p phase) String() string {
-	return [...]string{"initSent", "initReceived", "authReceived", "authSent", "established", "closing", "dead"}[p]
+	return [...]string{"initSent", "intermediateSent", "initReceived", "authReceived", "authSent", "established", "closing", "dead"}[p]
 }
 
 // state is one of the types below. What exists only in a state lives in its
@@ -50,6 +51,14 @@ type initSent struct {
 	refused *ike.Rejection
 }
 
+// intermediateSent is the initiator's state from the answer to IKE_SA_INIT to the last
+// IKE_INTERMEDIATE.
+type intermediateSent struct {
+	next *authSent
+	ke   suite.KeyExchange
+	intermediate
+}
+
 // initReceived is the responder's state until IKE_AUTH.
 type initReceived struct {
 	request    []byte // the first message as received, for its repetitions and AUTH
@@ -58,6 +67,7 @@ type initReceived struct {
 	candidates []*ike.Peer
 	passed     []ike.Candidate // connections that were not considered, for rejections
 	announced  authWishes
+	intermediate
 }
 
 // authReceived is the responder's state from the first IKE_AUTH to the last.
@@ -81,16 +91,23 @@ type established struct{}
 type closing struct{}
 type dead struct{}
 
-func (*initSent) phase() phase     { return phaseInitSent }
-func (*initReceived) phase() phase { return phaseInitReceived }
-func (*authReceived) phase() phase { return phaseAuthReceived }
-func (*authSent) phase() phase     { return phaseAuthSent }
-func (established) phase() phase   { return phaseEstablished }
-func (closing) phase() phase       { return phaseClosing }
-func (dead) phase() phase          { return phaseDead }
+func (*initSent) phase() phase         { return phaseInitSent }
+func (*intermediateSent) phase() phase { return phaseIntermediateSent }
+func (*initReceived) phase() phase     { return phaseInitReceived }
+func (*authReceived) phase() phase     { return phaseAuthReceived }
+func (*authSent) phase() phase         { return phaseAuthSent }
+func (established) phase() phase       { return phaseEstablished }
+func (closing) phase() phase           { return phaseClosing }
+func (dead) phase() phase              { return phaseDead }
 
-func (st *initSent) leave()     { st.ke = nil }
-func (*initReceived) leave()    {}
+func (st *initSent) leave()  { st.ke = nil }
+func (*initReceived) leave() {}
+func (st *intermediateSent) leave() {
+	st.ke = nil
+	if st.next != nil { // it goes on to nowhere
+		st.next.leave()
+	}
+}
 func (st *authReceived) leave() { st.wipe(); st.first = nil }
 func (st *authSent) leave()     { st.wipe() }
 func (established) leave()      {}

@@ -140,7 +140,7 @@ func (s *sa) retransmit(now time.Time) {
 	out.next = time.Time{}
 	r := &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "no answer to " + out.summary, Detail: s.silence()}
 	switch s.state.phase() {
-	case phaseInitSent, phaseAuthSent:
+	case phaseInitSent, phaseIntermediateSent, phaseAuthSent:
 		s.fail(now, r)
 	case phaseClosing:
 		s.end(now, *s.closing)
@@ -157,7 +157,7 @@ func (s *sa) silence() ike.Detail {
 	switch s.state.phase() {
 	case phaseInitSent:
 		return ike.DetailSilent
-	case phaseAuthSent:
+	case phaseIntermediateSent, phaseAuthSent:
 		if p := s.peer.RemotePort; s.remote.Port() != 500 && (p == 0 || p == 500) {
 			return ike.DetailSilentNAT
 		}
@@ -201,8 +201,9 @@ type inbound struct {
 	header   wire.Header
 	datagram ike.Datagram
 	payloads []wire.Payload
-	// first is the datagram by which a repetition of the message is known.
-	first []byte
+	// first is the datagram by which a repetition of the message is known: the message,
+	// or its first fragment. text is what its Encrypted payload held.
+	first, text []byte
 }
 
 // receive checks a message in the order that costs least and changes nothing
@@ -247,7 +248,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		drop(ike.DropMessageID)
 		return
 	}
-	text, ok, err := s.keys.open(msg)
+	text, ok, err := s.keys.open(msg, repeated)
 	if !ok {
 		drop(ike.DropIntegrity)
 		return
@@ -275,7 +276,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 	if err == nil {
 		payloads, err = wire.ParsePayloads(inner, text)
 	}
-	in := &inbound{header: h, datagram: d, payloads: payloads, first: first}
+	in := &inbound{header: h, datagram: d, payloads: payloads, first: first, text: text}
 	s.received(d, summary(h, payloads)+tag)
 	if r == nil {
 		drop(ike.DropUnexpected)
@@ -289,6 +290,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		s.win.out = nil
 		s.forgetPartials(true)
 	} else {
+		s.keys.forgetBefore()
 		s.decidedByUse(now, in)
 		s.sched.working = sha256.Sum256(in.first)
 	}
