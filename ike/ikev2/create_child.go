@@ -135,7 +135,7 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 			wrong("key exchange: " + err.Error())
 			return
 		}
-		s.follow(now, in, o.c.suite, m.shared, func(now time.Time, all secrets, f *followFailure) {
+		s.followUp(now, in, o.c.suite, m.shared, func(now time.Time, all secrets, f *followFailure) {
 			switch {
 			case f == nil:
 				then(now, all, nr.Data, nil)

@@ -39,9 +39,9 @@ func (f *following) wipe() {
 	}
 }
 
-// follow does the additional key exchanges of the task in flight, whose answer was in.
+// followUp does the additional key exchanges of the task in flight, whose answer was in.
 // then gets all shared secrets.
-func (s *sa) follow(now time.Time, in *inbound, sel suite.Selected, first suite.Key, then func(time.Time, secrets, *followFailure)) {
+func (s *sa) followUp(now time.Time, in *inbound, sel suite.Selected, first suite.Key, then func(time.Time, secrets, *followFailure)) {
 	f := &following{left: sel.AdditionalKE(), x: secrets{first: first}, then: then}
 	if len(f.left) == 0 {
 		then(now, f.x, nil)

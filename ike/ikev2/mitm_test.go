@@ -1,6 +1,7 @@
 package ikev2_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -17,6 +18,8 @@ type mitm struct {
 	// instead; nil loses it.
 	change func(from *host, h *wire.Header, payloads []wire.Payload) []wire.Payload
 	sealed uint64
+	// changing are the keys of the message that change sees.
+	changing *ike.IKEKeys
 }
 
 func newMITM(t testing.TB, tweak func(a, b *side)) *mitm {
@@ -35,6 +38,7 @@ func newMITM(t testing.TB, tweak func(a, b *side)) *mitm {
 		if err != nil || msg.Encrypted == nil {
 			return true
 		}
+		defer func() { m.changing = nil }()
 		payloads, ok := m.open(msg)
 		if !ok {
 			t.Error("the man in the middle cannot read a message")
@@ -53,33 +57,47 @@ func newMITM(t testing.TB, tweak func(a, b *side)) *mitm {
 	return m
 }
 
-// ciphers are those of the IKE SA that a header names: of the initiator's and of
-// the responder's messages.
-func (m *mitm) ciphers(spiI, spiR uint64) (ci, cr suite.Cipher) {
+// keysOf are the keys of the IKE SA that a header names, the newest first: additional
+// key exchanges change them.
+func (m *mitm) keysOf(h *wire.Header) (list []*ike.IKEKeys) {
 	for _, k := range append(append([]ike.ExportKeys(nil), m.a.keys...), m.b.keys...) {
-		if k.IKE != nil && k.IKE.SPIi == spiI && k.IKE.SPIr == spiR {
-			clone := func(b suite.Key) suite.Key { return append(suite.Key(nil), b...) }
-			ci, _ = suite.NewCipher(k.IKE.Encr, k.IKE.Integ, clone(k.IKE.SKei), clone(k.IKE.SKai))
-			cr, _ = suite.NewCipher(k.IKE.Encr, k.IKE.Integ, clone(k.IKE.SKer), clone(k.IKE.SKar))
-			return ci, cr
+		if k.IKE != nil && k.IKE.SPIi == h.SPIi && k.IKE.SPIr == h.SPIr {
+			list = append(list, k.IKE)
 		}
 	}
-	return nil, nil
+	slices.Reverse(list)
+	return list
+}
+
+// cipherBy is the cipher of the messages of the side that sent h.
+func cipherBy(k *ike.IKEKeys, h *wire.Header) suite.Cipher {
+	e, i := k.SKer, k.SKar
+	if h.FromInitiator() {
+		e, i = k.SKei, k.SKai
+	}
+	c, _ := suite.NewCipher(k.Encr, k.Integ, slices.Clone(e), slices.Clone(i))
+	return c
 }
 
 func (m *mitm) cipherOf(h *wire.Header) suite.Cipher {
-	ci, cr := m.ciphers(h.SPIi, h.SPIr)
-	if h.FromInitiator() {
-		return ci
+	k := m.changing
+	if k == nil {
+		k = m.keysOf(h)[0]
 	}
-	return cr
+	return cipherBy(k, h)
 }
 
 func (m *mitm) open(msg *wire.Message) ([]wire.Payload, bool) {
-	c := m.cipherOf(&msg.Header)
-	if c == nil {
-		return nil, false
+	for _, k := range m.keysOf(&msg.Header) {
+		if list, ok := openWith(cipherBy(k, &msg.Header), msg); ok {
+			m.changing = k
+			return list, ok
+		}
 	}
+	return nil, false
+}
+
+func openWith(c suite.Cipher, msg *wire.Message) ([]wire.Payload, bool) {
 	body := append([]byte(nil), msg.Encrypted.Body...)
 	iv, icv := c.IVLen(), c.ICVLen()
 	text := body[iv : len(body)-icv]

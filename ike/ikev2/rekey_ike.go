@@ -114,7 +114,7 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 			fail(err.Error())
 			return
 		}
-		s.follow(now, in, sel, m.shared, func(now time.Time, x secrets, f *followFailure) {
+		s.followUp(now, in, sel, m.shared, func(now time.Time, x secrets, f *followFailure) {
 			if f != nil && f.notify != nil {
 				t.refused(s, now, f.notify)
 				return

@@ -447,7 +447,7 @@ func TestRekeyOfUnestablished(t *testing.T) {
 				for i := range uint32(4) {
 					h.MessageID = i
 					list := []wire.Payload{&wire.SA{Proposals: []wire.Proposal{{Number: 1, Protocol: wire.ProtocolIKE, SPI: []byte("12345678")}}}, &wire.Nonce{Data: make([]byte, 32)}}
-					if ci, _ := m.ciphers(sa.SPIi, sa.SPIr); ci == nil {
+					if len(m.keysOf(&wire.Header{SPIi: sa.SPIi, SPIr: sa.SPIr})) == 0 {
 						t.Fatal("no keys yet")
 					}
 					to.e.Datagram(m.now, ike.Datagram{Local: from.sent[0].Remote, Remote: from.sent[0].Local, Data: m.seal(h, list)})
