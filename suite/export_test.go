@@ -3,7 +3,10 @@ package suite
 import (
 	"crypto/cipher"
 	"crypto/ecdh"
+	"crypto/mlkem"
 	"errors"
+
+	"github.com/cloudflare/circl/kem/mlkem/mlkem512"
 )
 
 // NewKeyExchangeFrom is NewKeyExchange with a given secret, for known answers.
@@ -37,6 +40,28 @@ func NewKeyExchangeFrom(id TransformID, secret []byte) (KeyExchange, error) {
 		return x, nil
 	}
 	return newMODPFrom(modpGroup(id), append(Key(nil), secret...))
+}
+
+// NewMLKEMFrom makes a key pair from FIPS 203's seed d || z.
+func NewMLKEMFrom(id TransformID, seed []byte) (KeyExchange, error) {
+	switch id {
+	case KEMLKEM768:
+		k, err := mlkem.NewDecapsulationKey768(seed)
+		if err != nil {
+			return nil, err
+		}
+		return &mlkemExchange{k, k.EncapsulationKey().Bytes(), mlkem.CiphertextSize768}, nil
+	case KEMLKEM1024:
+		k, err := mlkem.NewDecapsulationKey1024(seed)
+		if err != nil {
+			return nil, err
+		}
+		return &mlkemExchange{k, k.EncapsulationKey().Bytes(), mlkem.CiphertextSize1024}, nil
+	}
+	public, private := mlkem512.NewKeyFromSeed(seed)
+	b := make([]byte, mlkem512.PublicKeySize)
+	public.Pack(b)
+	return &mlkemExchange{circl512{private}, b, mlkem512.CiphertextSize}, nil
 }
 
 // MODPPrime returns the constant of a group in hexadecimal.

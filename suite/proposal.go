@@ -161,7 +161,7 @@ func (p Proposal) PostQuantum() bool {
 func (p Proposal) WithPostQuantum() (out Proposal, ok bool) {
 	out = Proposal{Protocol: p.Protocol}
 	for _, t := range p.Transforms {
-		if t.Type.additional() && !t.ID.PostQuantum() && slices.ContainsFunc(p.ByType(t.Type), func(o Transform) bool { return o.ID.PostQuantum() }) {
+		if (t.Type == TypeKE || t.Type.additional()) && !t.ID.PostQuantum() && slices.ContainsFunc(p.ByType(t.Type), func(o Transform) bool { return o.ID.PostQuantum() }) {
 			continue // its alternatives go
 		}
 		out.Transforms = append(out.Transforms, t)
@@ -225,7 +225,8 @@ func (p *Proposal) remove(typ TransformType) {
 	p.Transforms = kept
 }
 
-// Default returns what the keyword "default" stands for: one proposal with
+// Default returns what the keyword "default" stands for: in IKE first one with
+// ML-KEM beside a classic group, for when both ends can (RFC 9370); one proposal with
 // combined-mode ciphers and one with AES-CBC and HMAC, in strongSwan's order but
 // without its concessions to old peers (SHA-1, XCBC and 8-byte tags, RFC 8221 and
 // RFC 8247), and without the MODP groups over 4096 bits, whose cost a stranger
@@ -264,5 +265,11 @@ func Default(p Protocol) []Proposal {
 		classic.remove(TypeENCR)
 		return []Proposal{classic}
 	}
-	return []Proposal{aead, classic}
+	if p != IKE {
+		return []Proposal{aead, classic}
+	}
+	hybrid := Proposal{Protocol: p, Transforms: slices.Clone(aead.Transforms)}
+	hybrid.add(Transform{TypeADDKE1, KEMLKEM768, 0})
+	hybrid.add(Transform{TypeADDKE1, KEMLKEM1024, 0})
+	return []Proposal{hybrid, aead, classic}
 }

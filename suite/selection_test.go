@@ -22,6 +22,7 @@ func proposals(t testing.TB, s string) []suite.Proposal {
 
 func TestRFC7296_2_7_Select(t *testing.T) {
 	peer := suite.SelectOptions{PreferPeer: true}
+	without := suite.SelectOptions{NoAdditional: true}
 	noKE := suite.SelectOptions{IgnoreKE: true}
 	ke := func(id suite.TransformID) suite.SelectOptions { return suite.SelectOptions{KE: id} }
 	for _, v := range []struct {
@@ -49,7 +50,16 @@ func TestRFC7296_2_7_Select(t *testing.T) {
 		{"group of the KE payload", "IKE aes128-sha256-x25519-ecp256", "IKE aes128-sha256-ecp256-x25519", ke(suite.KEECP256), "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/ECP_256", 0},
 		{"group of the KE payload is not ours", "IKE aes128-sha256-x25519", "IKE aes128-sha256-ecp256-x25519", ke(suite.KEECP256), "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519", 0},
 		{"AH", "AH sha256-esn", "AH sha1-sha256-esn", suite.SelectOptions{}, "AH:HMAC_SHA2_256_128/EXT_SEQ", 0},
-		{"defaults", "IKE default", "IKE default", suite.SelectOptions{}, "IKE:AES_GCM_16_128/PRF_HMAC_SHA2_256/CURVE_25519", 0},
+		{"defaults", "IKE default", "IKE default", suite.SelectOptions{}, "IKE:AES_GCM_16_128/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ML_KEM_768", 0},
+		{"defaults without IKE_INTERMEDIATE", "IKE default", "IKE default", without, "IKE:AES_GCM_16_128/PRF_HMAC_SHA2_256/CURVE_25519", 1},
+		{"additional key exchange", "IKE aes128-sha256-x25519-ke1_mlkem768", "IKE aes128-sha256-x25519-ke1_mlkem768-ke1_mlkem1024", suite.SelectOptions{}, "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ML_KEM_768", 0},
+		{"no method twice", "IKE aes128-sha256-x25519-ke1_mlkem768-ke1_mlkem1024-ke2_mlkem768", "IKE aes128-sha256-x25519-ke1_mlkem768-ke1_mlkem1024-ke2_mlkem768", suite.SelectOptions{}, "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ML_KEM_1024/KE2_ML_KEM_768", 0},
+		{"not that of the first", "IKE aes128-sha256-x25519-ke1_x25519-ke1_ecp384", "IKE aes128-sha256-x25519-ke1_ecp384-ke1_x25519", suite.SelectOptions{}, "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519/KE1_ECP_384", 0},
+		{"optional for us", "IKE aes128-sha256-x25519-ke2_mlkem768-ke2_none", "IKE aes128-sha256-x25519", suite.SelectOptions{}, "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519", 0},
+		{"none before it", "IKE aes128-sha256-x25519-ke2_none-ke2_mlkem768", "IKE aes128-sha256-x25519-ke2_mlkem768-ke2_none", suite.SelectOptions{}, "IKE:AES_CBC_128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519", 0},
+		{"in ESP", "ESP aes128gcm16-x25519-ke1_mlkem768", "ESP aes128gcm16-x25519-ke1_mlkem768", suite.SelectOptions{}, "ESP:AES_GCM_16_128/CURVE_25519/NO_EXT_SEQ/KE1_ML_KEM_768", 0},
+		{"in ESP, without the first", "ESP aes128gcm16-x25519-none-ke1_mlkem768-ke1_none", "ESP aes128gcm16", suite.SelectOptions{}, "ESP:AES_GCM_16_128/NO_EXT_SEQ", 0},
+		{"not in IKE_AUTH", "ESP aes128gcm16-x25519-ke1_mlkem768", "ESP aes128gcm16", noKE, "ESP:AES_GCM_16_128/NO_EXT_SEQ", 0},
 		{"default against an old peer", "IKE default", "IKE aes256-sha256-modp2048", suite.SelectOptions{}, "IKE:AES_CBC_256/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048", 0},
 	} {
 		got, i, err := suite.Select(proposals(t, v.ours), proposals(t, v.theirs), v.opt)

@@ -52,8 +52,14 @@ func suiteOf(m map[string]any) string {
 	if size := text(m, "encr-keysize"); size != "" {
 		encr += "-" + size
 	}
+	list := []string{encr, text(m, "integ-alg"), text(m, "prf-alg"), text(m, "dh-group")}
+	for n := '1'; n <= '7'; n++ { // RFC 9370
+		if ke := text(m, "ake"+string(n)); ke != "" {
+			list = append(list, "KE"+string(n)+"_"+ke)
+		}
+	}
 	var parts []string
-	for _, p := range []string{encr, text(m, "integ-alg"), text(m, "prf-alg"), text(m, "dh-group")} {
+	for _, p := range list {
 		if p != "" {
 			parts = append(parts, p)
 		}

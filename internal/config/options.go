@@ -19,6 +19,8 @@ type lifetimes struct{ rekey, life, random, reauth, over *uint64 }
 type peerDraft struct {
 	*ike.Peer
 	life lifetimes
+	pq   string // as written; "": not given
+	pqAt conf.Value
 }
 
 type childDraft struct {
@@ -132,8 +134,13 @@ var peerOptions = []option[peerDraft]{
 	{name: "remote_addrs", def: "%any", note: "the peer’s, tried in turn; names are resolved again after each failure", set: into(func(p *peerDraft) *[]ike.AddrSpec { return &p.RemoteAddrs }, addrSpecs)},
 	{name: "local_port", def: "500", set: into(func(p *peerDraft) *uint16 { return &p.LocalPort }, portOf)},
 	{name: "remote_port", def: "500", set: into(func(p *peerDraft) *uint16 { return &p.RemotePort }, portOf)},
-	{name: "proposals", def: "default", note: "IKE algorithms in strongSwan’s keywords; `default` as there", set: func(d *decoder, p *peerDraft, v conf.Value) (err error) {
+	{name: "proposals", def: "default", note: "IKE algorithms in strongSwan’s keywords; `default` as there, and with ML-KEM first ([post-quantum](post-quantum.md))", set: func(d *decoder, p *peerDraft, v conf.Value) (err error) {
 		p.Proposals, err = proposals(d, suite.IKE, v)
+		return err
+	}},
+	{name: "pq", note: "`prefer` puts each proposal with ML-KEM-768 in front, `require` allows no suite without ML-KEM, `off` none with it; not given: `proposals` as written ([post-quantum](post-quantum.md))", set: func(_ *decoder, p *peerDraft, v conf.Value) (err error) {
+		p.pq, err = v.OneOf("prefer", "require", "off")
+		p.pqAt = v
 		return err
 	}},
 	{name: "vips", note: "virtual addresses to ask the peer for; `0.0.0.0` and `::` are any of that family", set: into(func(p *peerDraft) *[]netip.Addr { return &p.VIPs }, addrsOf)},
@@ -323,7 +330,12 @@ func proposals(d *decoder, p suite.Protocol, v conf.Value) ([]suite.Proposal, er
 		return nil, v.Errorf("no proposal is given")
 	}
 	seen := map[suite.Transform]bool{}
+	bare := false
 	for _, prop := range list {
+		if prop.PostQuantum() && !prop.ClassicKE() && !bare {
+			bare = true
+			d.warn(v.Pos, v.Path()+": "+prop.Keywords()+" can end up with ML-KEM alone, so that a break of it breaks everything; put a classic group before it, as in x25519-ke1_mlkem768")
+		}
 		for _, t := range prop.Weak() {
 			if !seen[t] {
 				seen[t] = true

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,12 +68,42 @@ func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	if p.Proposals == nil {
 		p.Proposals = defaults(suite.IKE)
 	}
+	d.postQuantum(&p)
 	p.lifetimes()
 	d.keepUp(s, p.Peer)
 	for _, w := range d.warnings[before:] {
 		p.Warnings = append(p.Warnings, w.Text)
 	}
 	return p.Peer
+}
+
+// postQuantum applies `pq` to the proposals of a connection.
+func (d *decoder) postQuantum(p *peerDraft) {
+	var hybrid, out []suite.Proposal
+	add := func(list *[]suite.Proposal, q suite.Proposal, ok bool) {
+		if ok && !slices.ContainsFunc(*list, func(o suite.Proposal) bool { return slices.Equal(o.Transforms, q.Transforms) }) {
+			*list = append(*list, q)
+		}
+	}
+	for _, q := range p.Proposals {
+		switch p.pq {
+		case "off":
+			r, ok := q.WithoutPostQuantum()
+			add(&out, r, ok)
+		case "prefer", "require":
+			r, ok := q.WithPostQuantum()
+			add(&hybrid, r, ok)
+			add(&out, q, p.pq == "prefer")
+		default:
+			out = append(out, q)
+		}
+	}
+	for _, q := range out {
+		add(&hybrid, q, true)
+	}
+	if p.Proposals = hybrid; len(hybrid) == 0 {
+		d.fail(p.pqAt.Errorf("with this no proposal is left"))
+	}
 }
 
 func defaults(p suite.Protocol) []suite.Proposal {

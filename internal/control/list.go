@@ -176,6 +176,11 @@ func describeSuite(s *conf.Section, sel suite.Selected) {
 			s.Set(t.size, decimal(t.t.KeyBits))
 		}
 	}
+	for i, t := range sel.Additional { // RFC 9370
+		if t.ID != suite.KENone {
+			s.Set("ake"+decimal(i+1), suite.Transform{Type: suite.TypeKE, ID: t.ID}.Name())
+		}
+	}
 }
 
 func texts[T fmt.Stringer](list []T) []string {
