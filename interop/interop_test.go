@@ -156,8 +156,10 @@ func (p *path) daemon(node string, k kind, s settings, config string) peer.Gatew
 	var err error
 	if k == adit {
 		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Config: config, Race: os.Getenv("ADIT_LONG") != ""})
+	} else if o := (peer.StrongSwanOptions{Extra: s.charon + s.strongSwan}); k == newer {
+		g, err = peer.NewerStrongSwan(p.Lab, node, o)
 	} else {
-		g, err = peer.StrongSwan(p.Lab, node, peer.StrongSwanOptions{Extra: s.charon + s.strongSwan})
+		g, err = peer.StrongSwan(p.Lab, node, o)
 	}
 	if err == nil {
 		err = g.Start()

@@ -173,8 +173,8 @@ func (s *sa) intermediateRequest(now time.Time, in *inbound) {
 		s.respondNotify(now, in, wire.InvalidSyntax, nil)
 		s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: why})
 	}
-	if len(st.left) == 0 {
-		refuse(now, "IKE_INTERMEDIATE, but no additional key exchange is to come")
+	if len(st.left) == 0 { // nothing was agreed on for which it would be
+		s.env.Drop(now, ike.DropUnexpected, in.datagram.Remote)
 		return
 	}
 	method := st.left[0]

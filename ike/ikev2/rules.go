@@ -19,7 +19,8 @@ type rule struct {
 
 // rules holds every message that is taken; all others are dropped and counted.
 // IKE_SA_INIT, which is in the clear, checks its needs itself (init.go), and so do
-// the later steps of IKE_AUTH, whose needs depend on what went before (auth_*.go).
+// the later steps of IKE_AUTH, whose needs depend on what went before (auth_*.go), and
+// what additional key exchanges ask for.
 var rules []rule
 
 func init() {
@@ -28,7 +29,7 @@ func init() {
 		{phaseInitSent, wire.ExchangeIKESAInit, resp, nil, (*sa).initResponse},
 		{phaseInitReceived, wire.ExchangeIKESAInit, req, nil, (*sa).initRepeated},
 		{phaseIntermediateSent, wire.ExchangeIKEIntermediate, resp, []wire.PayloadType{wire.PayloadKE}, (*sa).intermediateResponse},
-		{phaseInitReceived, wire.ExchangeIKEIntermediate, req, []wire.PayloadType{wire.PayloadKE}, (*sa).intermediateRequest},
+		{phaseInitReceived, wire.ExchangeIKEIntermediate, req, nil, (*sa).intermediateRequest},
 		{phaseInitReceived, wire.ExchangeIKEAuth, req, []wire.PayloadType{wire.PayloadIDi}, (*sa).authRequest},
 		{phaseAuthReceived, wire.ExchangeIKEAuth, req, nil, (*sa).authNext},
 		{phaseAuthReceived, wire.ExchangeInformational, req, nil, (*sa).authGivenUp},
@@ -37,7 +38,7 @@ func init() {
 		{phaseEstablished, wire.ExchangeCreateChildSA, resp, []wire.PayloadType{wire.PayloadSA, wire.PayloadNonce}, (*sa).taskResponse},
 		{phaseEstablished, wire.ExchangeInformational, req, nil, (*sa).informationalRequest},
 		{phaseEstablished, wire.ExchangeInformational, resp, nil, (*sa).taskResponse},
-		{phaseEstablished, wire.ExchangeIKEFollowupKE, req, []wire.PayloadType{wire.PayloadKE}, (*sa).followupRequest},
+		{phaseEstablished, wire.ExchangeIKEFollowupKE, req, nil, (*sa).followupRequest},
 		{phaseEstablished, wire.ExchangeIKEFollowupKE, resp, []wire.PayloadType{wire.PayloadKE}, (*sa).followupResponse},
 		{phaseClosing, wire.ExchangeIKEFollowupKE, req, nil, (*sa).refuseWhileClosing},
 		{phaseClosing, wire.ExchangeCreateChildSA, req, nil, (*sa).refuseWhileClosing},

@@ -113,7 +113,7 @@ func TestUnknownExchanges(t *testing.T) {
 	w := newWorld(t, nil)
 	p := w.guest().established()
 	for x := wire.ExchangeType(0); x < 255; x++ {
-		if x == wire.ExchangeCreateChildSA || x == wire.ExchangeInformational {
+		if x == wire.ExchangeCreateChildSA || x == wire.ExchangeInformational || x == wire.ExchangeIKEFollowupKE {
 			continue
 		}
 		before := w.v.e.Stats().Dropped
@@ -125,6 +125,11 @@ func TestUnknownExchanges(t *testing.T) {
 		if after.Established != 2 {
 			t.Fatalf("exchange %d: %+v", x, after)
 		}
+	}
+	// An IKE_FOLLOWUP_KE that belongs to nothing is refused, and that is all.
+	p.ask(wire.ExchangeIKEFollowupKE, p.authPayloads()...)
+	if after := w.v.e.Stats(); after.Established != 2 || after.Rejections == 0 {
+		t.Fatalf("%+v", after)
 	}
 	w.honest()
 	w.rest(1)

@@ -138,7 +138,7 @@ var peerOptions = []option[peerDraft]{
 		p.Proposals, err = proposals(d, suite.IKE, v)
 		return err
 	}},
-	{name: "pq", note: "`prefer` puts each proposal with ML-KEM-768 in front, `require` allows no suite without ML-KEM, `off` none with it; not given: `proposals` as written ([post-quantum](post-quantum.md))", set: func(_ *decoder, p *peerDraft, v conf.Value) (err error) {
+	{name: "pq", state: Own, note: "`prefer` puts each proposal with ML-KEM-768 in front, `require` allows no suite without ML-KEM, `off` none with it; not given: `proposals` as written ([post-quantum](post-quantum.md))", set: func(_ *decoder, p *peerDraft, v conf.Value) (err error) {
 		p.pq, err = v.OneOf("prefer", "require", "off")
 		p.pqAt = v
 		return err
