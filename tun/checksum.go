@@ -5,6 +5,15 @@ import (
 	"math/bits"
 )
 
+// Lengths in bytes.
+const (
+	vectorSize = 32
+	// minVectors is from where on the assembler is worth its call (measured on Zen 4: 1.2 times as fast at 256 bytes, slower at 128).
+	minVectors = 192
+	// maxVectors bounds one call of the assembler, which cannot be preempted: 1 µs.
+	maxVectors = 64 << 10
+)
+
 // sum adds b to the ones' complement sum acc (RFC 1071), whose value it keeps
 // below 2^33: what is added to it afterwards cannot overflow. b must start on an
 // even offset of what is summed.
@@ -12,6 +21,12 @@ func sum(b []byte, acc uint64) uint64 {
 	// In the machine's byte order, which only turns the two bytes of the result
 	// round (RFC 1071 §2 (B)).
 	var a, carry uint64
+	for haveVectors && len(b) >= minVectors {
+		n := min(len(b), maxVectors) &^ (vectorSize - 1)
+		a, carry = bits.Add64(a, sumVectors(&b[0], n), 0)
+		a += carry
+		b = b[n:]
+	}
 	for len(b) >= 64 {
 		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[0:]), 0)
 		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(b[8:]), carry)

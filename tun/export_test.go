@@ -46,3 +46,13 @@ func Joined(packets [][]byte, tcp, udp bool) (super [][]byte) {
 	})
 	return super
 }
+
+// WithoutVectors runs f with the portable checksum.
+func WithoutVectors(f func()) {
+	defer func(have bool) { haveVectors = have }(haveVectors)
+	haveVectors = false
+	f()
+}
+
+// HaveVectors reports whether sums are taken by assembler.
+func HaveVectors() bool { return haveVectors }
