@@ -24,11 +24,12 @@ type sender struct {
 	train [sendSlots]train
 	iovs  [maxIov]unix.Iovec
 
-	n     int    // messages built
-	iov   int    // I/O vectors used
-	part  Packet // of a train that goes in pieces
-	done  int    // messages dealt with
-	sent  int    // packets handed to the kernel
+	n     int        // messages built
+	iov   int        // I/O vectors used
+	part  Packet     // of a train that goes in pieces
+	one   unix.Iovec // of a train that the kernel refused
+	done  int        // messages dealt with
+	sent  int        // packets handed to the kernel
 	err   error
 	last  unix.Errno // what message number done failed with before
 	tries int        // how often it failed
@@ -351,8 +352,11 @@ func (s *sender) failed(fd int, e unix.Errno) {
 			s.conn.giveUpGSO(t.first.Remote, 1)
 		case unix.EINVAL: // segments above the route's MTU, which are to be fragmented
 			s.conn.giveUpGSO(t.first.Remote, t.size)
+		case unix.EMSGSIZE: // what newer kernels say of that; with DF it is about these packets
+			if !s.sock.df {
+				s.conn.giveUpGSO(t.first.Remote, t.size)
+			}
 		}
-		// EMSGSIZE is about these packets: they will be refused one by one.
 		s.single(fd)
 	} else {
 		s.count(e, t.packets)
@@ -370,19 +374,22 @@ func (s *sender) single(fd int) {
 	if h.Controllen == 0 {
 		h.Control = nil
 	}
-	joined := h.Iovlen == 1
+	// Each vector holds one packet or, where they came as a train, several.
+	left := s.iovs[t.iov : t.iov+int(h.Iovlen)]
+	h.Iov = &s.one
 	h.SetIovlen(1)
 	for i := range t.packets {
-		h.Iov = &s.iovs[t.iov]
 		size := t.size
 		if i == t.packets-1 {
 			size = t.last
 		}
-		if joined {
-			s.iovs[t.iov].Base = unsafe.SliceData(t.first.Buf[i*t.size:])
-			s.iovs[t.iov].SetLen(size)
+		s.one.Base = left[0].Base
+		s.one.SetLen(size)
+		if rest := int(left[0].Len) - size; rest > 0 {
+			left[0].Base = (*byte)(unsafe.Add(unsafe.Pointer(left[0].Base), size))
+			left[0].SetLen(rest)
 		} else {
-			h.Iov = &s.iovs[t.iov+i]
+			left = left[1:]
 		}
 		for tries := 0; ; {
 			_, _, e := unix.RawSyscall6(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT, 0, 0, 0)

@@ -98,3 +98,54 @@ func trains(t *testing.T, a, b conn.Conn, to netip.Addr, opts conn.Options) {
 		}
 	}
 }
+
+// TestTrainFallsApart: a train that the kernel refuses, with a packet behind it that was
+// to travel with it, leaves as its packets, and nothing else does.
+func TestTrainFallsApart(t *testing.T) {
+	p := newPath(t)
+	a, b := p.listen(0, conn.Options{}), p.listen(1, conn.Options{NoGRO: true})
+	in := collect(t, b)
+	for _, to := range []netip.Addr{right, right6} {
+		remote := netip.AddrPortFrom(to, 4500)
+		before := a.Stats()
+		for round := range 2 {
+			const size, n = 2000, 5 // above the MTU
+			var whole []byte
+			for i := range n {
+				whole = append(whole, espPacket(uint32(i), size)...)
+			}
+			out := []conn.Packet{
+				{Kind: conn.IKE, Encap: true, Remote: remote, Buf: []byte("the neighbour's address")},
+				{Kind: conn.ESP, Encap: true, Remote: remote, Buf: whole, Segment: size},
+				{Kind: conn.ESP, Encap: true, Remote: remote, Buf: espPacket(n, size)},
+				{Kind: conn.ESP, Encap: true, Remote: remote, Buf: espPacket(n+1, 700)},
+				{Kind: conn.IKE, Encap: true, Remote: remote, Buf: []byte("an IKE message")},
+			}
+			if round == 0 {
+				if k, err := a.WriteBatch(out[:1]); k != 1 || err != nil {
+					t.Fatal(k, err)
+				}
+				in.wait(t, 1)
+			}
+			if k, err := a.WriteBatch(out[1:]); k != n+3 || err != nil {
+				t.Fatalf("%s: %d, %v", to, k, err)
+			}
+			got := in.wait(t, n+3)
+			for i := range got {
+				want := out[4].Buf
+				switch {
+				case i < n:
+					want = espPacket(uint32(i), size)
+				case i < n+2:
+					want = out[i-n+2].Buf
+				}
+				if !bytes.Equal(got[i].Buf, want) {
+					t.Errorf("%s: datagram %d has %d bytes, not %d", to, i, len(got[i].Buf), len(want))
+				}
+			}
+		}
+		if st := a.Stats(); st.SegmentFallback-before.SegmentFallback != 1 {
+			t.Errorf("%s: given up %d times, want once", to, st.SegmentFallback-before.SegmentFallback)
+		}
+	}
+}
