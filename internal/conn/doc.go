@@ -173,7 +173,8 @@ const (
 	maxNoSegment = 1024
 	// noSegmentFor is how long such a destination is remembered.
 	noSegmentFor = 5 * time.Minute
-	// sendWait is how many milliseconds a message waits for room in a send buffer.
+	// sendWait is how many milliseconds a WriteBatch waits, in all, for room in send
+	// buffers.
 	sendWait = 50
 	// sockBuffer is the socket buffer asked for, in bytes.
 	sockBuffer = 8 << 20

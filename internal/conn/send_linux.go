@@ -33,6 +33,7 @@ type sender struct {
 	err   error
 	last  unix.Errno // what message number done failed with before
 	tries int        // how often it failed
+	until time.Time  // waits for room end then; zero: none began
 	poll  [2]unix.PollFd
 }
 
@@ -71,7 +72,7 @@ func (c *linuxConn) WriteBatch(pkts []Packet) (int, error) {
 		return 0, ErrClosed
 	}
 	s := c.senders.Get().(*sender)
-	s.sent, s.err = 0, nil
+	s.sent, s.err, s.until = 0, nil, time.Time{}
 	for i := range pkts {
 		p := &pkts[i]
 		sock, err := c.socketFor(p)
@@ -296,7 +297,7 @@ func (s *sender) flush() {
 }
 
 // transmit sends what was built. While the socket's buffer is full it waits, up to
-// sendWait a message.
+// sendWait a WriteBatch: the caller has other things to do than those of a slow link.
 func (s *sender) transmit() {
 	fd := s.sock.fd
 	for s.done < s.n {
@@ -305,7 +306,7 @@ func (s *sender) transmit() {
 		switch {
 		case e == unix.EINTR:
 		case e == unix.EAGAIN:
-			ready, err := s.conn.await(fd, unix.POLLOUT, sendWait, &s.poll)
+			ready, err := s.conn.await(fd, unix.POLLOUT, s.patience(), &s.poll)
 			if err != nil {
 				s.err = err
 				return
@@ -325,6 +326,14 @@ func (s *sender) transmit() {
 			}
 		}
 	}
+}
+
+// patience is how many milliseconds this WriteBatch may still wait.
+func (s *sender) patience() int {
+	if s.until.IsZero() {
+		s.until = time.Now().Add(sendWait * time.Millisecond)
+	}
+	return int(max(time.Until(s.until), 0) / time.Millisecond)
 }
 
 func (s *sender) success() {

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"adit/internal/conn"
@@ -148,4 +150,39 @@ func TestTrainFallsApart(t *testing.T) {
 			t.Errorf("%s: given up %d times, want once", to, st.SegmentFallback-before.SegmentFallback)
 		}
 	}
+}
+
+// TestFullBufferHoldsUpOnce: behind a link that takes next to nothing, a batch waits for
+// room once, not once a message: both directions share the thread that waits.
+func TestFullBufferHoldsUpOnce(t *testing.T) {
+	p := newPath(t)
+	a := p.listen(0, conn.Options{})
+	p.in(0, func() {
+		l, err := netlink.LinkByName("out")
+		if err == nil {
+			err = netlink.QdiscReplace(&netlink.Tbf{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index,
+				Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)}, Rate: 1000, Limit: 256 << 20, Buffer: 31_250_000})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	var out []conn.Packet
+	for i := range 150 { // in an IKE message each, as raw ESP is
+		out = append(out, conn.Packet{Kind: conn.IKE, Remote: netip.AddrPortFrom(right, 500), Buf: espPacket(uint32(i), 1400)})
+	}
+	for range 400 {
+		start := time.Now()
+		if _, err := a.WriteBatch(out); err == nil {
+			continue
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("held up for %v", took)
+		}
+		if st := a.Stats(); st.SendNoBuffer == 0 {
+			t.Errorf("%+v", st)
+		}
+		return
+	}
+	t.Skip("the buffer never fills")
 }
