@@ -169,3 +169,50 @@ func BenchmarkBatch(b *testing.B) {
 		}
 	}
 }
+
+// TestHardBoundsInBatches: a hard bound is crossed by the same packet, and passed by
+// none behind it, whether packets are sealed and opened one by one or in batches.
+func TestHardBoundsInBatches(t *testing.T) {
+	r := rand.New(rand.NewPCG(4301, 2))
+	for range 60 {
+		s := suites[r.IntN(len(suites))]
+		p := params(s, ipsec.ModeTunnel, false, true, r.IntN(2) == 0)
+		if r.IntN(2) == 0 {
+			p.Life.HardPackets = uint64(1 + r.IntN(100))
+		} else {
+			p.Life.HardBytes = uint64(1 + r.IntN(50_000))
+		}
+		var sa [4]*esp.SA
+		enc, ing := s.keys(t)
+		for i := range sa {
+			q := p
+			if i >= 2 {
+				q = mirror(p)
+			}
+			q.EncKey, q.IntegKey = clone(enc), clone(ing)
+			var err error
+			if sa[i], err = esp.New(q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			batch, ones := sealTrain(r)
+			sa[0].SealBatch(batch)
+			for i := range ones {
+				if err := sa[1].Seal(&ones[i]); batch[i].Err != err || err == nil && batch[i].Seq != ones[i].Seq {
+					t.Fatalf("%s, %+v, sealed packet %d: %v in a batch, %v alone", s.name, p.Life, i, batch[i].Err, err)
+				}
+			}
+			batch, ones = openTrain(r, batch)
+			sa[2].OpenBatch(batch)
+			for i := range ones {
+				if err := sa[3].Open(&ones[i]); batch[i].Err != err {
+					t.Fatalf("%s, %+v, opened packet %d: %v in a batch, %v alone", s.name, p.Life, i, batch[i].Err, err)
+				}
+			}
+		}
+		if a, b := sa[0].Stats(), sa[1].Stats(); a != b || !sa[0].Expired() {
+			t.Fatalf("%+v and %+v, expired %v", a, b, sa[0].Expired())
+		}
+	}
+}

@@ -29,8 +29,8 @@ func (s *SA) Open(p *Packet) error {
 // OpenBatch opens packets in their order and tells each one's outcome in its
 // Err; it returns how many hold an IP packet now.
 func (s *SA) OpenBatch(ps []Packet) (opened int) {
-	if s.params.Life.HardPackets != 0 || s.params.Life.HardBytes != 0 {
-		for i := range ps { // the bound may lie within the batch
+	if s.mayEndIn(ps) {
+		for i := range ps {
 			if s.Open(&ps[i]) == nil {
 				opened++
 			}

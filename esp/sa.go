@@ -281,6 +281,20 @@ func (s *SA) count(packets, bytes, seq uint64) {
 	}
 }
 
+// mayEndIn reports whether a hard bound of packets or bytes may lie within a batch, which
+// then goes one by one: nothing passes behind the bound.
+func (s *SA) mayEndIn(ps []Packet) bool {
+	l := &s.params.Life
+	if l.HardPackets == 0 && l.HardBytes == 0 {
+		return false
+	}
+	bytes := s.bytes.Load()
+	for i := range ps {
+		bytes += uint64(max(ps[i].Len, 0)) // of ESP packets more than what counts
+	}
+	return l.HardPackets != 0 && s.packets.Load()+uint64(len(ps)) >= l.HardPackets || l.HardBytes != 0 && bytes >= l.HardBytes
+}
+
 // Expired reports whether the SA crossed a hard bound and passes nothing more.
 func (s *SA) Expired() bool { return s.state.Load()&stateHard != 0 }
 
