@@ -7,13 +7,16 @@ func Split(super []byte, room int) (packets [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
+	buf := make([]byte, room)
 	for s.More() {
-		buf := make([]byte, room)
+		for i := range min(s.NextLen(), room) {
+			buf[i] = 0xaa // stale bytes of another packet
+		}
 		n, err := s.Next(buf)
 		if err != nil {
 			return packets, err
 		}
-		packets = append(packets, buf[:n])
+		packets = append(packets, append([]byte(nil), buf[:n]...))
 	}
 	return packets, nil
 }
