@@ -254,6 +254,14 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	if tap != nil {
 		o.KeyLog = tap.Keys
 	}
+	if !g.daemon.Habits.NoCrashDetection {
+		secret, release, err := crashSecret(g.daemon.StateDir)
+		if err != nil {
+			g.log.Info("peers will not notice a restart at once: " + err.Error())
+		}
+		o.CrashSecret = secret
+		defer release()
+	}
 	if gw, err = gateway.New(o); err != nil {
 		return err
 	}

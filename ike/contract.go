@@ -244,6 +244,9 @@ type Config struct {
 	// BreakBeforeMake reauthenticates by closing the old IKE SA first; the default makes the new one first.
 	BreakBeforeMake  bool
 	UnsafeExportKeys bool
+	// CrashSecret makes the tokens of crash detection (RFC 6290 §5.1). It must outlive
+	// restarts, and no other gateway may have it; empty: no tokens are made.
+	CrashSecret suite.Key
 	// Port and NATPort are our own UDP ports (500, 4500).
 	Port, NATPort uint16
 }
@@ -262,6 +265,8 @@ type Habits struct {
 	// KeepAliveDPDMargin is how much later than it was due a keepalive may be before the
 	// peer is asked whether it lives, in its place: the host slept. 0: never.
 	KeepAliveDPDMargin time.Duration
+	// NoCrashDetection leaves RFC 6290 out.
+	NoCrashDetection bool
 	// NoRedirects neither announces REDIRECT_SUPPORTED nor follows REDIRECT (RFC 5685).
 	NoRedirects bool
 	// RedirectTo is where new clients are sent that announce REDIRECT_SUPPORTED; zero: nowhere.

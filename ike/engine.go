@@ -53,6 +53,9 @@ type Engine struct {
 	rejectCount int
 
 	away         sendAway
+	reserved     map[uint64]bool // SPIs of ours for IKE SAs that rekeys are to make
+	tokens       rate            // of crash detection, that are given out
+	hints        rate            // INVALID_SPI of others that are looked at
 	shutdown     bool
 	shutdownDone bool
 	shutdownBy   time.Time
@@ -87,6 +90,7 @@ func New(cfg Config, versions ...Version) *Engine {
 	e := &Engine{cfg: cfg.withDefaults(), peers: cfg.Peers,
 		jobs: map[JobID]jobOwner{}, bySPI: map[uint64]*Env{}, byID: map[uint32]*Env{}, byChild: map[uint32]*Env{},
 		firsts: map[firstKey]*Env{}, conns: map[string]*connection{}, bySource: map[netip.Addr]int{}}
+	e.reserved = map[uint64]bool{}
 	e.policies.init()
 	e.espSPIs.bound(e.cfg.SPIMin, e.cfg.SPIMax)
 	for i := range versions {
@@ -150,7 +154,11 @@ func (e *Engine) Datagram(now time.Time, d Datagram) {
 
 func (e *Engine) datagram(now time.Time, d Datagram) {
 	h, err := wire.ParseHeader(d.Data)
-	if err != nil || int(h.Length) != len(d.Data) || h.SPIi == 0 {
+	if err == nil && h.SPIi == 0 && int(h.Length) == len(d.Data) {
+		e.hinted(now, d, &h)
+		return
+	}
+	if err != nil || int(h.Length) != len(d.Data) {
 		e.drop(now, DropMalformed, d.Remote)
 		return
 	}
@@ -173,6 +181,7 @@ func (e *Engine) datagram(now time.Time, d Datagram) {
 	}
 	if h.SPIr != 0 || !v.First(&h) {
 		e.drop(now, DropUnknownSPI, d.Remote)
+		e.lostSA(now, d, &h)
 		return
 	}
 	switch {

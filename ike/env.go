@@ -82,6 +82,7 @@ const (
 	CauseReplaced                // another one took over
 	CauseExpired                 // its hard lifetime ended
 	CauseInactive                // no traffic for the time of `inactivity`
+	CauseCrashed                 // the peer was restarted and knows it no more
 	CauseRedirected              // the peer sent us to another gateway while it was set up
 )
 
@@ -113,6 +114,7 @@ type Env struct {
 	gone    bool
 
 	spiLocal, spiPeer uint64
+	spiReserved       uint64 // see ReserveSPI
 	instance          uint64 // our SPI of the first IKE SA of the line that rekeys make
 	first             firstKey
 	source            netip.Addr // of a half-open IKE SA that is counted
@@ -404,6 +406,11 @@ func (v *Env) ChildDown(now time.Time, c ChildInfo, cfg *Child, cause Cause, rea
 		act = cfg.CloseAction
 	case CauseDead:
 		act = cfg.DPDAction
+	case CauseCrashed:
+		act = cfg.DPDAction
+		if v.origin {
+			act |= ActionStart // it was ours to make, and nobody wanted its end
+		}
 	case CauseExpired:
 		act = cfg.StartAction | cfg.CloseAction
 	}
@@ -482,6 +489,7 @@ func (v *Env) remove() {
 	if e.byID[v.id] == v {
 		delete(e.byID, v.id)
 	}
+	delete(e.reserved, v.spiReserved)
 	e.policies.dropIdentity(v)
 	e.timers.set(v, time.Time{})
 	for _, w := range v.waiters {

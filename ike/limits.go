@@ -45,6 +45,15 @@ const (
 	// messages cause, before anybody has proved anything.
 	limitUnprovenRejections = 20
 
+	// limitCrashTokens bounds the tokens of crash detection that are given out a second,
+	// crashSlack by how many bytes they may be larger than what asks for them.
+	limitCrashTokens = 500
+	crashSlack       = 16
+	// limitHints bounds the INVALID_SPI notifies outside of IKE SAs that are looked at a
+	// second, limitHint their bytes.
+	limitHints = 20
+	limitHint  = 256
+
 	// limitRedirects and redirectPeriod bound how often one connection follows a
 	// REDIRECT (RFC 5685 §7, whose defaults they are).
 	limitRedirects = 5

@@ -104,6 +104,7 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 	if st.announced.methods != nil {
 		list = append(list, methodsNotify([]*ike.Peer{s.peer}, st.announced.hashes != nil)...)
 	}
+	list = append(list, s.crashNotify()...)
 	if eapOnly(s.peer) {
 		list = append(list, notify(wire.EAPOnlyAuthentication, nil))
 	}
@@ -278,6 +279,7 @@ func (s *sa) completeAuth(now time.Time, st *authSent, in *inbound) {
 		return
 	}
 	s.takeLifetime(in.payloads)
+	s.takeCrashToken(in.payloads)
 	s.cpTake(now, in.payloads, func(now time.Time) { s.authenticated(now, st, in, p) })
 }
 

@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"slices"
 	"time"
 
 	"adit/ike"
@@ -236,7 +237,7 @@ func (s *sa) authAnswer(now time.Time, st *authReceived, in *inbound, list []wir
 func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, list []wire.Payload) {
 	ni, nr := st.ni, st.nr
 	finish := func(now time.Time, list []wire.Payload, c *child) {
-		s.respond(now, in, append(list, s.lifetimeNotify(p)...))
+		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.crashNotify()))
 		if c != nil {
 			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
 		}
@@ -247,6 +248,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 		s.lateForDrain(now)
 	}
 	first := st.first
+	s.takeCrashToken(first)
 	s.identify(p)
 	if r := childlessRefused(p.peer, first); r != nil {
 		s.respondNotify(now, in, wire.InvalidSyntax, nil)

@@ -115,7 +115,7 @@ func (s *sa) dropChild(now time.Time, c *child, cause ike.Cause, reason string) 
 	info := c.info(s)
 	s.forgetChild(c)
 	if c.announced {
-		if cause == ike.CauseDead && c.deleted {
+		if (cause == ike.CauseDead || cause == ike.CauseCrashed) && c.deleted {
 			cause = ike.CausePeer
 		}
 		s.env.ChildDown(now, info, c.cfg, cause, reason)

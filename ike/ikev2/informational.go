@@ -20,6 +20,7 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 		s.blameCertificate(r)
 		s.reject(r)
 	}
+	s.takeCrashToken(in.payloads)
 	if s.replacedBy == nil && s.takeLifetime(in.payloads) { // RFC 4478 §3
 		s.reauthSooner(now)
 	}

@@ -46,7 +46,7 @@ func (t *rekeyIKE) begin(s *sa, now time.Time) {
 		return
 	}
 	peer := s.env.CurrentPeer(s.peer)
-	t.spi, t.nonce, t.offered = s.env.NewSPI(), newNonce(), peer.Proposals
+	t.spi, t.nonce, t.offered = s.env.ReserveSPI(), newNonce(), peer.Proposals
 	if t.group == suite.KENone {
 		if t.group = s.selected.KE.ID; !offersKE(t.offered, t.group) {
 			t.group = firstKE(t.offered)
@@ -129,6 +129,9 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 				return
 			}
 			s.finish()
+			if next.crashToken, s.nextToken = s.nextToken, nil; s.crashToken != nil {
+				next.enqueue(tellToken{})
+			}
 			t.settle(s, now, next)
 		})
 	})
@@ -317,6 +320,9 @@ func (s *sa) rekeyIKERequest(now time.Time, in *inbound, saP *wire.SA) {
 			s.reject(&ike.Rejection{Reason: ike.ReasonInternal, Difference: "key exchange: " + err.Error()})
 			s.respondNotify(now, in, wire.TemporaryFailure, nil)
 			return
+		}
+		if s.crashToken != nil {
+			answer = append(answer, n.crashNotify()...)
 		}
 		s.respond(now, in, answer)
 		if t, _ := s.sched.current.(*rekeyIKE); t != nil {

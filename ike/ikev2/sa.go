@@ -43,6 +43,10 @@ type sa struct {
 	eapID     string   // the peer's identity inside EAP
 	auth      authLife // of what is proved
 	tieBreak  []byte
+	// crashToken is the peer's of this IKE SA (RFC 6290), nil: it makes none.
+	crashToken []byte
+	// nextToken is that of the IKE SA that our rekey is about to make.
+	nextToken []byte
 
 	win      window
 	children []*child

@@ -178,6 +178,9 @@ func (s *sa) taskResponse(now time.Time, in *inbound) {
 	if s.sched.current == nil {
 		return
 	}
+	if _, ok := s.sched.current.(*rekeyIKE); ok {
+		s.nextToken = s.crashTokenIn(in.payloads) // in the last of its answers
+	}
 	s.sched.current.answered(s, now, in)
 }
 

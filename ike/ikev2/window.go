@@ -228,6 +228,9 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		drop(ike.DropUnexpected)
 		return
 	}
+	if msg.Encrypted == nil && s.peerCrashed(now, msg) {
+		return
+	}
 	if msg.Encrypted == nil || len(msg.Payloads) > 0 {
 		drop(ike.DropUnprotected) // nothing in the clear is believed (RFC 7296 §2.21)
 		return

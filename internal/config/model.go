@@ -145,6 +145,7 @@ type Daemon struct {
 	ResolveFile                                                   string        // charon.plugins.resolve.file; empty: the resolver is left alone
 	EAPTLSFragment, EAPTTLSFragment                               int           // charon.plugins.eap-tls.fragment_size, eap-ttls…; 0: 1024
 	TTLSMethod                                                    string        // charon.plugins.eap-ttls.phase2_method; empty: MSCHAPv2, then MD5
+	StateDir                                                      string        // adit.state_dir; empty: systemd's StateDirectory, or /var/lib/adit
 	NextDefaults                                                  bool          // adit.compat = next: `version` is 2 if it is not given
 	resolve                                                       resolving
 	unprotected                                                   bool             // charon.dos_protection = no

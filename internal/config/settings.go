@@ -85,6 +85,8 @@ var builtOptions = []option[Daemon]{
 	{name: "ignore_acquire_ts", def: "no", note: "leaves the packet that asked for a Child SA out of its selectors", set: habit(func(h *ike.Habits) *bool { return &h.IgnoreAcquire }, true)},
 	{name: "inactivity_close_ike", def: "no", note: "closes an IKE SA whose only Child SA was inactive", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnInactivity }, true)},
 	{name: "follow_redirects", def: "yes", note: "goes to another gateway when the peer says so (RFC 5685; [redirect](redirect.md))", set: habit(func(h *ike.Habits) *bool { return &h.NoRedirects }, false)},
+	{name: "crash_detection", state: Own, def: "yes", note: "in section `adit`: RFC 6290, peers that know it notice a restart at once ([restart](restart.md))", set: habit(func(h *ike.Habits) *bool { return &h.NoCrashDetection }, false)},
+	{name: "state_dir", state: Own, def: "/var/lib/adit", note: "in section `adit`: directory of the secret that must outlive a restart ([restart](restart.md)); with systemd its StateDirectory", set: into(func(d *Daemon) *string { return &d.StateDir }, absoluteOf)},
 	{name: "redirect", state: Own, note: "in section `adit`: address or name of the gateway to which all new clients are sent that can be ([redirect](redirect.md))", set: into(func(d *Daemon) *ike.RedirectTarget { return &d.Habits.RedirectTo }, gatewayOf)},
 	{name: "initiator_only", def: "no", note: "drops the first messages of others", set: habit(func(h *ike.Habits) *bool { return &h.InitiatorOnly }, true)},
 	{name: "multiple_authentication", def: "yes", note: "several rounds of authentication (RFC 4739)", set: habit(func(h *ike.Habits) *bool { return &h.NoMultipleAuth }, false)},
@@ -189,6 +191,14 @@ func habit(field func(*ike.Habits) *bool, on bool) func(*decoder, *Daemon, conf.
 		*field(&d.Habits) = yes == on
 		return err
 	}
+}
+
+func absoluteOf(v conf.Value) (string, error) {
+	dir, err := v.One()
+	if err == nil && !filepath.IsAbs(dir) {
+		err = v.Errorf("%q is no absolute path", dir)
+	}
+	return dir, err
 }
 
 // gatewayOf reads the gateway that others are redirected to.

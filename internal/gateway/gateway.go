@@ -17,6 +17,7 @@ import (
 	"adit/internal/updown"
 	"adit/ipsec"
 	"adit/pki"
+	"adit/suite"
 )
 
 // Transport sends IKE messages and knows the host's addresses.
@@ -56,6 +57,8 @@ type Options struct {
 	// Control is called for every socket towards a RADIUS server before it is connected;
 	// may be nil.
 	Control func(network, address string, c syscall.RawConn) error
+	// CrashSecret makes the tokens of crash detection (ike.Config.CrashSecret); may be nil.
+	CrashSecret suite.Key
 	// Workers tells of threads that are not the gateway's own (Health); may be nil.
 	Workers func(now time.Time) []Part
 	// Resolver overrides the system's resolver, in tests.

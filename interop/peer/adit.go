@@ -52,11 +52,14 @@ func Adit(l *lab.Lab, node string, o AditOptions) (*AditGateway, error) {
 	}
 	%[2]s
 }
+adit {
+	state_dir = %[4]s
+}
 swanctl {
 	socket = %[1]s
 	load = %[3]s
 }
-`, d.uri(), o.Extra, swanctlPlugins)
+`, d.uri(), o.Extra, swanctlPlugins, d.path("state"))
 	if err := os.WriteFile(d.path("strongswan.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}

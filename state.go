@@ -1,0 +1,72 @@
+package adit
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"adit/suite"
+)
+
+// crashSecretLen is the length of the secret of crash detection in bytes.
+const crashSecretLen = 32
+
+// crashSecret reads, or makes, the secret that crash detection's tokens come of. It
+// lies in the state directory with mode 0600 and is locked while the gateway runs: two
+// gateways with one secret would tell the tokens of each other's tunnels (RFC 6290
+// §9). Without it the secret is nil, and no tokens are made.
+func crashSecret(dir string) (secret suite.Key, release func(), err error) {
+	release = func() {}
+	systemd, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	dir = cmp.Or(dir, systemd, "/var/lib/adit")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, release, err
+	}
+	path := filepath.Join(dir, "crash.key")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, release, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another gateway uses it: give each an adit.state_dir of its own")
+		}
+		return nil, release, fmt.Errorf("%s: %w", path, err)
+	}
+	if secret, err = secretIn(f); err != nil {
+		f.Close()
+		return nil, release, fmt.Errorf("%s: %w", path, err)
+	}
+	return secret, func() { f.Close() }, nil
+}
+
+// secretIn is the secret that the file holds. One that is cut short, by a crash while
+// it was written, or that others could read, is made anew: old tokens fit no more then.
+func secretIn(f *os.File) (suite.Key, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("is no regular file")
+	}
+	secret := make(suite.Key, crashSecretLen)
+	if n, _ := f.ReadAt(secret, 0); n == crashSecretLen && info.Size() == crashSecretLen && info.Mode().Perm()&0o077 == 0 {
+		return secret, nil
+	}
+	rand.Read(secret)
+	if err := errors.Join(f.Chmod(0o600), f.Truncate(0)); err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteAt(secret, 0); err != nil {
+		return nil, err
+	}
+	return secret, f.Sync()
+}
