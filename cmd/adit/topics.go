@@ -14,6 +14,7 @@ func topics() []*cobra.Command {
                               certificates and keys, in swanctl's directories
   /etc/strongswan.conf        settings of the daemon, charon's section
   /run/charon.vici            control socket
+  /var/lib/adit/crash.key     secret by which peers notice a restart
   /run/adit/                  journal of what was changed on the host, by which
                               the next start cleans up after a crash`),
 		topic("signals", "What signals do", `  SIGHUP            adit run reads strongswan.conf and the file named by --config

@@ -204,3 +204,26 @@ func TestRFC7296_1_5_InvalidSPIIsAHint(t *testing.T) {
 	}
 	p.up()
 }
+
+// The peer may know the IKE SA that our rekey is about to make before we do: no token of it either.
+func TestRFC6290_NoTokenOfTheUnborn(t *testing.T) {
+	p, _ := crashing(t, nil)
+	p.a.initiate("net")
+	p.run(time.Second)
+	p.a.do(ike.Rekey{IKE: "a"})
+	p.run(15 * time.Millisecond) // b has answered, its answer is on the way
+	sas := p.b.e.SAs()
+	if len(sas) != 2 || len(p.a.e.SAs()) != 1 {
+		t.Fatalf("a %v, b %v", brief(p.a.e.SAs()), brief(sas))
+	}
+	sa := sas[1]
+	h := wire.Header{SPIi: sa.SPIi, SPIr: sa.SPIr, Version: wire.IKEv2, Exchange: wire.ExchangeInformational}
+	before := len(p.a.sent)
+	p.a.e.Datagram(p.now, ike.Datagram{Local: sa.Remote, Remote: sa.Local, Data: append(wire.AppendEncrypted(nil, h, nil, wire.Encrypted{Type: wire.PayloadSK}, 80), make([]byte, 80)...)})
+	p.a.drain()
+	if n := len(p.a.sent) - before; n != 0 {
+		t.Errorf("%d answers", n)
+	}
+	p.run(5 * time.Second)
+	p.up()
+}
