@@ -41,6 +41,7 @@ func (p *Packet) Bytes() []byte { return p.Buf[p.Off : p.Off+p.Len] }
 type Endpoints struct {
 	Local, Remote netip.AddrPort
 	Encap         bool
+	TrackNAT      bool
 }
 
 // Params are what an SA keeps of its ipsec.SAParams, under the same names: what
@@ -49,7 +50,7 @@ type Params struct {
 	SPI                              ipsec.SPI
 	Mode                             ipsec.Mode
 	DF                               ipsec.DFMode
-	ESN, TrackNAT, CopyECN, MSSClamp bool
+	ESN, CopyECN, MSSClamp bool
 	aead                             bool
 	dscpTo                           bool             // copy DSCP between the headers in this direction
 	LocalTS, RemoteTS                []ipsec.Selector // those of the giver: never changed
@@ -134,7 +135,7 @@ func New(p ipsec.SAParams) (*SA, error) {
 	if b, ok := c.(suite.Batch); ok && s.ivLen == 8 {
 		s.batch = b
 	}
-	s.params = Params{SPI: p.SPI, Mode: p.Mode, ESN: p.ESN, TrackNAT: p.TrackNAT, CopyECN: p.CopyECN, MSSClamp: p.MSSClamp, DF: p.DF,
+	s.params = Params{SPI: p.SPI, Mode: p.Mode, ESN: p.ESN, CopyECN: p.CopyECN, MSSClamp: p.MSSClamp, DF: p.DF,
 		LocalTS: p.LocalTS, RemoteTS: p.RemoteTS, Life: p.Life, TFC: int32(min(p.TFC, 65535)), MTU: int32(min(p.MTU, 65535)), aead: c.AEAD()}
 	s.max, s.soft = maxSeq, softMaxSeq
 	if p.ESN {
@@ -146,7 +147,7 @@ func New(p ipsec.SAParams) (*SA, error) {
 	} else {
 		s.params.dscpTo = p.CopyDSCP == ipsec.DSCPOut || p.CopyDSCP == ipsec.DSCPBoth
 	}
-	s.endpoints.Store(&Endpoints{Local: p.Local, Remote: p.Remote, Encap: p.Encap})
+	s.endpoints.Store(&Endpoints{Local: p.Local, Remote: p.Remote, Encap: p.Encap, TrackNAT: p.TrackNAT})
 	mtu := p.MTU
 	if mtu == 0 {
 		mtu = DefaultPathMTU
@@ -177,7 +178,7 @@ func (s *SA) Update(u ipsec.SAUpdate) error {
 	if !validEndpoints(u.Local, u.Remote) {
 		return errEndpoints
 	}
-	s.endpoints.Store(&Endpoints{Local: u.Local, Remote: u.Remote, Encap: u.Encap})
+	s.endpoints.Store(&Endpoints{Local: u.Local, Remote: u.Remote, Encap: u.Encap, TrackNAT: u.TrackNAT})
 	s.SetPathMTU(s.PathMTU())
 	return nil
 }

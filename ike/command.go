@@ -23,6 +23,8 @@ func (e *Engine) Do(now time.Time, c Command) {
 		e.redirect(now, c)
 	case Drain:
 		e.away.refuse, e.away.to = c.On, c.To
+	case AddressesChanged:
+		e.addressesChanged(now, c)
 	case Reload:
 		e.reload(c)
 	case Shutdown:

@@ -20,6 +20,7 @@ type Engine struct {
 	peers    []*Peer
 	// authorities are those that CERTREQs name, see Trust.
 	authorities [][20]byte
+	own         []netip.Addr // see AddressesChanged
 
 	effects []Effect
 	lastJob JobID

@@ -19,6 +19,8 @@ const (
 	limitConnections = 200_000
 	// limitWanted bounds the Child SAs that one connection waits for.
 	limitWanted = 1024
+	// limitOwnAddresses bounds the host's addresses that MOBIKE uses.
+	limitOwnAddresses = 64
 	// limitWaiters bounds the commands that wait for one initiation.
 	limitWaiters = 64
 	// limitTargets bounds the address pairs that one round of an initiation tries.

@@ -35,6 +35,8 @@ type Peer struct {
 	// Fragmentation of IKE messages (RFC 7383), Childless set-ups (RFC 6023).
 	Fragmentation FragmentPolicy
 	Childless     ChildlessPolicy
+	// MOBIKE lets both ends move the IKE SA to other addresses (RFC 4555).
+	MOBIKE bool
 	// VIPs are the addresses that we ask the peer for (unspecified ones: any of that
 	// family), Pools the names of those that we give addresses and attributes from.
 	VIPs  []netip.Addr

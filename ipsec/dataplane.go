@@ -42,6 +42,7 @@ type Policy struct {
 type SAUpdate struct {
 	Local, Remote netip.AddrPort
 	Encap         bool
+	TrackNAT      bool // see SAParams
 }
 
 // Dataplane holds the SAD and the SPD and moves packets by them. Implementations

@@ -246,7 +246,7 @@ func (w *inbound) selected(params *esp.Params, b []byte) bool {
 // newest genuine packet counts: an old one that an attacker held back and sent
 // from elsewhere is refused by the window or not the newest.
 func (w *inbound) watchMapping(s *sa, r *conn.Packet, seq uint64) {
-	if !s.Params().TrackNAT || !r.Encap || r.Remote == s.Endpoints().Remote || seq != s.Stats().Seq {
+	if !s.Endpoints().TrackNAT || !r.Encap || r.Remote == s.Endpoints().Remote || seq != s.Stats().Seq {
 		return
 	}
 	s.mu.Lock()

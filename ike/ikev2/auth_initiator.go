@@ -105,6 +105,7 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 		list = append(list, methodsNotify([]*ike.Peer{s.peer}, st.announced.hashes != nil)...)
 	}
 	list = append(list, s.crashNotify()...)
+	list = append(list, s.offerMobike()...)
 	if eapOnly(s.peer) {
 		list = append(list, notify(wire.EAPOnlyAuthentication, nil))
 	}
@@ -280,6 +281,7 @@ func (s *sa) completeAuth(now time.Time, st *authSent, in *inbound) {
 	}
 	s.takeLifetime(in.payloads)
 	s.takeCrashToken(in.payloads)
+	s.acceptMobike(in.payloads, true)
 	s.cpTake(now, in.payloads, func(now time.Time) { s.authenticated(now, st, in, p) })
 }
 

@@ -21,6 +21,7 @@ func (s *sa) authRequest(now time.Time, in *inbound) {
 	st.authentication = authentication{request: before.request, response: before.response, ni: before.ni, nr: before.nr,
 		candidates: before.candidates, first: before.candidates, passed: before.passed, expects: true, announced: before.announced,
 		multiple: s.multipleAuth(in.payloads), intAuth: before.intAuth(in.header.MessageID)}
+	st.from = ike.Datagram{Local: in.datagram.Local, Remote: in.datagram.Remote}
 	// What the Child SA is made of comes now and is answered at the end.
 	for _, p := range in.payloads {
 		switch p.(type) {
@@ -237,6 +238,7 @@ func (s *sa) authAnswer(now time.Time, st *authReceived, in *inbound, list []wir
 func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, list []wire.Payload) {
 	ni, nr := st.ni, st.nr
 	finish := func(now time.Time, list []wire.Payload, c *child) {
+		list = append(list, s.grantMobike(st.first)...)
 		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.crashNotify()))
 		if c != nil {
 			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
@@ -250,6 +252,11 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 	first := st.first
 	s.takeCrashToken(first)
 	s.identify(p)
+	if p.peer.MOBIKE && translatedOnTheWay(first, st.from) { // RFC 4555 §3.9
+		s.respondNotify(now, in, wire.UnexpectedNATDetected, nil)
+		s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Notify: wire.UnexpectedNATDetected.String(), Difference: "the peer allows no NAT, but one is on the way"})
+		return
+	}
 	if r := childlessRefused(p.peer, first); r != nil {
 		s.respondNotify(now, in, wire.InvalidSyntax, nil)
 		s.fail(now, r)

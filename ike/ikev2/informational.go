@@ -24,7 +24,8 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 	if s.replacedBy == nil && s.takeLifetime(in.payloads) { // RFC 4478 §3
 		s.reauthSooner(now)
 	}
-	s.respond(now, in, append(answer, cpInformational(in.payloads)...))
+	moved, act := s.mobikeRequest(in)
+	s.respond(now, in, append(append(answer, cpInformational(in.payloads)...), moved...))
 	if n := wire.FindNotify(in.payloads, wire.Redirect); n != nil && !all && fatal == nil {
 		s.redirectedUp(now, n)
 	}
@@ -37,6 +38,8 @@ func (s *sa) informationalRequest(now time.Time, in *inbound) {
 		s.blameCertificate(r)
 		s.reject(r)
 		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "refused by the peer: " + fatal.NotifyType.String(), Rejection: r})
+	case act != nil:
+		act(now)
 	}
 }
 
@@ -61,10 +64,13 @@ type dpd struct{}
 
 func (dpd) name() string { return "IKE_DPD" }
 func (dpd) begin(s *sa, now time.Time) {
-	s.request(now, wire.ExchangeInformational, nil)
+	s.request(now, wire.ExchangeInformational, s.natCheck())
 }
-func (dpd) answered(s *sa, now time.Time, in *inbound) { s.finish() }
-func (dpd) cancel(*sa, time.Time)                      {}
+func (dpd) answered(s *sa, now time.Time, in *inbound) {
+	s.finish()
+	s.natChecked(now, in)
+}
+func (dpd) cancel(*sa, time.Time) {}
 
 // checkPeer sends a check if nothing came from the peer for dpd_delay, neither
 // IKE nor ESP.

@@ -79,9 +79,11 @@ func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, x sec
 
 func (s *sa) saParams(c *child, dir ipsec.Direction) ipsec.SAParams {
 	p := ipsec.SAParams{Ref: ipsec.SARef{Child: c.id, Dir: dir}, SPI: c.spiIn, Name: c.cfg.Name, ReqID: c.reqid, IfID: c.cfg.IfID,
-		Local: s.local, Remote: s.remote, Encap: s.nat.encap(), TrackNAT: s.nat.remote && dir == ipsec.In,
+		Encap: s.nat.encap(), TrackNAT: s.nat.remote && dir == ipsec.In,
 		Mode: c.mode, Encr: c.suite.Encr, Integ: c.integ(), ESN: c.suite.ESN(), ReplayWindow: c.cfg.ReplayWindow,
 		LocalTS: c.localTS, RemoteTS: c.remoteTS, Life: lifetime(c), DF: c.cfg.DF, CopyECN: c.cfg.CopyECN, CopyDSCP: c.cfg.CopyDSCP, MSSClamp: c.cfg.MSSClamp}
+	at := s.endpoints()
+	p.Local, p.Remote = at.local, at.remote
 	if dir == ipsec.Out {
 		p.SPI = c.spiOut
 		if !s.peerCaps.noTFC {

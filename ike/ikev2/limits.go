@@ -70,6 +70,13 @@ const (
 	// peer that are looked at, and those of ours that are sent.
 	limitAttributes     = 64
 	limitAttributeBytes = 8 << 10
+	// limitAdditional bounds the additional addresses of either end (RFC 4555), limitRemotes
+	// the addresses of a peer that are considered, limitPaths the pairs that one request is
+	// sent over, limitNATRetries the repetitions, retryNAT apart, after UNEXPECTED_NAT_DETECTED.
+	limitAdditional = 16
+	limitRemotes    = 32
+	limitPaths      = 8
+	limitNATRetries = 5
 	// limitMessageID is the number of requests after which an IKE SA is rekeyed,
 	// long before message IDs end (RFC 7296 §2.2).
 	limitMessageID = 1 << 30
@@ -78,6 +85,12 @@ const (
 	// that the peer knows the Child SA.
 	limitUnproven = 30
 	retryUnproven = 500 * time.Millisecond
+
+	retryNAT = time.Second
+	// retryStranded is how often a path is looked for while there is none, minPathCheck the
+	// least time between two checks of a path because of changes of the host.
+	retryStranded = 5 * time.Second
+	minPathCheck  = 2 * time.Second
 
 	// refusalGrace is how long an attempt goes on after a refusal of IKE_SA_INIT, which
 	// anybody can forge: the true answer may still come (RFC 7296 §2.21.1).

@@ -70,9 +70,10 @@ func detectNAT(payloads []wire.Payload, spiI, spiR uint64, local, remote netip.A
 	return n
 }
 
-// floatPorts moves the initiator to port 4500 once a NAT was found, or pretended.
+// floatPorts moves the initiator to port 4500 once a NAT was found, or pretended, and
+// wherever MOBIKE may be used: another path may have one (RFC 4555 §3.3).
 func (s *sa) floatPorts() {
-	if !s.nat.encap() || s.remote.Port() != 500 {
+	if !s.nat.encap() && !(s.nat.supported && s.peer.MOBIKE) || s.remote.Port() != 500 {
 		return
 	}
 	s.local = netip.AddrPortFrom(s.local.Addr(), s.config().NATPort)

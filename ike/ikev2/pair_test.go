@@ -58,6 +58,9 @@ type host struct {
 	leaseQuestions  []ike.LeaseAddresses
 	assumeQuestions []ike.AssumeAddresses
 	assumeErr       error
+
+	own    []netip.Addr                // what MOBIKE knows; nil: just addr
+	source func(netip.Addr) netip.Addr // the host's route; nil: addr
 }
 
 // model is a data plane that keeps what it is told and refuses nonsense.
@@ -240,7 +243,10 @@ func (h *host) apply(f ike.Effect) {
 		for _, d := range []ipsec.Direction{ipsec.In, ipsec.Out} {
 			ref := ipsec.SARef{Child: f.Child, Dir: d}
 			sa := h.plane.sas[ref]
-			sa.Local, sa.Remote, sa.Encap = f.Update.Local, f.Update.Remote, f.Update.Encap
+			if _, ok := h.plane.sas[ref]; !ok {
+				h.p.t.Errorf("%s: update of the SA %v that is not there", h.name, ref)
+			}
+			sa.Local, sa.Remote, sa.Encap, sa.TrackNAT = f.Update.Local, f.Update.Remote, f.Update.Encap, f.Update.TrackNAT
 			h.plane.sas[ref] = sa
 		}
 	case ike.QueryChild:
@@ -257,6 +263,16 @@ func (h *host) apply(f ike.Effect) {
 			h.done(f.Job, keys, nil)
 		case ike.Resolve:
 			h.done(f.Job, h.resolv[q.Hosts[0]], nil)
+		case ike.Paths:
+			var list []netip.Addr
+			for _, r := range q.Remotes {
+				a := h.addr
+				if h.source != nil {
+					a = h.source(r)
+				}
+				list = append(list, a)
+			}
+			h.done(f.Job, list, nil)
 		case ike.SourceAddress:
 			h.done(f.Job, h.addr, nil)
 		case ike.LeaseAddresses:

@@ -234,6 +234,7 @@ func (s *sa) succeedBy(now time.Time, n *sa) {
 	s.forgetAwaiting()
 	n.local, n.remote, n.nat = s.local, s.remote, s.nat
 	n.vips, s.vips = s.vips, nil
+	s.handMobike(now, n)
 	n.children, s.children = append(n.children, s.children...), nil
 	move := func(t task) bool {
 		switch t.(type) {

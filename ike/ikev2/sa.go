@@ -54,6 +54,7 @@ type sa struct {
 	// was not answered: the answer may name them.
 	earlyDeletes []ipsec.SPI
 	vips         *addresses // nil: there is nothing about any
+	mob          *mobike    // nil: the two ends don't move
 	sched        scheduler
 	life         life
 	// partial are the messages of the peer of which not all fragments have come: a
@@ -305,7 +306,7 @@ func (s *sa) Dataplane(now time.Time, ev ipsec.Event) {
 		}
 	case ipsec.MappingChange:
 		if c := s.child(ev.Ref.Child); c != nil && s.nat.remote && ev.Remote.IsValid() {
-			s.move(now, s.local, ev.Remote)
+			s.mapped(now, ev.Remote)
 		}
 	}
 	s.run(now)
@@ -398,11 +399,7 @@ func (s *sa) move(now time.Time, local, remote netip.AddrPort) {
 	}
 	oldLocal, old := s.local, s.remote
 	s.local, s.remote = local, remote
-	for _, c := range s.children {
-		if c.installed() {
-			s.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: local, Remote: remote, Encap: s.nat.encap()}})
-		}
-	}
+	s.place()
 	if !s.life.established.IsZero() {
 		s.env.Emit(ike.Moved{SA: s.Info(), OldLocal: oldLocal, Old: old})
 	}

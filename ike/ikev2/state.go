@@ -74,6 +74,7 @@ type initReceived struct {
 type authReceived struct {
 	authentication
 	first   []wire.Payload // of the first request: what the Child SA is made of
+	from    ike.Datagram   // where it came from and went to, without its data
 	contact bool           // INITIAL_CONTACT came
 	eapOnly bool           // the initiator takes EAP alone for our proof (RFC 5998)
 }

@@ -28,6 +28,7 @@ type outstanding struct {
 	summary  string
 	sent     int // how often
 	next     time.Time
+	to       *path // where it is sent first, if not to where the IKE SA is
 }
 
 func (s *sa) flags(response bool) wire.Flags {
@@ -60,6 +61,10 @@ func (s *sa) build(h wire.Header, payloads []wire.Payload) ([][]byte, error) {
 
 // request sends our next request and keeps it until it is answered.
 func (s *sa) request(now time.Time, x wire.ExchangeType, payloads []wire.Payload) {
+	s.requestAlong(now, x, payloads, nil)
+}
+
+func (s *sa) requestAlong(now time.Time, x wire.ExchangeType, payloads []wire.Payload, to *path) {
 	h := s.header(x, s.win.sendID, false)
 	packets, err := s.build(h, payloads)
 	if err != nil {
@@ -68,7 +73,7 @@ func (s *sa) request(now time.Time, x wire.ExchangeType, payloads []wire.Payload
 		return
 	}
 	s.win.sendID++
-	s.win.out = &outstanding{id: h.MessageID, exchange: x, packets: packets, summary: summary(h, payloads)}
+	s.win.out = &outstanding{id: h.MessageID, exchange: x, packets: packets, summary: summary(h, payloads), to: to}
 	s.transmit(now)
 }
 
@@ -77,7 +82,9 @@ func (s *sa) transmit(now time.Time) {
 	out := s.win.out
 	wait, _ := s.config().Retransmit.Wait(out.sent)
 	out.next = now.Add(wait)
-	s.sendAll(now, s.local2remote(nil), out.packets, out.summary, out.sent)
+	for _, d := range s.ways(out) {
+		s.sendAll(now, d, out.packets, out.summary, out.sent)
+	}
 	out.sent++
 }
 
@@ -132,9 +139,13 @@ func (s *sa) sendAll(now time.Time, d ike.Datagram, packets [][]byte, summary st
 // retransmit repeats the request in flight, or gives the peer up.
 func (s *sa) retransmit(now time.Time) {
 	out := s.win.out
+	if s.stranded(now) {
+		return
+	}
 	if _, last := s.config().Retransmit.Wait(out.sent - 1); !last {
 		s.env.CountRetransmit()
 		s.transmit(now)
+		s.seekPath(now)
 		return
 	}
 	out.next = time.Time{}
@@ -292,6 +303,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 	if h.Response() {
 		s.win.out = nil
 		s.forgetPartials(true)
+		s.pathFound(now, d)
 	} else {
 		s.keys.forgetBefore()
 		s.decidedByUse(now, in)
@@ -365,7 +377,7 @@ func (s *sa) wellFormed(now time.Time, in *inbound, err error, r *rule) bool {
 
 // followPeer takes over the address that a new authentic message came from:
 // always while the IKE SA is set up (the float to port 4500), later only if the
-// peer is behind a NAT and we are not (RFC 7296 §2.23).
+// peer is behind a NAT and we are not (RFC 7296 §2.23), and does not know MOBIKE.
 func (s *sa) followPeer(now time.Time, d ike.Datagram) {
 	if d.Remote == s.remote && d.Local == s.local {
 		return
@@ -374,7 +386,8 @@ func (s *sa) followPeer(now time.Time, d ike.Datagram) {
 	case phaseInitReceived, phaseAuthReceived:
 		s.move(now, d.Local, d.Remote)
 	case phaseEstablished, phaseClosing:
-		if s.nat.remote && !s.nat.local {
+		// With MOBIKE nothing but UPDATE_SA_ADDRESSES moves it (RFC 4555 §3.8).
+		if s.mob == nil && s.nat.remote && !s.nat.local {
 			s.move(now, d.Local, d.Remote)
 		}
 	}

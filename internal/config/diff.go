@@ -24,7 +24,7 @@ type Difference struct{ Path, Old, New string }
 var (
 	peerNames = map[string]string{"Version": "version", "LocalAddrs": "local_addrs", "RemoteAddrs": "remote_addrs", "LocalPort": "local_port", "RemotePort": "remote_port",
 		"Proposals": "proposals", "PreferPeer": "charon.prefer_configured_proposals", "SendCert": "send_cert", "SendCertReq": "send_certreq", "Fragmentation": "fragmentation",
-		"Childless": "childless", "Redirect": "redirect", "VIPs": "vips", "Pools": "pools", "Unique": "unique", "Encap": "encap", "KeyingTries": "keyingtries", "GiveUp": "keyingtries",
+		"Childless": "childless", "MOBIKE": "mobike", "Redirect": "redirect", "VIPs": "vips", "Pools": "pools", "Unique": "unique", "Encap": "encap", "KeyingTries": "keyingtries", "GiveUp": "keyingtries",
 		"RekeyTime": "rekey_time", "ReauthTime": "reauth_time", "OverTime": "over_time", "RandTime": "rand_time", "DPDDelay": "dpd_delay", "DPDTimeout": "dpd_timeout",
 		"DSCP": "dscp", "AskOCSP": "ocsp", "Aggressive": "aggressive"}
 	roundNames = map[string]string{"Method": "auth", "EAP": "auth", "Constraints": "auth", "ID": "id", "Certs": "certs", "CACerts": "cacerts", "CAID": "ca_id", "Pubkeys": "pubkeys",

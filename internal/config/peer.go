@@ -32,7 +32,7 @@ const (
 func (d *decoder) decodePeer(name string, s *conf.Section) *ike.Peer {
 	before := len(d.warnings)
 	d.place(s)
-	p := peerDraft{Peer: &ike.Peer{Name: name, LocalPort: 500, RemotePort: 500, KeyingTries: 1, PreferPeer: d.daemon.PreferPeer, SendCertReq: true}}
+	p := peerDraft{Peer: &ike.Peer{Name: name, LocalPort: 500, RemotePort: 500, KeyingTries: 1, PreferPeer: d.daemon.PreferPeer, SendCertReq: true, MOBIKE: true}}
 	if d.daemon.NextDefaults {
 		p.Version = 2
 	}

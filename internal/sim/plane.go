@@ -365,7 +365,7 @@ func (p *plane) input(k *packet) {
 		return
 	}
 	sa.lastUse = p.h.w.now
-	if ep := sa.esp.Endpoints(); k.encap && sa.params.TrackNAT && ep.Remote != k.src {
+	if ep := sa.esp.Endpoints(); k.encap && ep.TrackNAT && ep.Remote != k.src {
 		p.h.dataplane(ipsec.MappingChange{Ref: sa.params.Ref, Remote: k.src})
 	}
 	f, side := k.probe.flow, k.probe.side
