@@ -26,7 +26,7 @@ func newCookie2() []byte {
 // mobikeRequest takes what an INFORMATIONAL request says about addresses. act is what
 // follows once the answer is out (RFC 4555 §3.5, §3.6).
 func (s *sa) mobikeRequest(in *inbound) (answer []wire.Payload, act func(time.Time)) {
-	if s.mob == nil || s.state.phase() != phaseEstablished || s.replacedBy != nil {
+	if s.mob == nil && (s.replacedBy == nil || s.replacedBy.mob == nil) {
 		return nil, nil
 	}
 	if c := wire.FindNotify(in.payloads, wire.Cookie2); c != nil && len(c.Data) >= minCookie2 && len(c.Data) <= maxCookie2 {
@@ -38,7 +38,7 @@ func (s *sa) mobikeRequest(in *inbound) (answer []wire.Payload, act func(time.Ti
 	}
 	list, told := additional(in.payloads, d.Remote.Addr())
 	update := wire.FindNotify(in.payloads, wire.UpdateSAAddresses) != nil
-	if !told && !update {
+	if !told && !update || s.mob == nil || s.state.phase() != phaseEstablished {
 		return answer, nil
 	}
 	if translatedOnTheWay(in.payloads, d) {
@@ -63,6 +63,7 @@ func (s *sa) mobikeRequest(in *inbound) (answer []wire.Payload, act func(time.Ti
 				s.sees(now, detectNAT(in.payloads, s.spiI, s.spiR, d.Local, d.Remote))
 			}
 			s.follow(now, d.Local, d.Remote)
+			s.repeatNow(now) // what is in flight went to where the peer was
 		case told && s.mob.origin && d.Remote.Addr() != s.remote.Addr() && !slices.Contains(list, s.remote.Addr()):
 			// The peer is no longer where we look for it. It was here just now.
 			s.note(2, "the peer is no longer at "+s.remote.Addr().String())
@@ -117,9 +118,6 @@ func (s *sa) follow(now time.Time, local, remote netip.AddrPort) {
 		if _, ok := t.(*routability); ok {
 			return
 		}
-	}
-	if s.win.out != nil && old != (path{local, remote}) {
-		s.repeatNow(now)
 	}
 	s.enqueueFirst(&routability{})
 }

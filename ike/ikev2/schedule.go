@@ -163,11 +163,21 @@ func (s *sa) run(now time.Time) {
 		return
 	}
 	for s.sched.busy == 0 && (s.sched.current == nil && s.win.out == nil || simbug.Chosen == simbug.NoWindow) && len(s.sched.queue) > 0 && s.state.phase() == phaseEstablished && !s.rekeyAwaited() {
-		t := s.sched.queue[0]
-		s.sched.queue = s.sched.queue[1:]
+		i := max(slices.IndexFunc(s.sched.queue, urgent), 0)
+		t := s.sched.queue[i]
+		s.sched.queue = slices.Delete(s.sched.queue, i, i+1)
 		s.sched.current = t
 		t.begin(s, now)
 	}
+}
+
+// urgent reports whether traffic waits for a task: MOBIKE's.
+func urgent(t task) bool {
+	switch t.(type) {
+	case *updateAddrs, *routability:
+		return true
+	}
+	return false
 }
 
 // finish ends the task in flight.
