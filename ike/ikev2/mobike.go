@@ -154,17 +154,20 @@ func (s *sa) ownAddresses() (list []netip.Addr) {
 }
 
 func (s *sa) mayUse(a netip.Addr) bool {
-	if !s.peer.Allows(a) || slices.Contains(s.cp().got, a) {
-		return false
-	}
+	return s.peer.Allows(a) && !slices.Contains(s.cp().got, a) && !s.behind(a, s.local.Addr(), func(c *ike.Child) []ipsec.Selector { return c.Local })
+}
+
+// behind reports whether the address is one of those that tunnels lead to, as the address
+// in use is not: it is reached only through them.
+func (s *sa) behind(a, used netip.Addr, of func(*ike.Child) []ipsec.Selector) bool {
 	for _, c := range s.peer.Children {
-		for _, t := range c.Local {
-			if !t.IsDynamic() && t.MatchAddr(a) && !t.MatchAddr(s.local.Addr()) {
-				return false
+		for _, t := range of(c) {
+			if !t.IsDynamic() && t.MatchAddr(a) && !t.MatchAddr(used) {
+				return true
 			}
 		}
 	}
-	return true
+	return false
 }
 
 // additionalPayloads is a list of addresses as notifies (RFC 4555 §4.2.2); whole: that

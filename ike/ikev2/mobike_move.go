@@ -8,6 +8,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/ipsec"
 )
 
 // AddressesChanged implements ike.Mover.
@@ -81,7 +82,12 @@ func (s *sa) askPaths(now time.Time, remotes []netip.Addr, then func(time.Time, 
 // remotes are the addresses at which the peer may be: that in use, those that it has
 // told of, those of the configuration.
 func (s *sa) remotes() []netip.Addr {
-	list := append([]netip.Addr{s.remote.Addr()}, s.mob.peers...)
+	list := []netip.Addr{s.remote.Addr()}
+	for _, a := range s.mob.peers {
+		if !s.behind(a, s.remote.Addr(), func(c *ike.Child) []ipsec.Selector { return c.Remote }) {
+			list = append(list, a)
+		}
+	}
 	for _, a := range s.peer.RemoteAddrs {
 		if a.From.IsValid() && a.From == a.To && !slices.Contains(list, a.From) && len(list) < limitRemotes {
 			list = append(list, a.From)
@@ -144,7 +150,8 @@ func (s *sa) pathsKnown(now time.Time, remotes, sources []netip.Addr, why seek) 
 	usable := sources[0].IsValid() && !s.gone() && !slices.Contains(m.refused, current)
 	switch {
 	case !usable:
-		m.paths = list
+		// To another address of the peer there is nothing to choose by: all are tried at once.
+		m.paths, m.doubt = list, list[0].remote != s.remote
 		s.goTo(now, list[0])
 	case why.failing:
 		s.tryAll(now, list)
