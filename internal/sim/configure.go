@@ -71,7 +71,7 @@ func addrSpecs(v string) (out []ike.AddrSpec) {
 
 // setPeer makes a connection, or changes one for the next reload: local, remote
 // (addresses, names, %any), lid, rid (identities), ike (proposals), rekey,
-// reauth, over, rand, dpd, tries, unique, encap, fragmentation, vips, pools; of
+// reauth, over, rand, dpd, tries, unique, encap, fragmentation, mobike, vips, pools; of
 // the IKE version; of
 // authentication lauth, rauth, lauth2, rauth2 (psk, pubkey, eap, any), lid2, rid2,
 // eap (the method), eapid, eapask, certreq.
@@ -132,6 +132,8 @@ func (h *Host) setPeer(name string, a []string) error {
 			p.Unique = map[string]ike.UniquePolicy{"no": ike.UniqueNo, "never": ike.UniqueNever, "replace": ike.UniqueReplace, "keep": ike.UniqueKeep}[v]
 		case "fragmentation":
 			p.Fragmentation = map[string]ike.FragmentPolicy{"yes": ike.FragmentYes, "accept": ike.FragmentAccept, "force": ike.FragmentForce, "no": ike.FragmentNo}[v]
+		case "mobike":
+			p.MOBIKE = v == "yes"
 		case "encap":
 			p.Encap = map[string]ike.EncapPolicy{"auto": ike.EncapAuto, "yes": ike.EncapYes, "no": ike.EncapNo}[v]
 		default:

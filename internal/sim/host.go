@@ -77,6 +77,7 @@ func (h *Host) Boot() {
 	h.config.Peers = nil
 	h.engine = ike.New(h.config, ikev2.Version, ikev1.Version)
 	h.w.disturb()
+	h.engine.Do(h.w.now, ike.AddressesChanged{Own: h.addrs})
 	h.Load()
 }
 
@@ -267,6 +268,16 @@ func (h *Host) answer(q ike.Question) (any, error) {
 			return nil, fmt.Errorf("no such name")
 		}
 		return out, nil
+	case ike.Paths:
+		list := make([]netip.Addr, len(q.Remotes))
+		for i, r := range q.Remotes {
+			for _, a := range h.addrs {
+				if a.Is4() == r.Is4() && !list[i].IsValid() {
+					list[i] = a
+				}
+			}
+		}
+		return list, nil
 	case ike.SourceAddress:
 		for _, a := range h.addrs {
 			if a.Is4() == q.Remote.Is4() {

@@ -95,6 +95,11 @@ func (w *World) transmit(p *packet) {
 	fate := ""
 	again := 1
 	defer func() { w.traceSend(p, fate) }()
+	if !p.forged && !p.from.has(p.src.Addr()) {
+		fate = "no such address"
+		w.lost(p, fate)
+		return
+	}
 	if n := p.from.nat; n != nil && !p.forged {
 		if p.esp && !p.encap {
 			fate = "no NAT for raw ESP"

@@ -17,7 +17,8 @@ import (
 //
 //	net delay=10ms jitter=0 loss=0 dup=0 reorder=0 corrupt=0 mtu=0
 //	host NAME ADDR...            a gateway
-//	nat HOST ADDR [preserve]     a NAT in front of it
+//	nat HOST ADDR|off [preserve] a NAT in front of it, also when it runs
+//	address HOST ADDR...         other addresses, of which the host hears
 //	engine HOST key=value...     settings of ike.Config
 //	conn HOST NAME key=value...  a connection (setPeer lists the keys)
 //	child HOST CONN NAME key=value...
@@ -27,6 +28,7 @@ import (
 //	password HOST EAPID SECRET   a password for EAP
 //	pool HOST NAME PREFIX        addresses for peers
 //	name HOST NAME ADDR...       what a name resolves to there
+//	sleep HOST                   it was suspended, and hears of it
 //	boot HOST...                 starts hosts; start actions follow
 //	reload HOST                  gives the engine the configuration again
 //	up|down|kill-sa|rekey|reauth HOST CONN[/CHILD]
@@ -154,7 +156,27 @@ func (w *World) topology() map[string]func([]string) error {
 			return nil
 		},
 		"nat": func(a []string) error {
-			w.host(a, 0).nat = newNAT(address(arg(a, 1)), len(a) > 2)
+			if h := w.host(a, 0); arg(a, 1) == "off" {
+				h.nat = nil
+			} else {
+				h.nat = newNAT(address(a[1]), len(a) > 2)
+			}
+			w.disturb()
+			return nil
+		},
+		"address": func(a []string) error {
+			h := w.host(a, 0)
+			h.addrs = nil
+			for i := 1; i < len(a); i++ {
+				h.addrs = append(h.addrs, address(a[i]))
+			}
+			w.disturb()
+			h.Do(ike.AddressesChanged{Own: h.addrs, Links: true})
+			return nil
+		},
+		"sleep": func(a []string) error {
+			h := w.host(a, 0)
+			h.Do(ike.AddressesChanged{Own: h.addrs, Slept: true})
 			return nil
 		},
 		"engine": func(a []string) error { return w.host(a, 0).setEngine(a[1:]) },
