@@ -265,7 +265,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	if gw, err = gateway.New(o); err != nil {
 		return err
 	}
-	return g.serve(ctx, ln, host, dp, gw)
+	return g.serve(ctx, ln, host, dp, gw, func() (func(), error) { return g.watchAddresses(ctx, host, gw, dev.Name(), usable) })
 }
 
 // listens reports whether a packet is for the engine: a keepalive has done its work by
@@ -287,7 +287,7 @@ func (g *Gateway) listen(o conn.Options) (conn.Conn, error) {
 }
 
 // serve runs everything until ctx ends.
-func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net, dp *userspace.Plane, gw *gateway.Gateway) error {
+func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net, dp *userspace.Plane, gw *gateway.Gateway, watchAddresses func() (func(), error)) error {
 	gw.Start()
 	defer gw.Shutdown() // on every way out; the second call does nothing
 	if err := dp.Start(); err != nil {
@@ -307,6 +307,11 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 		return err
 	}
 	defer unwatch()
+	unwatchAddresses, err := watchAddresses()
+	if err != nil {
+		return err
+	}
+	defer unwatchAddresses()
 	unserve, err := g.serveHealth(gw)
 	if err != nil {
 		return err

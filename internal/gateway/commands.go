@@ -69,6 +69,15 @@ func (g *Gateway) Redirect(ctx context.Context, r ike.Redirect) (matched int, er
 	return done.Matched, err
 }
 
+// AddressesChanged tells that the host's addresses, links or routes are, or may be,
+// others than before, or that it was suspended (MOBIKE, RFC 4555).
+func (g *Gateway) AddressesChanged(ctx context.Context, c ike.AddressesChanged) error {
+	if !g.isRunning() {
+		return ErrNotRunning
+	}
+	return g.shard.deliver(ctx, c)
+}
+
 // await sends a command and waits for its CommandDone.
 func (g *Gateway) await(ctx context.Context, build func(ike.CommandID) ike.Command) (ike.CommandDone, error) {
 	if !g.isRunning() {

@@ -46,6 +46,10 @@ func (s *shard) apply(e ike.Effect) {
 		for _, d := range []ipsec.Direction{ipsec.In, ipsec.Out} {
 			_ = dp.UpdateSA(ipsec.SARef{Child: e.Child, Dir: d}, e.Update) // the SA may just have gone
 		}
+		// Another family, or UDP or not, is another MTU of the tunnel's routes.
+		if ids := s.g.inv.remeasure(e.Child, s.tunnelMTU(ipsec.SARef{Child: e.Child, Dir: ipsec.Out})); len(ids) > 0 {
+			s.g.host.moved(ids, nil)
+		}
 	case ike.QueryChild:
 		in, out := s.g.Query(e.Child)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: ike.ChildStats{In: in, Out: out}}})
@@ -183,6 +187,8 @@ func (s *shard) ask(e ike.Ask) {
 	case ike.SourceAddress:
 		a, err := s.g.opt.Transport.SourceFor(q.Remote)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a, Err: err}})
+	case ike.Paths:
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.paths(q)}})
 	case ike.LeaseAddresses:
 		l, err := s.g.leases.give(q)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: l, Err: err}})
@@ -211,6 +217,17 @@ func (s *shard) ask(e ike.Ask) {
 	default:
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: fmt.Errorf("nobody answers %T", q)}})
 	}
+}
+
+// paths finds the local address towards each of the addresses, where there is a way.
+func (s *shard) paths(q ike.Paths) []netip.Addr {
+	list := make([]netip.Addr, len(q.Remotes))
+	for i, r := range q.Remotes {
+		if a, err := s.g.opt.Transport.SourceFor(r); err == nil {
+			list[i] = a.Unmap()
+		}
+	}
+	return list
 }
 
 // compute has the pool work out an answer that needs nothing but the processor.

@@ -31,6 +31,21 @@ func (v *inventory) activate(policies []ipsec.Policy, mtu int) (changed []ipsec.
 	return changed
 }
 
+// remeasure records another MTU of a Child SA's tunnel; it returns the policies whose
+// routes have to change.
+func (v *inventory) remeasure(child uint32, mtu int) (changed []ipsec.PolicyID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, p := range v.active {
+		if p.Out.Child == child && mtu > 0 && p.mtu != mtu {
+			v.active[id] = &activePolicy{Policy: p.Policy, mtu: mtu}
+			changed = append(changed, id)
+		}
+	}
+	slices.Sort(changed)
+	return changed
+}
+
 // prepare records policies that a Child SA will have as soon as it is activated, so
 // that the host is ready for them; those that another Child SA serves stay as they are.
 func (v *inventory) prepare(policies []ipsec.Policy, mtu int) (changed []ipsec.PolicyID) {

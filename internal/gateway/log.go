@@ -42,7 +42,7 @@ func Describe(e ike.Event) (Record, bool) {
 	case ike.ChildRekeyed:
 		return childRecord(e.SA, e.New, fmt.Sprintf("replaces %s{%d}: %s", e.Old.Name, e.Old.ID, describeChild(e.New))), true
 	case ike.Moved:
-		return saRecord("IKE", 1, e.SA, fmt.Sprintf("peer of %s moved from %s to %s", label(e.SA.Name, e.SA.ID), e.Old, e.SA.Remote)), true
+		return saRecord("IKE", 1, e.SA, movedText(e)), true
 	case ike.Message:
 		return messageRecord(e), true
 	case ike.Note:
@@ -311,4 +311,16 @@ func (m *peerMemory) of(e ike.Event, r Record) (peerOf, bool) {
 		return peerOf{}, false // saRecord has told
 	}
 	return m.get(r.ID)
+}
+
+// movedText tells which end is elsewhere now, or that both are.
+func movedText(e ike.Moved) string {
+	name := label(e.SA.Name, e.SA.ID)
+	switch {
+	case e.SA.Local == e.OldLocal || !e.OldLocal.IsValid():
+		return fmt.Sprintf("peer of %s moved from %s to %s", name, e.Old, e.SA.Remote)
+	case e.SA.Remote == e.Old:
+		return fmt.Sprintf("%s moved here from %s to %s", name, e.OldLocal, e.SA.Local)
+	}
+	return fmt.Sprintf("%s moved from %s and %s to %s and %s", name, e.OldLocal, e.Old, e.SA.Local, e.SA.Remote)
 }
