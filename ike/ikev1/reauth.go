@@ -41,7 +41,7 @@ func (s *sa) handTo(now time.Time, next *sa) {
 	}
 	if s.local != next.local || s.remote != next.remote || s.nat.encap() != next.nat.encap() {
 		for _, c := range next.children {
-			next.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: next.local, Remote: next.remote, Encap: next.nat.encap()}})
+			next.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: next.local, Remote: next.remote, Encap: next.nat.encap(), TrackNAT: next.nat.remote}})
 		}
 	}
 	s.remade = true

@@ -342,7 +342,7 @@ func (s *sa) move(now time.Time, local, remote netip.AddrPort) {
 	s.local, s.remote = local, remote
 	for _, c := range s.children {
 		if c.dataplane {
-			s.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: local, Remote: remote, Encap: s.nat.encap()}})
+			s.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: local, Remote: remote, Encap: s.nat.encap(), TrackNAT: s.nat.remote}})
 		}
 	}
 	if !s.life.established.IsZero() {

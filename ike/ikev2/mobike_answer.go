@@ -62,7 +62,7 @@ func (s *sa) mobikeRequest(in *inbound) (answer []wire.Payload, act func(time.Ti
 			if wire.FindNotify(in.payloads, wire.NATDetectionSourceIP) != nil && s.nat.supported {
 				s.sees(now, detectNAT(in.payloads, s.spiI, s.spiR, d.Local, d.Remote))
 			}
-			s.follow(now, d.Local, d.Remote)
+			s.followTo(now, d.Local, d.Remote)
 			s.repeatNow(now) // what is in flight went to where the peer was
 		case told && s.mob.origin && d.Remote.Addr() != s.remote.Addr() && !slices.Contains(list, s.remote.Addr()):
 			// The peer is no longer where we look for it. It was here just now.
@@ -91,11 +91,11 @@ func (s *sa) sees(now time.Time, n nat) {
 	}
 }
 
-// follow moves the IKE SA to where the peer is by its own word. The Child SAs follow at
+// followTo moves the IKE SA to where the peer is by its own word. The Child SAs follow at
 // once if only ports have changed, else when the peer has shown that it receives what is
 // sent there: who has the keys could otherwise turn its traffic on somebody else
 // (RFC 4555 §3.7, §5.3).
-func (s *sa) follow(now time.Time, local, remote netip.AddrPort) {
+func (s *sa) followTo(now time.Time, local, remote netip.AddrPort) {
 	m := s.mob
 	old := path{s.local, s.remote}
 	if old != (path{local, remote}) {
@@ -136,7 +136,7 @@ func (s *sa) mapped(now time.Time, remote netip.AddrPort) {
 	case s.mob == nil:
 		s.move(now, s.local, remote)
 	case remote.Addr() == s.remote.Addr():
-		s.follow(now, s.local, remote)
+		s.followTo(now, s.local, remote)
 	case !s.mob.origin && s.acceptable(remote.Addr()):
 		s.probeOnce(now, path{s.local, remote})
 	}

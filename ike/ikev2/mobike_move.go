@@ -478,7 +478,7 @@ func (t *probe) answered(s *sa, now time.Time, in *inbound) {
 		return
 	}
 	if t.out.sent <= probeSendings {
-		s.follow(now, t.to.local, t.to.remote)
+		s.followTo(now, t.to.local, t.to.remote)
 		s.release() // checked just now
 	}
 }
