@@ -47,15 +47,15 @@ type Endpoints struct {
 // Params are what an SA keeps of its ipsec.SAParams, under the same names: what
 // packets are handled by, and no more, since a gateway has many SAs.
 type Params struct {
-	SPI                              ipsec.SPI
-	Mode                             ipsec.Mode
-	DF                               ipsec.DFMode
+	SPI                    ipsec.SPI
+	Mode                   ipsec.Mode
+	DF                     ipsec.DFMode
 	ESN, CopyECN, MSSClamp bool
-	aead                             bool
-	dscpTo                           bool             // copy DSCP between the headers in this direction
-	LocalTS, RemoteTS                []ipsec.Selector // those of the giver: never changed
-	Life                             ipsec.Lifetime
-	TFC, MTU                         int32
+	aead                   bool
+	dscpTo                 bool             // copy DSCP between the headers in this direction
+	LocalTS, RemoteTS      []ipsec.Selector // those of the giver: never changed
+	Life                   ipsec.Lifetime
+	TFC, MTU               int32
 }
 
 // SA is one unidirectional ESP SA (RFC 4301 §4.1). Seal and Open keep scratch
