@@ -154,6 +154,7 @@ func (s *sa) deletedByPeer(now time.Time, c *child) {
 		}
 		s.restorePredecessor(now, c)
 		s.dropChild(now, c, cause, reason)
+		s.askAgain(now, c)
 		return
 	}
 	next := c.replacement

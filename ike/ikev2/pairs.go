@@ -1,6 +1,7 @@
 package ikev2
 
 import (
+	"slices"
 	"time"
 
 	"adit/ike"
@@ -53,21 +54,39 @@ func (s *sa) served(cfg *ike.Child, p pair) bool {
 	return false
 }
 
+// pairsFor are the pairs that a request is about: that of the packet that asked, or all.
+func (s *sa) pairsFor(cfg *ike.Child, req *ike.ChildRequest) []pair {
+	all := s.pairs(cfg)
+	if req == nil || req.Acquired == nil {
+		return all
+	}
+	for _, x := range all {
+		if _, _, ok := packetSelectors(req.Acquired, []ipsec.Selector{x.local}, []ipsec.Selector{x.remote}); ok {
+			return []pair{x}
+		}
+	}
+	return nil
+}
+
+// unserved are those of the pairs that no Child SA carries.
+func (s *sa) unserved(cfg *ike.Child, list []pair) (out []pair) {
+	for _, x := range list {
+		if !s.served(cfg, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // askForRest asks for further Child SAs if the peer has left whole selectors out of
 // the one that it granted. A packet that asked for a Child SA gets its own; the
 // next packet asks for the next one.
 func (s *sa) askForRest(now time.Time, o *childOffer, req *ike.ChildRequest) {
 	c := o.c
-	if o.single || c.mode != ipsec.ModeTunnel || req != nil && req.Acquired != nil ||
-		ipsec.ContainsAll(c.localTS, o.local) && ipsec.ContainsAll(c.remoteTS, o.remote) {
+	if o.single || c.mode != ipsec.ModeTunnel || ipsec.ContainsAll(c.localTS, o.local) && ipsec.ContainsAll(c.remoteTS, o.remote) {
 		return
 	}
-	p := &pairing{offer: o, granted: true}
-	for _, x := range s.pairs(c.cfg) {
-		if !s.served(c.cfg, x) {
-			p.left = append(p.left, x)
-		}
-	}
+	p := &pairing{offer: o, granted: true, left: s.unserved(c.cfg, s.pairsFor(c.cfg, req))}
 	if len(p.left) == 0 {
 		return
 	}
@@ -82,13 +101,43 @@ func (s *sa) askForPairs(o *childOffer, n *wire.Notify, req *ike.ChildRequest, m
 	if n.NotifyType != wire.TSUnacceptable || o.single || o.c.mode != ipsec.ModeTunnel || len(o.local)+len(o.remote) < 3 {
 		return false
 	}
-	p := &pairing{offer: o, left: s.pairs(o.c.cfg)}
-	if len(p.left) < 2 || req != nil && req.Acquired != nil {
+	p := &pairing{offer: o, left: s.pairsFor(o.c.cfg, req)}
+	if len(p.left) == 0 || len(s.pairs(o.c.cfg)) < 2 {
 		return false
 	}
 	s.note(1, "the peer refuses "+selectorText(o.local, o.remote)+" in one Child SA of "+o.c.cfg.Name+": asked for again, one pair of selectors each")
 	return s.enqueue(&createChild{cfg: o.c.cfg, pairs: p, req: req, more: more})
 }
+
+// askAgain asks for the pairs that a Child SA of several carried which the peer has
+// deleted, if the configuration brings it back: to the engine the child is up as long as
+// one of them is. What was not there for long is left, or a peer that keeps one
+// Child SA alone would be asked without end.
+// Peer quirk (Cisco ASA): vpn-idle-timeout deletes single Child SAs.
+func (s *sa) askAgain(now time.Time, c *child) {
+	if c.cause == ike.CauseLocal && c.state == childDeleting || c.cfg.CloseAction&ike.ActionStart == 0 && !c.cfg.KeepUp || now.Sub(c.born) < leastPairLife {
+		return
+	}
+	others := slices.ContainsFunc(s.children, func(x *child) bool {
+		return x != c && x.cfg.Name == c.cfg.Name && (x.state == childInstalled || x.state == childRekeying)
+	})
+	if !others {
+		return
+	}
+	p := &pairing{granted: true}
+	for _, x := range s.unserved(c.cfg, s.pairs(c.cfg)) {
+		if len(ipsec.Narrow([]ipsec.Selector{x.local}, c.localTS)) > 0 && len(ipsec.Narrow([]ipsec.Selector{x.remote}, c.remoteTS)) > 0 {
+			p.left = append(p.left, x)
+		}
+	}
+	if len(p.left) > 0 {
+		s.enqueue(&createChild{cfg: c.cfg, pairs: p})
+	}
+}
+
+// leastPairLife is how long a Child SA of several must have been there to be asked for
+// again at once.
+const leastPairLife = time.Minute
 
 // next is the next pair that no Child SA carries.
 func (p *pairing) next(s *sa, cfg *ike.Child) (pair, bool) {
