@@ -84,6 +84,8 @@ const (
 	mappingAgain = 2 * time.Second
 	// pmtuAge is how long a lowered path MTU is believed (RFC 1191 §6.3).
 	pmtuAge = 10 * time.Minute
+	// hereAgain is when the same report of this host's own kernel is looked at again.
+	hereAgain = 100 * time.Millisecond
 	// minPMTU4 and minPMTU6: no report lowers the path MTU below them.
 	minPMTU4, minPMTU6 = 576, 1280
 	// batchSize is the number of packets moved at a time where they come one by one.

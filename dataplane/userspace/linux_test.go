@@ -18,7 +18,9 @@ import (
 
 	"adit/dataplane/userspace"
 	"adit/internal/conn"
+	"adit/ipsec"
 	"adit/ipsec/dptest"
+	"adit/suite"
 	"adit/tun"
 )
 
@@ -165,5 +167,65 @@ func receiveLinux(t *testing.T, fd int, wait time.Duration) []byte {
 		if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
 			return b[:n]
 		}
+	}
+}
+
+// TestInterfaceMTU: an interface with an MTU below that of Ethernet, as of PPPoE, refuses
+// a packet with DF once; the next that is too big is answered with what fits.
+func TestInterfaceMTU(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	ns := fmt.Sprintf("adp%dm%d", namespaces.Add(1), os.Getpid())
+	ipCommand(t, "netns add "+ns)
+	t.Cleanup(func() { ipCommand(t, "netns del "+ns) })
+	for _, c := range []string{"link add out mtu 1400 type veth peer name far", "addr add 192.0.2.1/24 dev out",
+		"addr add 2001:db8::1/64 dev out nodad", "link set out up", "link set far up"} {
+		ipCommand(t, "-n "+ns+" "+c)
+	}
+	for _, c := range []struct {
+		local, remote string
+		encap         bool
+		overhead      int
+	}{
+		{"192.0.2.1", "192.0.2.2", true, 20 + 8}, {"192.0.2.1", "192.0.2.3", false, 20},
+		{"2001:db8::1", "2001:db8::2", true, 40 + 8}, {"2001:db8::1", "2001:db8::3", false, 40},
+	} {
+		var plane atomic.Pointer[userspace.Plane]
+		var sockets conn.Conn
+		inNamespace(t, ns, func() (err error) {
+			sockets, err = conn.Listen(conn.Options{OnReport: func(r conn.Report) {
+				if p := plane.Load(); p != nil {
+					p.Report(r)
+				}
+			}})
+			return err
+		})
+		dev := &recorder{hole: newHole()}
+		p, err := userspace.New(userspace.Config{Tun: dev, Conn: sockets, IKE: func(*conn.Packet) {}})
+		must(t, err)
+		plane.Store(p)
+		ref := ipsec.SARef{Child: 1, Dir: ipsec.Out}
+		must(t, p.AddSA(ipsec.SAParams{Ref: ref, SPI: 0x1000_0001, Encap: c.encap, EncKey: make(suite.Key, 36),
+			Encr:  suite.Transform{Type: suite.TypeENCR, ID: suite.EncrAESGCM16, KeyBits: 256},
+			Local: netip.AddrPortFrom(netip.MustParseAddr(c.local), 4500), Remote: netip.AddrPortFrom(netip.MustParseAddr(c.remote), 4500),
+			LocalTS: selectors(netA4), RemoteTS: selectors(netB4)}))
+		must(t, p.AddPolicy(ipsec.Policy{ID: 1, Out: ref, Local: selectors(netA4), Remote: selectors(netB4)}))
+		out := p.NewOutbound()
+		out.Batch([][]byte{udp(hostA4, hostB4, 1, 2, make([]byte, 1400-28))})
+		fits := (1400-c.overhead-8-8-16)&^3 - 2
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			// The kernel's report may be with the goroutine that watches for them.
+			if st, _ := p.Query(ref); st.MTU == fits {
+				break
+			} else if time.Now().After(end) {
+				t.Fatalf("%+v: MTU %d, want %d; %+v", c, st.MTU, fits, sockets.Stats())
+			}
+		}
+		out.Batch([][]byte{udp(hostA4, hostB4, 1, 2, make([]byte, 1400-28))})
+		if len(dev.got) != 1 || dev.got[0][20] != 3 || dev.got[0][21] != 4 || int(binary.BigEndian.Uint16(dev.got[0][26:])) != fits {
+			t.Errorf("%+v: no answer of %d: %x", c, fits, dev.got)
+		}
+		must(t, p.Close())
 	}
 }

@@ -1,6 +1,7 @@
 package userspace
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"slices"
@@ -41,6 +42,8 @@ type Plane struct {
 	// which may run under mu.
 	outMu    sync.Mutex
 	outBySPI map[ipsec.SPI][]*sa // for ICMP reports; peers may choose alike
+	here     hereReport          // the last that arose in this host, and when
+	hereAt   time.Time
 
 	waiting atomic.Int64
 	waitMu  sync.Mutex
@@ -377,36 +380,68 @@ func (p *Plane) Query(ref ipsec.SARef) (ipsec.SAStats, bool) {
 }
 
 // Report takes an ICMP error about a datagram of ours (conn.Options.OnReport).
-// Only "too big" counts, only if it quotes an outbound SPI in use towards that
-// peer, and never below the protocols' minimum (RFC 4301 §8.2, RFC 8201 §4).
+// Only "too big" counts, only if it quotes an outbound SPI in use towards that peer or
+// arose in this host, and never below the protocols' minimum (RFC 4301 §8.2, RFC 8201 §4).
 func (p *Plane) Report(r conn.Report) {
-	if r.MTU == 0 || len(r.Quote) < 4 {
+	here := r.Type == 0 && len(r.Quote) == 0
+	if r.MTU == 0 || len(r.Quote) < 4 && !here {
 		return
 	}
 	low := minPMTU4
 	if r.Remote.Addr().Is6() {
 		low = minPMTU6
 	}
-	spi := ipsec.SPI(uint32(r.Quote[0])<<24 | uint32(r.Quote[1])<<16 | uint32(r.Quote[2])<<8 | uint32(r.Quote[3]))
-	now := p.cfg.Clock()
+	mtu, now := max(r.MTU, low), p.cfg.Clock()
 	p.outMu.Lock()
 	defer p.outMu.Unlock()
 	believed := false
-	for _, s := range p.outBySPI[spi] {
-		e := s.Endpoints()
-		if e.Remote.Addr() != r.Remote.Addr() || e.Encap == r.Raw {
-			continue
-		}
-		believed = true
-		if mtu := max(r.MTU, low); mtu < s.PathMTU() {
-			s.setPathMTU(mtu, now)
-		}
+	if here {
+		believed = p.lowerTowards(&r, mtu, now)
+	} else {
+		believed = lower(p.outBySPI[ipsec.SPI(binary.BigEndian.Uint32(r.Quote))], &r, mtu, now)
 	}
 	if believed {
 		p.count.pmtuReports.Add(1)
 	} else {
 		p.count.pmtuRefused.Add(1)
 	}
+}
+
+// lower gives the SAs of a list that lead to where a report is from its path MTU, if
+// theirs is larger. It tells whether there is one.
+func lower(list []*sa, r *conn.Report, mtu int, now time.Time) (found bool) {
+	for _, s := range list {
+		e := s.Endpoints()
+		if e.Remote.Addr() != r.Remote.Addr() || e.Encap == r.Raw {
+			continue
+		}
+		found = true
+		if mtu < s.PathMTU() {
+			s.setPathMTU(mtu, now)
+		}
+	}
+	return found
+}
+
+// lowerTowards takes the word of this host's own kernel, which refused a datagram for
+// the MTU of its interface. It quotes nothing, but nobody else can say so.
+func (p *Plane) lowerTowards(r *conn.Report, mtu int, now time.Time) (found bool) {
+	at := hereReport{r.Remote.Addr(), r.Raw, mtu}
+	if at == p.here && now.Sub(p.hereAt) < hereAgain {
+		return true // each packet of a train brings one
+	}
+	p.here, p.hereAt = at, now
+	for _, list := range p.outBySPI {
+		found = lower(list, r, mtu, now) || found
+	}
+	return found
+}
+
+// hereReport is what a report of this host's own is about.
+type hereReport struct {
+	remote netip.Addr
+	raw    bool
+	mtu    int
 }
 
 // age drops what waited too long and forgets old path MTUs.
