@@ -41,6 +41,7 @@ type request struct {
 	MTU     int
 	Prefix  netip.Prefix
 	Packets []packet
+	Count   int
 }
 
 type answer struct {
@@ -97,7 +98,9 @@ func runAgent() {
 			r.Err = err.Error()
 			r.Running, r.Whole = errors.Is(err, hostnet.ErrAlreadyRunning), errors.Is(err, hostnet.ErrWhole)
 		}
-		r.Took = cpuTime() - start
+		if q.Op != "flood" {
+			r.Took = cpuTime() - start
+		}
 		enc.Encode(&r)
 	}
 }
@@ -144,6 +147,14 @@ func (a *agentState) handle(q *request, r *answer) (err error) {
 		}
 	case "tun":
 		err = a.openTUN(q.Device)
+		if err == nil {
+			go a.readTUN()
+		}
+	case "deaf": // a TUN device that nobody reads
+		err = a.openTUN(q.Device)
+	case "flood":
+		r.Took, err = flood(q.Packets[0], q.Count)
+		return err
 	case "closetun":
 		err = a.tun.Close()
 	case "sniff":
@@ -208,19 +219,19 @@ func (a *agentState) openTUN(name string) error {
 		return err
 	}
 	unix.SetNonblock(fd, true)
-	f := os.NewFile(uintptr(fd), "tun")
-	a.tun = f
-	go func() {
-		b := make([]byte, 70000)
-		for {
-			n, err := f.Read(b)
-			if err != nil {
-				return
-			}
-			a.note(b[:n])
-		}
-	}()
+	a.tun = os.NewFile(uintptr(fd), "tun")
 	return nil
+}
+
+func (a *agentState) readTUN() {
+	b := make([]byte, 70000)
+	for {
+		n, err := a.tun.Read(b)
+		if err != nil {
+			return
+		}
+		a.note(b[:n])
+	}
 }
 
 func (a *agentState) sniff(device string) error {

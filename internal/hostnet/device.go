@@ -59,6 +59,23 @@ func delAddress(k addressKey) error {
 	return err
 }
 
+// deviceGroup is the group (ip link … group) of our devices, by which the rules
+// know them: 0xad17. It dies with the device. An index would be as quick to compare
+// and could be another device's after ours died, a container's that is moved
+// here for example: then the guard would let the traffic out by it. With the group,
+// no rule matches until a device is made ours.
+const deviceGroup = 44311
+
+// group puts a TUN device into our group.
+func group(link netlink.Link) error {
+	if link.Attrs().Group == deviceGroup {
+		return nil
+	}
+	return netlink.LinkSetGroup(link, deviceGroup)
+}
+
+func isTUN(link netlink.Link) bool { return link.Type() == "tuntap" || link.Type() == "tun" }
+
 func setupDevice(device string, mtu int) error {
 	if err := checkDeviceName(device); err != nil {
 		return err
@@ -67,7 +84,7 @@ func setupDevice(device string, mtu int) error {
 	if err != nil {
 		return fmt.Errorf("hostnet: device %s: %w", device, err)
 	}
-	if link.Type() != "tuntap" && link.Type() != "tun" {
+	if !isTUN(link) {
 		return fmt.Errorf("hostnet: device %s is a %s, not a TUN of ours", device, link.Type())
 	}
 	// Strict reverse-path filtering would drop what comes out of the tunnel where
@@ -82,6 +99,9 @@ func setupDevice(device string, mtu int) error {
 		if err := c.set(link); err != nil {
 			return fmt.Errorf("hostnet: device %s: %w", device, err)
 		}
+	}
+	if err := group(link); err != nil {
+		return fmt.Errorf("hostnet: device %s: group %d: %w", device, deviceGroup, err)
 	}
 	if mtu > 0 {
 		if err := netlink.LinkSetMTU(link, mtu); err != nil {

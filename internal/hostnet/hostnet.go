@@ -154,6 +154,11 @@ func (n *Net) apply(s *State) error {
 	if err != nil {
 		return err
 	}
+	for _, l := range h.strays {
+		if err := ignoreGone(group(l)); err != nil {
+			return fmt.Errorf("hostnet: device %s: group %d: %w", l.Attrs().Name, deviceGroup, err)
+		}
+	}
 	pl := makePlan(s, h, &n.opt, n.apart)
 	n.unfold()
 	if err := n.fib.removeStale(pl.routes, pl.rules); err != nil {
@@ -290,8 +295,8 @@ func (n *Net) forgetAddress(k addressKey) error {
 }
 
 // SetupDevice readies one of our TUN devices: sysctls (reverse-path filter, no
-// IPv6 autoconfiguration), no link-local address, the MTU, and up. Nothing
-// global is changed.
+// IPv6 autoconfiguration), no link-local address, the group by which the guard knows
+// it, the MTU, and up. Nothing global is changed.
 func (n *Net) SetupDevice(device string, mtu int) error { return setupDevice(device, mtu) }
 
 // Diagnose returns what is set on the host against a gateway's work, one

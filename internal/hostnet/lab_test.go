@@ -22,13 +22,13 @@ import (
 //	host 10.1.0.5 -- lan -- 10.1.0.1 gateway 192.0.2.1 -- wan -- 192.0.2.2 outside 10.2.0.5
 //	2001:db8:1::5        2001:db8:1::1   2001:db8:f::1   2001:db8:f::2   2001:db8:2::5
 type lab struct {
-	t               *testing.T
+	t               testing.TB
 	prefix, journal string
 	host, gw, out   *agent
 }
 
 type agent struct {
-	t    *testing.T
+	t    testing.TB
 	ns   string
 	cmd  *exec.Cmd
 	enc  *json.Encoder
@@ -36,14 +36,14 @@ type agent struct {
 	dead bool
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
 }
 
-func run(t *testing.T, command string) string {
+func run(t testing.TB, command string) string {
 	t.Helper()
 	f := strings.Fields(command)
 	out, err := exec.Command(f[0], f[1:]...).CombinedOutput()
@@ -55,7 +55,7 @@ func run(t *testing.T, command string) string {
 
 var labs int
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	needRoot(t)
 	labs++
@@ -93,7 +93,7 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func newAgent(t *testing.T, ns string) *agent {
+func newAgent(t testing.TB, ns string) *agent {
 	t.Helper()
 	a := &agent{t: t, ns: ns, cmd: exec.Command("ip", "netns", "exec", ns, os.Args[0])}
 	a.cmd.Env = append(os.Environ(), "HOSTNET_AGENT=1", "GORACE=atexit_sleep_ms=0")

@@ -13,9 +13,10 @@ import (
 // host is what a plan must know of the host.
 type host struct {
 	links     map[string]hostLink
-	connected []addrRange  // subnets of the host's links, ours left out
-	addrs     []netip.Addr // candidates for the source hint, in order of preference
-	strict    bool         // some interface has a strict reverse-path filter
+	connected []addrRange    // subnets of the host's links, ours left out
+	addrs     []netip.Addr   // candidates for the source hint, in order of preference
+	strict    bool           // some interface has a strict reverse-path filter
+	strays    []netlink.Link // TUN devices of ours that have left our group
 }
 
 type hostLink struct {
@@ -35,6 +36,9 @@ func readHost(ours []string) (*host, error) {
 		a := l.Attrs()
 		h.links[a.Name] = hostLink{a.Index, a.RawFlags&unix.IFF_UP != 0}
 		own[a.Index] = slices.Contains(ours, a.Name)
+		if own[a.Index] && isTUN(l) && a.Group != deviceGroup {
+			h.strays = append(h.strays, l)
+		}
 		h.strict = h.strict || !own[a.Index] && strictFilter(a.Name)
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)

@@ -89,8 +89,8 @@ type Policy struct {
 
 // State is all that Apply makes true on the host.
 type State struct {
-	// Devices are our TUN devices. What enters or leaves by one of them is not in
-	// the clear. A device that doesn't exist (yet) is no error.
+	// Devices are our TUN devices. What enters or leaves by a device that SetupDevice
+	// readied is not in the clear. A device that doesn't exist (yet) is no error.
 	Devices  []string
 	Policies []Policy
 }

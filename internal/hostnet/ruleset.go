@@ -282,11 +282,9 @@ func (b *builder) refuse(prefix string, q *Policy, r row) []expr.Any {
 func (b *builder) prerouting(steer []exprs) *baseChain {
 	c := &baseChain{name: baseArriving, kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: priorityRoute}
 	c.rules = append(c.rules,
-		slices.Concat(ifName(expr.MetaKeyIIFNAME, "lo"), exprs{verdict(expr.VerdictAccept)}),
+		slices.Concat(device(expr.MetaKeyIIF, loopback), exprs{verdict(expr.VerdictAccept)}),
 		b.setMark(0))
-	for _, d := range b.p.state.Devices {
-		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyIIFNAME, d), b.setMark(markInside)))
-	}
+	c.rules = append(c.rules, b.ours(expr.MetaKeyIIFGROUP, b.setMark(markInside)...)...)
 	c.rules = append(c.rules, steer...)
 	return c
 }
@@ -295,9 +293,7 @@ func (b *builder) prerouting(steer []exprs) *baseChain {
 // IKE, ESP (and the ICMP errors about them), neighbour discovery or DHCP of the
 // host itself passes.
 func (b *builder) guardIn(c *baseChain, in []exprs) {
-	for _, d := range b.p.state.Devices {
-		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyIIFNAME, d), exprs{verdict(expr.VerdictAccept)}))
-	}
+	c.rules = append(c.rules, b.ours(expr.MetaKeyIIFGROUP, verdict(expr.VerdictAccept))...)
 	accept := exprs{verdict(expr.VerdictAccept)}
 	local := exprs{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
 		compare(expr.CmpOpEq, native32(fibLocal))}
@@ -329,28 +325,34 @@ func (b *builder) output(steer []exprs) *baseChain {
 	c := &baseChain{name: "sending", kind: nftables.ChainTypeRoute, hook: nftables.ChainHookOutput, priority: priorityRoute}
 	accept := exprs{verdict(expr.VerdictAccept)}
 	c.rules = append(c.rules,
-		slices.Concat(ifName(expr.MetaKeyOIFNAME, "lo"), accept),
 		slices.Concat(b.markIs(expr.CmpOpEq, markOwn), accept),
+		slices.Concat(device(expr.MetaKeyOIF, loopback), accept),
 		neighbourDiscovery(),
 		slices.Concat(protoIs(protoUDP), portsAre(68, 67), b.setMark(markBypass), accept),
 		slices.Concat(protoIs(protoUDP), portsAre(546, 547), b.setMark(markBypass), accept))
 	c.rules = append(c.rules, steer...)
-	for _, d := range b.p.state.Devices {
-		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyOIFNAME, d), b.setMark(markBypass)))
-	}
+	c.rules = append(c.rules, b.ours(expr.MetaKeyOIFGROUP, b.setMark(markBypass)...)...)
 	return c
 }
 
-// postrouting is the outbound guard.
+// ours is the rule for packets of our devices, if there are any, known by their
+// group.
+func (b *builder) ours(key expr.MetaKey, act ...expr.Any) []exprs {
+	if len(b.p.state.Devices) == 0 {
+		return nil
+	}
+	return []exprs{append(device(key, deviceGroup), act...)}
+}
+
+// postrouting is the outbound guard. What goes into the tunnel and what comes of it
+// are the many packets, hence the first rules.
 func (b *builder) postrouting(name string, priority nftables.ChainPriority, leave []exprs) *baseChain {
 	c := &baseChain{name: name, kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPostrouting, priority: priority}
 	accept := exprs{verdict(expr.VerdictAccept)}
+	c.rules = append(c.rules, b.ours(expr.MetaKeyOIFGROUP, accept...)...)
 	c.rules = append(c.rules,
 		slices.Concat(b.markIs(expr.CmpOpEq, markOwn), accept),
-		slices.Concat(ifName(expr.MetaKeyOIFNAME, "lo"), accept))
-	for _, d := range b.p.state.Devices {
-		c.rules = append(c.rules, slices.Concat(ifName(expr.MetaKeyOIFNAME, d), accept))
-	}
+		slices.Concat(device(expr.MetaKeyOIF, loopback), accept))
 	local := exprs{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagSADDR: true},
 		compare(expr.CmpOpEq, native32(fibLocal))}
 	c.rules = append(c.rules, neighbourDiscovery(),
