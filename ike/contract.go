@@ -257,6 +257,8 @@ type Habits struct {
 	SendVendorID, FlexVPN bool
 	// NoMultipleAuth neither announces nor uses several rounds of authentication (RFC 4739).
 	NoMultipleAuth bool
+	// AggressivePSK answers aggressive mode with a shared key, IKEv1 only.
+	AggressivePSK bool
 	// InitiatorOnly drops the first messages of others.
 	InitiatorOnly bool
 	// CloseOnChildFailure closes an IKE SA whose first Child SA failed, CloseOnInactivity

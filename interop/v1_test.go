@@ -250,3 +250,19 @@ func TestV1Refusals(t *testing.T) {
 		}
 	})
 }
+
+// Aggressive mode, with a shared key where strongSwan's switch is set.
+func TestV1Aggressive(t *testing.T) {
+	across(t, settings{middle: lab.NAT, charon: "i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"}, func(t *testing.T, p *path) {
+		left, right := p.v1(false)
+		left.extra, right.extra = "aggressive = yes\n", "aggressive = yes\n"
+		p.load(left, right)
+		p.up()
+		p.quickPing()
+		if err := p.left.RekeyIKE("gw"); err != nil {
+			t.Fatal(err)
+		}
+		p.alive("a new phase 1", nil)
+		p.quickPing()
+	})
+}

@@ -135,6 +135,9 @@ func (s *sa) makeKeyring(now time.Time, then func(time.Time, *ike.Rejection)) {
 // theirID is the identity that a shared key is looked up for: the configured one, or
 // the peer's address.
 func (s *sa) theirID(p *ike.Peer) ike.Identity {
+	if id := s.setup.peerID; id != nil {
+		return *id
+	}
 	if id := p.Remote[0].ID; !id.IsPattern() {
 		return id
 	}
@@ -208,24 +211,15 @@ func (s *sa) prove(now time.Time, p *ike.Peer, then func(time.Time, []wire.V1Pay
 func (s *sa) verify(now time.Time, in *inbound, then func(time.Time, *ike.Rejection)) {
 	st := s.setup
 	body := in.get(wire.PayloadV1ID)
+	if st.peerIDBody != nil {
+		body = st.peerIDBody
+	}
 	id, ok := identity(body)
 	if !ok {
 		then(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: "the ID payload can't be read"})
 		return
 	}
-	scores := map[*ike.Peer]int{}
-	s.keep(func(p *ike.Peer) (ike.Detail, string) {
-		if scores[p] = id.Match(p.Remote[0].ID); scores[p] == ike.MatchNone {
-			return ike.DetailRemoteID, "remote.id " + p.Remote[0].ID.String() + " does not match " + shortText(id.String())
-		}
-		return "", ""
-	})
-	slices.SortStableFunc(st.candidates, func(a, b *ike.Peer) int { return scores[b] - scores[a] })
-	if len(st.candidates) == 0 {
-		r := &ike.Rejection{Reason: ike.ReasonIdentity, Theirs: shortText(id.String()), Difference: "no connection for this identity", Candidates: st.passed}
-		if s.initiator {
-			r.Detail, r.Ours, r.Difference = ike.DetailRemoteID, s.peer.Remote[0].ID.String(), "the peer's identity is not the one that remote.id wants"
-		}
+	if r := s.selectByID(id); r != nil {
 		then(now, r)
 		return
 	}
@@ -248,6 +242,27 @@ func (s *sa) verify(now time.Time, in *inbound, then func(time.Time, *ike.Reject
 		}
 		done(now)
 	})
+}
+
+// selectByID orders the connections that the identity fits, best first.
+func (s *sa) selectByID(id ike.Identity) *ike.Rejection {
+	st := s.setup
+	scores := map[*ike.Peer]int{}
+	s.keep(func(p *ike.Peer) (ike.Detail, string) {
+		if scores[p] = id.Match(p.Remote[0].ID); scores[p] == ike.MatchNone {
+			return ike.DetailRemoteID, "remote.id " + p.Remote[0].ID.String() + " does not match " + shortText(id.String())
+		}
+		return "", ""
+	})
+	slices.SortStableFunc(st.candidates, func(a, b *ike.Peer) int { return scores[b] - scores[a] })
+	if len(st.candidates) == 0 {
+		r := &ike.Rejection{Reason: ike.ReasonIdentity, Theirs: shortText(id.String()), Difference: "no connection for this identity", Candidates: st.passed}
+		if s.initiator {
+			r.Detail, r.Ours, r.Difference = ike.DetailRemoteID, s.peer.Remote[0].ID.String(), "the peer's identity is not the one that remote.id wants"
+		}
+		return r
+	}
+	return nil
 }
 
 // verdict narrows the candidates to those that the signature satisfies.
@@ -340,6 +355,9 @@ func reauthTime(p *ike.Peer) time.Duration {
 	}
 	return min(p.RekeyTime, p.ReauthTime)
 }
+
+// proved goes on when both sides have proved themselves.
+func (s *sa) proved(now time.Time, contact bool) { s.established(now, contact) }
 
 // established ends phase 1.
 func (s *sa) established(now time.Time, contact bool) {

@@ -62,12 +62,21 @@ func (s *sa) begin(now time.Time, auths []wire.V1Auth) {
 			Difference: "none of the proposals can be said in IKEv1, which wants AES-CBC with SHA-1 or SHA-2", Options: []string{s.peer.Option("proposals")}})
 		return
 	}
-	proposals := wire.V1SA{Situation: wire.V1SituationIdentityOnly, Proposals: []wire.V1Proposal{{Number: 1, Protocol: wire.ProtocolIKE, Transforms: st.offers}}}
-	p := proposals.Payload()
+	if st.aggressive {
+		s.beginAggressive(now, auths)
+		return
+	}
+	p := s.offerPayload()
 	st.saBody = p.Body
-	list := append([]wire.V1Payload{p}, vendorIDs()...)
+	list := append([]wire.V1Payload{p}, s.vendorIDs()...)
 	packets, summary := s.clear(s.first, list)
 	s.request(now, s.first, packets, summary)
+}
+
+// offerPayload is the SA payload of what we offer.
+func (s *sa) offerPayload() wire.V1Payload {
+	p := wire.V1SA{Situation: wire.V1SituationIdentityOnly, Proposals: []wire.V1Proposal{{Number: 1, Protocol: wire.ProtocolIKE, Transforms: s.setup.offers}}}
+	return p.Payload()
 }
 
 // phase1Life is the lifetime that phase 1 offers: until the SA is closed hard.
@@ -486,7 +495,7 @@ func (s *sa) mainProved(now time.Time, in *inbound) {
 			packets, summary := s.sealed(s.first, list)
 			s.keys.iv = s.first.iv
 			s.respond(now, in, packets, summary)
-			s.established(now, contact)
+			s.proved(now, contact)
 		})
 	})
 }
@@ -523,7 +532,7 @@ func (s *sa) mainAuthAnswer(now time.Time, in *inbound) {
 			s.refuseProof(now, r)
 			return
 		}
-		s.established(now, false)
+		s.proved(now, false)
 	})
 }
 

@@ -14,22 +14,27 @@ func TestRFC2409_5_MainMode(t *testing.T) {
 	for _, c := range []struct {
 		name, keys, esp, proposals string
 		encap                      ike.EncapPolicy
+		aggressive                 bool
 	}{
-		{"psk", "", "aes128gcm16-x25519", "aes128-sha256-x25519", ike.EncapNo},
-		{"psk_no_pfs", "", "aes256-sha256", "aes256-sha1-modp1024", ike.EncapNo},
-		{"psk_long_key", "", "aes256-sha1", "aes256-sha512-ecp256", ike.EncapNo},
-		{"psk_encap", "", "aes128ctr-sha384-ecp256", "aes192-sha384-ecp256", ike.EncapYes},
-		{"rsa", "rsa", "aes128gcm16", "aes128-sha256-x25519", ike.EncapNo},
-		{"ecdsa", "ecdsa", "aes128gcm16", "aes128-sha1-x25519", ike.EncapYes},
-		{"ecdsa384", "ecdsa384", "aes128gcm16", "aes128-sha256-x25519", ike.EncapNo},
-		{"ecdsa521", "ecdsa521", "aes128gcm16", "aes128-sha256-x25519", ike.EncapNo},
+		{"psk", "", "aes128gcm16-x25519", "aes128-sha256-x25519", ike.EncapNo, false},
+		{"psk_no_pfs", "", "aes256-sha256", "aes256-sha1-modp1024", ike.EncapNo, false},
+		{"psk_long_key", "", "aes256-sha1", "aes256-sha512-ecp256", ike.EncapNo, false},
+		{"psk_encap", "", "aes128ctr-sha384-ecp256", "aes192-sha384-ecp256", ike.EncapYes, false},
+		{"rsa", "rsa", "aes128gcm16", "aes128-sha256-x25519", ike.EncapNo, false},
+		{"ecdsa", "ecdsa", "aes128gcm16", "aes128-sha1-x25519", ike.EncapYes, false},
+		{"ecdsa384", "ecdsa384", "aes128gcm16", "aes128-sha256-x25519", ike.EncapNo, false},
+		{"ecdsa521", "ecdsa521", "aes128gcm16", "aes128-sha256-x25519", ike.EncapNo, false},
+		{"aggressive_psk", "", "aes128gcm16-x25519", "aes128-sha256-modp2048", ike.EncapNo, true},
+		{"aggressive_psk_encap", "", "aes128gcm16-x25519", "aes128-sha256-x25519", ike.EncapYes, true},
+		{"aggressive_rsa", "rsa", "aes128gcm16", "aes128-sha256-x25519", ike.EncapYes, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPair(t, func(a, b *side) {
 				for _, s := range []*side{a, b} {
 					s.child.Proposals = mustProposals(t, suite.ESP, c.esp)
 					s.peer.Proposals = mustProposals(t, suite.IKE, c.proposals)
-					s.peer.Encap = c.encap
+					s.peer.Encap, s.peer.Aggressive = c.encap, c.aggressive
+					s.config.AggressivePSK = true
 					if c.keys != "" {
 						s.peer.Local[0].Method, s.peer.Remote[0].Method = ike.AuthPubkey, ike.AuthPubkey
 					}

@@ -14,7 +14,7 @@ import (
 var Version = ike.Version{
 	Major: 1,
 	First: func(h *wire.Header) bool {
-		return h.Exchange == wire.ExchangeV1IdentityProtection &&
+		return (h.Exchange == wire.ExchangeV1IdentityProtection || h.Exchange == wire.ExchangeV1Aggressive) &&
 			h.SPIr == 0 && h.MessageID == 0 && h.Flags&wire.FlagV1Encryption == 0
 	},
 	Accept:   accept,

@@ -50,7 +50,10 @@ type setup struct {
 	reauth     bool
 	fakeHash   bool
 	aggressive bool
-	ourID      []byte // the body of our ID payload
+	// peerID is the identity that the peer has told in aggressive mode, peerIDBody its
+	// payload.
+	peerID     *ike.Identity
+	peerIDBody []byte
 	life       time.Duration
 	// refused is what the peer said against it, without proof.
 	refused *ike.Rejection

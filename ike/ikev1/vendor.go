@@ -20,7 +20,7 @@ var (
 )
 
 // vendorIDs are those that we send, the most important first.
-func vendorIDs() (list []wire.V1Payload) {
+func (s *sa) vendorIDs() (list []wire.V1Payload) {
 	for _, b := range [][]byte{vidRFC3947, vidDPD, vidNATT03, vidNATT02n} {
 		list = append(list, wire.V1Payload{Type: wire.PayloadV1VendorID, Body: b})
 	}

@@ -12,7 +12,7 @@ import (
 // samples are values of built options that are not the default, by table.
 var samples = map[string]map[string]string{
 	"connections.<name>": {
-		"version": "2", "dpd_timeout": "2m", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
+		"version": "2", "aggressive": "yes", "dpd_timeout": "2m", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
 		"pq": "require", "vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "mobike": "no", "redirect": "gw2.example", "send_certreq": "no",
 		"send_cert": "always", "keyingtries": "3", "unique": "replace", "ocsp": "both", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
 	},
@@ -33,7 +33,7 @@ var samples = map[string]map[string]string{
 		"block_threshold": "7", "init_limit_half_open": "7", "delete_rekeyed_delay": "7", "retry_initiate_interval": "7s", "make_before_break": "no",
 		"prefer_configured_proposals": "no", "fragment_size": "1400", "fragment_size_v4": "1400", "fragment_size_v6": "1400", "max_packet": "20000", "signature_authentication": "no",
 		"rsa_pss": "yes", "dns1": "10.0.0.1", "dns2": "10.0.0.1", "nbns1": "10.0.0.1", "nbns2": "10.0.0.1", "health": "127.0.0.1:8080", "replay_window": "64",
-		"cisco_flexvpn": "yes", "close_ike_on_child_failure": "yes", "ignore_acquire_ts": "yes", "inactivity_close_ike": "yes", "initiator_only": "yes",
+		"cisco_flexvpn": "yes", "close_ike_on_child_failure": "yes", "ignore_acquire_ts": "yes", "inactivity_close_ike": "yes", "initiator_only": "yes", "i_dont_care_about_security_and_use_aggressive_mode_psk": "yes",
 		"multiple_authentication": "no", "send_vendor_id": "yes", "keep_alive_dpd_margin": "7s", "ikesa_limit": "7", "spi_min": "0xc0000000", "spi_max": "0xcfffffff", "dos_protection": "no",
 		"install_virtual_ip": "no", "install_virtual_ip_on": "lan", "interfaces_use": "wan, lan", "interfaces_ignore": "lan", "prefer_temporary_addrs": "yes", "compat": "next",
 		"reject_trusted_end_entity": "yes", "follow_redirects": "no", "redirect": "192.0.2.9", "crash_detection": "no", "state_dir": "/tmp/x",

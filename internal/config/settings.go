@@ -88,6 +88,7 @@ var builtOptions = []option[Daemon]{
 	{name: "crash_detection", state: Own, def: "yes", note: "in section `adit`: RFC 6290, peers that know it notice a restart at once ([restart](restart.md))", set: habit(func(h *ike.Habits) *bool { return &h.NoCrashDetection }, false)},
 	{name: "state_dir", state: Own, def: "/var/lib/adit", note: "in section `adit`: directory of the secret that must outlive a restart ([restart](restart.md)); with systemd its StateDirectory", set: into(func(d *Daemon) *string { return &d.StateDir }, absoluteOf)},
 	{name: "redirect", state: Own, note: "in section `adit`: address or name of the gateway to which all new clients are sent that can be ([redirect](redirect.md))", set: into(func(d *Daemon) *ike.RedirectTarget { return &d.Habits.RedirectTo }, gatewayOf)},
+	{name: "i_dont_care_about_security_and_use_aggressive_mode_psk", def: "no", note: "answers aggressive mode of IKEv1 with a shared key, which everybody can then guess at leisure", set: habit(func(h *ike.Habits) *bool { return &h.AggressivePSK }, true)},
 	{name: "initiator_only", def: "no", note: "drops the first messages of others", set: habit(func(h *ike.Habits) *bool { return &h.InitiatorOnly }, true)},
 	{name: "multiple_authentication", def: "yes", note: "several rounds of authentication (RFC 4739)", set: habit(func(h *ike.Habits) *bool { return &h.NoMultipleAuth }, false)},
 	{name: "send_vendor_id", def: "no", note: "sends strongSwan’s vendor ID", set: habit(func(h *ike.Habits) *bool { return &h.SendVendorID }, true)},

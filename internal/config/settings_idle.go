@@ -46,7 +46,6 @@ var idleOptions = []option[Daemon]{
 	{name: "user", state: Idle, note: "the service’s unit says as whom adit runs"},
 	{name: "hash_and_url", def: "no", state: Idle, off: []string{"no"}, note: "certificates are sent themselves, not their hash and URL"},
 	{name: "host_resolver.*", state: Accepted, note: noThreads},
-	{name: "i_dont_care_about_security_and_use_aggressive_mode_psk", def: "no", state: Accepted, note: noIKEv1},
 	{name: "ikesa_table_segments", def: "1", state: Accepted, note: noTables},
 	{name: "ikesa_table_size", def: "1", state: Accepted, note: noTables},
 	{name: "ignore_routing_tables", state: Idle, note: "the kernel chooses the route to a peer, by all of its tables"},

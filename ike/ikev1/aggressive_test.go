@@ -1,0 +1,41 @@
+package ikev1_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"adit/ike"
+	"adit/suite"
+)
+
+// TestAggressiveRefused: with a shared key it is answered only where the switch is set,
+// and never where the connection doesn't ask for it; a wrong key is found by the initiator.
+func TestAggressiveRefused(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		tweak  func(a, b *side)
+		key    string
+		reason ike.Reason
+	}{
+		{"no switch", func(a, b *side) { b.config.AggressivePSK = false }, "", ike.ReasonProposal},
+		{"not configured", func(a, b *side) { b.peer.Aggressive = false }, "", ike.ReasonProposal},
+		{"unknown identity", func(a, b *side) { b.peer.Remote[0].ID = id("c.example.org") }, "", ike.ReasonProposal},
+		{"wrong key", func(a, b *side) {}, "another", ike.ReasonAuthentication},
+	} {
+		p := newPair(t, func(a, b *side) {
+			a.peer.Aggressive, b.peer.Aggressive, b.config.AggressivePSK = true, true, true
+			c.tweak(a, b)
+		})
+		if c.key != "" {
+			p.b.psk = suite.Key(c.key)
+		}
+		p.a.initiate("net")
+		p.run(3 * time.Second)
+		if !slices.Contains(p.a.reasons(), c.reason) && !slices.Contains(p.a.reasons(), ike.ReasonAuthentication) {
+			t.Errorf("%s: %v", c.name, p.a.trace())
+		}
+		p.run(2 * time.Minute)
+		p.down()
+	}
+}
