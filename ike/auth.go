@@ -18,6 +18,8 @@ const (
 	AuthPubkey
 	AuthEAP
 	AuthAny
+	// AuthXAuth is name and password after phase 1 of IKEv1.
+	AuthXAuth
 )
 
 // String prints the class as strongSwan's list-conns does.
@@ -31,6 +33,8 @@ func (m AuthMethod) String() string {
 		return "EAP"
 	case AuthAny:
 		return "any"
+	case AuthXAuth:
+		return "XAuth"
 	}
 	return "unknown"
 }
@@ -177,6 +181,24 @@ type SignerKinds struct {
 	ID    Identity
 }
 
+// XAuth asks about a name and password of IKEv1's XAUTH: as client for the password of
+// User, as Server whether Password is right. Value: *XAuthAnswer.
+type XAuth struct {
+	Server   bool
+	Peer     *Peer
+	Round    int // index into Peer.Local, or as Server into Peer.Remote
+	User     string
+	Password suite.Key
+	Remote   netip.AddrPort
+}
+
+// XAuthAnswer is the answer to XAuth.
+type XAuthAnswer struct {
+	Password suite.Key // for the client
+	Success  bool      // for the server; Why is for the local log only
+	Why      string
+}
+
 // Signature is the answer to SignAuth. Certs are the CERT payloads to send, the end
 // entity first; none where send_cert says so.
 type Signature struct {
@@ -296,6 +318,7 @@ func (UndoAddresses) effect() {}
 
 func (SignAuth) question()        {}
 func (SignerKinds) question()     {}
+func (XAuth) question()           {}
 func (VerifyAuth) question()      {}
 func (EAPRound) question()        {}
 func (LeaseAddresses) question()  {}

@@ -61,6 +61,7 @@ type Peer struct {
 	DPDTimeout                                time.Duration // IKEv1 only
 	DSCP                                      uint8         // of IKE packets, 0 to 63
 	Aggressive                                bool          // IKEv1 only
+	Push                                      bool          // IKEv1 only: Mode Config is pushed (`pull = no`)
 
 	// Warnings that the configuration gave, for logs (weak algorithms …).
 	Warnings []string

@@ -196,7 +196,7 @@ func (s *sa) aggressiveKeys(now time.Time, in *inbound, spiR uint64) {
 func (s *sa) aggressiveAuth(now time.Time, in *inbound) {
 	st := s.setup
 	proof := wire.PayloadV1Hash
-	if !shared(st.auth) {
+	if signedBy(st.auth, true) {
 		proof = wire.PayloadV1Signature
 	}
 	if s.keys == nil || in.encrypted && !s.readEncrypted(s.keys, in, proof) || !in.encrypted && in.get(proof) == nil {

@@ -30,12 +30,27 @@ func signs(p *ike.Peer) bool { return len(p.Local) > 0 && p.Local[0].Method == i
 
 // methodsOf are the methods of IKEv1 that a connection comes to; kinds are those that
 // we can sign with.
-func methodsOf(p *ike.Peer, kinds []wire.V1Auth) []wire.V1Auth {
-	if len(p.Local) != 1 || len(p.Remote) != 1 {
-		return nil
-	}
+func methodsOf(p *ike.Peer, kinds []wire.V1Auth, initiator bool) []wire.V1Auth {
 	l, r := p.Local[0].Method, p.Remote[0].Method
+	gives, asks := givesPassword(p), asksPassword(p)
+	// variant is the method where the initiator gives the password, or the responder.
+	variant := func(init, resp wire.V1Auth) []wire.V1Auth {
+		if gives == initiator {
+			return []wire.V1Auth{init}
+		}
+		return []wire.V1Auth{resp}
+	}
 	switch {
+	case gives && asks || len(p.Local)+len(p.Remote) > 3 || (len(p.Local) > 1) != gives && l != ike.AuthXAuth || (len(p.Remote) > 1) != asks && r != ike.AuthXAuth:
+		return nil
+	case (gives || asks) && l == ike.AuthPSK && r == ike.AuthPSK:
+		return variant(wire.V1AuthXAuthInitPSK, wire.V1AuthXAuthRespPSK)
+	case (gives || asks) && l == ike.AuthPubkey && r == ike.AuthPubkey && slices.Contains(kinds, wire.V1AuthRSASig):
+		return variant(wire.V1AuthXAuthInitRSA, wire.V1AuthXAuthRespRSA)
+	case l == ike.AuthXAuth && r == ike.AuthPubkey, r == ike.AuthXAuth && l == ike.AuthPubkey && slices.Contains(kinds, wire.V1AuthRSASig):
+		return variant(wire.V1AuthHybridInitRSA, wire.V1AuthHybridRespRSA)
+	case gives || asks:
+		return nil
 	case l == ike.AuthPSK && (r == ike.AuthPSK || r == ike.AuthAny):
 		return []wire.V1Auth{wire.V1AuthPSK}
 	case l == ike.AuthPubkey && (r == ike.AuthPubkey || r == ike.AuthAny):
@@ -44,12 +59,22 @@ func methodsOf(p *ike.Peer, kinds []wire.V1Auth) []wire.V1Auth {
 	return nil
 }
 
-// answering is the method by which the responder proves itself where the initiator
-// offers this one.
-func answering(a wire.V1Auth) wire.V1Auth { return a }
-
 // shared reports whether the method is by a shared key.
-func shared(a wire.V1Auth) bool { return a == wire.V1AuthPSK }
+func shared(a wire.V1Auth) bool {
+	return a == wire.V1AuthPSK || a == wire.V1AuthXAuthInitPSK || a == wire.V1AuthXAuthRespPSK
+}
+
+// signedBy reports whether a side proves itself by a signature in phase 1: in hybrid
+// authentication only the side that asks for the password does.
+func signedBy(a wire.V1Auth, initiator bool) bool {
+	switch a {
+	case wire.V1AuthHybridInitRSA:
+		return !initiator
+	case wire.V1AuthHybridRespRSA:
+		return initiator
+	}
+	return !shared(a)
+}
 
 func offeredMethods(p *wire.V1SA) string {
 	var names []string
@@ -180,7 +205,7 @@ func (s *sa) prove(now time.Time, p *ike.Peer, then func(time.Time, []wire.V1Pay
 	body := identityBody(s.ids[0])
 	list := []wire.V1Payload{{Type: wire.PayloadV1ID, Body: body}}
 	hash := phase1Hash(authPRF(st.auth, s.keys.prf), s.keys.skeyid, &st.exchanged, st.saBody, body, s.initiator)
-	if shared(st.auth) {
+	if !signedBy(st.auth, s.initiator) {
 		then(now, append(list, wire.V1Payload{Type: wire.PayloadV1Hash, Body: hash}), nil)
 		return
 	}
@@ -229,6 +254,15 @@ func (s *sa) verify(now time.Time, in *inbound, then func(time.Time, *ike.Reject
 		then(now, nil)
 	}
 	if shared(st.auth) {
+		done(now)
+		return
+	}
+	if !signedBy(st.auth, !s.initiator) {
+		want := phase1Hash(s.keys.prf, s.keys.skeyid, &st.exchanged, st.saBody, body, !s.initiator)
+		if !equal(in.get(wire.PayloadV1Hash), want) {
+			then(now, &ike.Rejection{Reason: ike.ReasonAuthentication, Detail: ike.DetailPSK, Theirs: shortText(id.String()), Difference: "the peer's hash is wrong"})
+			return
+		}
 		done(now)
 		return
 	}
@@ -356,9 +390,6 @@ func reauthTime(p *ike.Peer) time.Duration {
 	return min(p.RekeyTime, p.ReauthTime)
 }
 
-// proved goes on when both sides have proved themselves.
-func (s *sa) proved(now time.Time, contact bool) { s.established(now, contact) }
-
 // established ends phase 1.
 func (s *sa) established(now time.Time, contact bool) {
 	st := s.setup
@@ -368,7 +399,7 @@ func (s *sa) established(now time.Time, contact bool) {
 	child, life := st.child, st.life
 	s.leaveSetup()
 	s.phase = phaseEstablished
-	s.first = nil
+	s.first, s.ext = nil, nil
 	s.life.setupEnd = time.Time{}
 	s.life.established, s.life.lastIn = now, now
 	s.setTimers(now, life)
@@ -378,6 +409,7 @@ func (s *sa) established(now time.Time, contact bool) {
 		s.adopt(now)
 	}
 	s.env.Established(now, s.peer, s.ids[0], s.ids[1], contact)
+	s.modeConfig()
 	switch {
 	case child == nil:
 	case child.Child == nil:

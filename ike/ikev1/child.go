@@ -334,5 +334,12 @@ func resolved(list []ipsec.Selector, hosts ...netip.Addr) (out []ipsec.Selector)
 }
 
 func (s *sa) selectorsOf(cfg *ike.Child) (local, remote []ipsec.Selector) {
-	return resolved(cfg.Local, s.local.Addr()), resolved(cfg.Remote, s.remote.Addr())
+	ours, theirs := []netip.Addr{s.local.Addr()}, []netip.Addr{s.remote.Addr()}
+	if len(s.vips.got) > 0 {
+		ours = s.vips.got
+	}
+	if len(s.vips.given) > 0 {
+		theirs = s.vips.given
+	}
+	return resolved(cfg.Local, ours...), resolved(cfg.Remote, theirs...)
 }

@@ -12,6 +12,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/suite"
 	"adit/suite/sig"
 )
 
@@ -69,12 +70,18 @@ func (c *credentials) answer(q ike.Question) (v any, err error) {
 			return []wire.V1Auth{wire.V1Auth(sig.V1Method(k.Public()))}, nil
 		}
 		return []wire.V1Auth{}, nil
+	case ike.XAuth:
+		password, known := c.users[q.User]
+		if !q.Server {
+			return &ike.XAuthAnswer{Password: suite.Key(password)}, nil
+		}
+		return &ike.XAuthAnswer{Success: known && string(q.Password) == password, Why: "wrong"}, nil
 	case ike.SignAuth:
 		key := c.own[q.ID]
 		if key == nil {
 			return nil, errors.New("no private key for " + q.ID.String())
 		}
-		data, err := sig.SignV1(key, uint16(q.V1), q.Octets)
+		data, err := sig.SignV1(key, sig.V1Method(key.Public()), q.Octets)
 		return &ike.Signature{Data: data}, err
 	case ike.VerifyAuth:
 		key := c.trusted[q.ID]

@@ -30,7 +30,12 @@ const (
 	limitAuthorities = 64
 	limitAskedFor    = 32
 	limitIdentity    = 4096
-	limitShown       = 200
+	// limitUser bounds name and password of XAUTH, limitVIPs the virtual addresses,
+	// limitAttributes the attributes of Mode Config that are looked at.
+	limitUser       = 256
+	limitVIPs       = 8
+	limitAttributes = 64
+	limitShown      = 200
 	// limitDPD is how many R-U-THERE go out before a peer is given up, where dpd_timeout
 	// doesn't say how long.
 	limitDPD = 5
@@ -47,6 +52,10 @@ const (
 	timeoutAsk    = 20 * time.Second
 	timeoutSign   = 20 * time.Second
 	timeoutVerify = 25 * time.Second
+	// timeoutXAuth bounds XAUTH, in which somebody may type a password; timeoutXAuthAnswer
+	// is how long the answer of who knows the passwords may take.
+	timeoutXAuth       = 60 * time.Second
+	timeoutXAuthAnswer = 25 * time.Second
 	// graceAsk is added to a set-up's time after an answer.
 	graceAsk = 10 * time.Second
 	// retryRekey is the wait before a failed rekey is tried again.

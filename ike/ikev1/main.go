@@ -35,12 +35,12 @@ func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 // withMethods finds out by which methods a connection authenticates, as initiator.
 func (s *sa) withMethods(now time.Time, p *ike.Peer, then func(time.Time, []wire.V1Auth)) {
 	if !signs(p) {
-		then(now, methodsOf(p, nil))
+		then(now, methodsOf(p, nil, true))
 		return
 	}
 	s.ask(now, timeoutAsk, ike.SignerKinds{Peer: p, ID: ourID(p, s.local.Addr())}, func(now time.Time, r ike.Result) {
 		kinds, _ := r.Value.([]wire.V1Auth)
-		then(now, methodsOf(p, kinds))
+		then(now, methodsOf(p, kinds, true))
 	})
 }
 
@@ -182,14 +182,14 @@ func (s *sa) choosePhase1(now time.Time, in *inbound, proposals *wire.V1SA, kind
 	var refused *ike.Peer
 	var theirs []suite.Proposal
 	for _, p := range st.candidates {
-		auths := methodsOf(p, kinds[p])
+		auths := methodsOf(p, kinds[p], false)
 		var list []suite.Proposal
 		var from []*wire.V1Transform
 		var numbers []uint8
 		for i := range proposals.Proposals {
 			x := &proposals.Proposals[i]
 			for j := range x.Transforms {
-				if t := &x.Transforms[j]; x.Protocol == wire.ProtocolIKE && len(list) < limitLooked && slices.Contains(auths, answering(authOf(t))) {
+				if t := &x.Transforms[j]; x.Protocol == wire.ProtocolIKE && len(list) < limitLooked && slices.Contains(auths, authOf(t)) {
 					list, from, numbers = append(list, phase1Suite(t)), append(from, t), append(numbers, x.Number)
 				}
 			}
@@ -219,7 +219,7 @@ func (s *sa) choosePhase1(now time.Time, in *inbound, proposals *wire.V1SA, kind
 	// Only who takes that transform and method stays.
 	one := []suite.Proposal{phase1Suite(chosen)}
 	s.keep(func(p *ike.Peer) (ike.Detail, string) {
-		if _, _, err := suite.Select(p.Proposals, one, suite.SelectOptions{}); err != nil || !slices.Contains(methodsOf(p, kinds[p]), answering(st.auth)) {
+		if _, _, err := suite.Select(p.Proposals, one, suite.SelectOptions{}); err != nil || !slices.Contains(methodsOf(p, kinds[p], false), st.auth) {
 			return ike.DetailTransform, "its proposals or authentication do not contain what was chosen"
 		}
 		return "", ""
@@ -436,7 +436,7 @@ func (s *sa) mainAuth(now time.Time, in *inbound) {
 		if !s.readEncrypted(k, in, wire.PayloadV1ID) {
 			continue
 		}
-		if st.auth == wire.V1AuthPSK || len(st.keyring) > 1 {
+		if shared(st.auth) {
 			id := in.get(wire.PayloadV1ID)
 			if !equal(in.get(wire.PayloadV1Hash), phase1Hash(k.prf, k.skeyid, &st.exchanged, st.saBody, id, true)) {
 				continue
@@ -519,7 +519,7 @@ func (s *sa) mainAuthAnswer(now time.Time, in *inbound) {
 		s.env.Drop(now, ike.DropIntegrity, in.datagram.Remote)
 		return
 	}
-	if s.setup.auth == wire.V1AuthPSK && !equal(in.get(wire.PayloadV1Hash), phase1Hash(s.keys.prf, s.keys.skeyid, &s.setup.exchanged, s.setup.saBody, in.get(wire.PayloadV1ID), false)) {
+	if shared(s.setup.auth) && !equal(in.get(wire.PayloadV1Hash), phase1Hash(s.keys.prf, s.keys.skeyid, &s.setup.exchanged, s.setup.saBody, in.get(wire.PayloadV1ID), false)) {
 		s.env.Drop(now, ike.DropIntegrity, in.datagram.Remote)
 		return
 	}

@@ -258,6 +258,8 @@ func (s *sa) receiveQuick(now time.Time, in *inbound, hash []byte) {
 		}
 		s.accepted(now, in)
 		s.quickRequest(now, in)
+	case in.x.quick == nil:
+		drop(ike.DropUnexpected)
 	case in.x.quick.task != nil && in.x.out != nil:
 		if !equal(hash, s.keys.hash2(id, in.x.quick.ni, in.rest)) {
 			drop(ike.DropIntegrity)

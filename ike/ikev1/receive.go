@@ -122,7 +122,7 @@ func (s *sa) receivePhase2(now time.Time, in *inbound) {
 		s.earlyInformational(now, in)
 		return
 	}
-	if s.keys == nil || s.phase != phaseEstablished {
+	if s.keys == nil || s.phase != phaseEstablished && s.phase != phaseExtended {
 		drop(ike.DropUnexpected)
 		return
 	}
@@ -148,7 +148,13 @@ func (s *sa) receivePhase2(now time.Time, in *inbound) {
 	in.payloads, in.iv, in.rest = list[1:], next, text[len(list[0].Body)+4:used]
 	hash := list[0].Body
 	switch in.header.Exchange {
+	case wire.ExchangeV1Transaction:
+		s.receiveTransaction(now, in, hash)
 	case wire.ExchangeV1QuickMode:
+		if s.phase != phaseEstablished {
+			drop(ike.DropUnexpected) // it comes again
+			return
+		}
 		s.receiveQuick(now, in, hash)
 	case wire.ExchangeV1Informational:
 		if in.x != nil || !equal(hash, s.keys.hash1(in.header.MessageID, in.rest)) {

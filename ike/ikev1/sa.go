@@ -39,14 +39,19 @@ type sa struct {
 	ids       [2]ike.Identity // ours, the peer's
 	tieBreak  []byte
 
-	first     *exchange   // phase 1
+	first     *exchange // phase 1
+	ext       *extended // XAUTH, nil outside of it
+	vips      addresses
+	eapID     string      // the peer's name in XAUTH
 	exchanges []*exchange // quick modes under way, of either side
 	answers   []answer
-	children  []*child
-	sched     scheduler
-	dpd       dpd
-	life      life
-	remade    bool // its IPsec SAs passed to a newer ISAKMP SA
+	// lastConfig is the last transaction of the peer's that was answered.
+	lastConfig *exchange
+	children   []*child
+	sched      scheduler
+	dpd        dpd
+	life       life
+	remade     bool // its IPsec SAs passed to a newer ISAKMP SA
 }
 
 // capabilities are what the peer's vendor IDs tell.
@@ -212,7 +217,7 @@ func (s *sa) Info() ike.SAInfo {
 	i := ike.SAInfo{Name: s.key().Name, ID: s.env.ID(), Instance: s.env.Instance(), Version: 1, State: s.stateName(), Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
 		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
 		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
-		Suite: s.selected, Established: s.life.established, ReauthAt: s.life.reauthAt, PeerVendor: s.caps.vendor}
+		Suite: s.selected, Established: s.life.established, ReauthAt: s.life.reauthAt, PeerVendor: s.caps.vendor, RemoteEAPID: s.eapID, LocalVIPs: s.vips.got, RemoteVIPs: s.vips.given}
 	for _, c := range s.children {
 		if c.state != childPending {
 			i.Children = append(i.Children, c.info(s))
@@ -245,7 +250,8 @@ func (s *sa) Wipe() {
 	s.keys.wipe()
 	s.leaveSetup()
 	s.phase = phaseDead
-	s.exchanges, s.first, s.answers = nil, nil, nil
+	s.releaseAddresses()
+	s.exchanges, s.first, s.answers, s.ext, s.lastConfig = nil, nil, nil, nil, nil
 	s.sched = scheduler{}
 }
 
@@ -277,7 +283,7 @@ func (s *sa) Close(now time.Time, c ike.Closed, _ bool) {
 	if s.phase == phaseDead {
 		return
 	}
-	if s.phase == phaseEstablished {
+	if s.phase == phaseEstablished || s.phase == phaseExtended {
 		s.sendDeletes(now)
 	}
 	s.end(now, c)

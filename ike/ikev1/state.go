@@ -20,13 +20,14 @@ const (
 	phaseKEReceived                // responder, message 4 is out or about to be
 	phaseAggrSent                  // initiator of aggressive mode, message 1 is out
 	phaseAggrReceived              // responder of aggressive mode, message 2 is out or about to be
+	phaseExtended                  // phase 1 is done, XAUTH under way
 	phaseEstablished
 	phaseDead
 	phases
 )
 
 func (p phase) String() string {
-	return [...]string{"saSent", "keSent", "authSent", "saReceived", "keReceived", "aggrSent", "aggrReceived", "established", "dead"}[p]
+	return [...]string{"saSent", "keSent", "authSent", "saReceived", "keReceived", "aggrSent", "aggrReceived", "extended", "established", "dead"}[p]
 }
 
 // setup is what phase 1 needs and nothing after it.

@@ -19,6 +19,7 @@ type exchange struct {
 	iv    []byte // of the next message in either direction
 	out   *outstanding
 	quick *quick
+	take  func(*sa, time.Time, *wire.V1Attributes) // gets the answer to a transaction of ours
 	began time.Time
 }
 
@@ -104,6 +105,9 @@ func (s *sa) exchange(id uint32) *exchange {
 		if x.id == id {
 			return x
 		}
+	}
+	if x := s.lastConfig; x != nil && x.id == id {
+		return x
 	}
 	return nil
 }

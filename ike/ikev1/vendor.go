@@ -21,7 +21,14 @@ var (
 
 // vendorIDs are those that we send, the most important first.
 func (s *sa) vendorIDs() (list []wire.V1Payload) {
-	for _, b := range [][]byte{vidRFC3947, vidDPD, vidNATT03, vidNATT02n} {
+	ids := [][]byte{vidRFC3947, vidDPD, vidNATT03, vidNATT02n}
+	if givesPassword(s.peer) || asksPassword(s.peer) {
+		ids = append(ids, vidXAuth)
+	}
+	if len(s.peer.VIPs) > 0 {
+		ids = append(ids, vidUnity)
+	}
+	for _, b := range ids {
 		list = append(list, wire.V1Payload{Type: wire.PayloadV1VendorID, Body: b})
 	}
 	return list
@@ -41,6 +48,12 @@ func (s *sa) chosenVendorIDs() (list []wire.V1Payload) {
 	}
 	if s.caps.dpd {
 		add(vidDPD)
+	}
+	if s.caps.xauth && byXAuth(s.setup.auth) {
+		add(vidXAuth)
+	}
+	if s.caps.unity {
+		add(vidUnity)
 	}
 	return list
 }

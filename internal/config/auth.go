@@ -50,7 +50,10 @@ var authOptions = []option[authDraft]{
 		a.EAPAsk = !a.local && err == nil
 		return err
 	}},
-	{name: "xauth_id", def: "id", state: Accepted, note: "of IKEv1 only: the name for XAuth", set: checked[authDraft](identityOf)},
+	{name: "xauth_id", def: "id", note: "of IKEv1 only: our name in XAuth", set: func(_ *decoder, a *authDraft, v conf.Value) (err error) {
+		a.EAPID, err = identityOf(v)
+		return err
+	}},
 	{name: "revocation", def: "relaxed", note: "`relaxed`: only what is known to be revoked fails; `ifuri`: an answer is needed where the certificate says where to ask; `strict`: always", set: into(func(a *authDraft) *ike.RevocationPolicy { return &a.Revocation }, oneOf([]string{"relaxed", "ifuri", "strict"},
 		[]ike.RevocationPolicy{ike.RevocationRelaxed, ike.RevocationIfURI, ike.RevocationStrict}))},
 }
@@ -134,7 +137,10 @@ func setAuth(_ *decoder, a *authDraft, v conf.Value) error {
 	case lower == "any":
 		return v.Errorf("any is for the remote side only: say how this side proves itself")
 	case word == "xauth":
-		return v.Errorf("XAuth belongs to IKEv1, which adit does not support yet; use eap-mschapv2")
+		if backend := strings.TrimPrefix(lower, "xauth"); backend != "" && backend != "-generic" && backend != "-any" {
+			return v.Errorf("adit checks XAuth against secrets.eap* and secrets.xauth* alone: xauth or xauth-generic, not %q", text)
+		}
+		a.Method = ike.AuthXAuth
 	case strings.HasPrefix(word, "eap"):
 		return setEAP(a, v, lower)
 	case slices.Contains([]string{"pubkey", "rsa", "rsa/pss", "ecdsa", "ed25519", "ed448", "bliss"}, word):
@@ -233,7 +239,10 @@ func (d *decoder) belongTogether(s *conf.Section, p *ike.Peer) {
 		if side == "local" && len(r.Groups)+len(r.CACerts)+len(r.CertPolicies) > 0 || side == "local" && !r.CAID.IsAny() {
 			d.warn(s.Pos, at+": groups, cacerts, ca_id and cert_policy are constraints on the remote side and have no effect here")
 		}
-		if r.Method != ike.AuthEAP && (r.EAPAsk || !r.EAPID.IsAny() || !r.AAAID.IsAny()) {
+		if r.Method == ike.AuthXAuth && p.Version != 1 {
+			d.failf(s.Pos, "%s: XAuth belongs to IKEv1: version = 1, or eap-mschapv2", at)
+		}
+		if r.Method != ike.AuthEAP && r.Method != ike.AuthXAuth && (r.EAPAsk || !r.EAPID.IsAny() || !r.AAAID.IsAny()) {
 			d.warn(s.Pos, at+": eap_id and aaa_id have no effect without auth = eap")
 		}
 	}

@@ -12,12 +12,12 @@ import (
 // samples are values of built options that are not the default, by table.
 var samples = map[string]map[string]string{
 	"connections.<name>": {
-		"version": "2", "aggressive": "yes", "dpd_timeout": "2m", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
+		"version": "2", "aggressive": "yes", "pull": "no", "dpd_timeout": "2m", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
 		"pq": "require", "vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "mobike": "no", "redirect": "gw2.example", "send_certreq": "no",
 		"send_cert": "always", "keyingtries": "3", "unique": "replace", "ocsp": "both", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
 	},
 	"connections.<name>.local*, remote*": {
-		"auth": "psk", "id": "me.example", "cert_policy": "1.2.3", "groups": "g", "ca_id": "C=CH, CN=root", "aaa_id": "aaa.example", "eap_id": "me", "revocation": "strict",
+		"auth": "psk", "xauth_id": "me", "id": "me.example", "cert_policy": "1.2.3", "groups": "g", "ca_id": "C=CH, CN=root", "aaa_id": "aaa.example", "eap_id": "me", "revocation": "strict",
 		// with files: TestLoadCredentials and its neighbours
 		"certs": "", "cacerts": "", "pubkeys": "", "round": "",
 	},

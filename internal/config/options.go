@@ -146,7 +146,11 @@ var peerOptions = []option[peerDraft]{
 	{name: "vips", note: "virtual addresses to ask the peer for; `0.0.0.0` and `::` are any of that family", set: into(func(p *peerDraft) *[]netip.Addr { return &p.VIPs }, addrsOf)},
 	{name: "pools", note: "names of the pools that the peer gets addresses and settings from", set: into(func(p *peerDraft) *[]string { return &p.Pools }, wordsOf(limitPools, "pools"))},
 	{name: "aggressive", def: "no", note: "of IKEv1 only: aggressive mode, which shows identities and, with shared keys, lets them be guessed", set: into(func(p *peerDraft) *bool { return &p.Aggressive }, boolOf)},
-	{name: "pull", def: "yes", state: Accepted, note: "of IKEv1 only: how Mode Config goes", set: checked[peerDraft](boolOf)},
+	{name: "pull", def: "yes", note: "of IKEv1 only: the client asks for addresses; `no`: the gateway pushes them", set: func(_ *decoder, p *peerDraft, v conf.Value) error {
+		pull, err := v.Bool()
+		p.Push = !pull
+		return err
+	}},
 	{name: "dscp", def: "000000", note: "six binary digits on IKE packets", set: into(func(p *peerDraft) *uint8 { return &p.DSCP }, dscpOf)},
 	{name: "encap", def: "auto", note: "`auto`, `yes`, `no`; `auto` is adit’s own: [ESP in UDP or raw](performance.md#raw-esp-or-udp)", set: into(func(p *peerDraft) *ike.EncapPolicy { return &p.Encap },
 		oneOf([]string{"auto", "yes", "no", "true", "false", "1", "0", "enabled", "disabled"}, []ike.EncapPolicy{ike.EncapAuto, ike.EncapYes, ike.EncapNo,

@@ -196,6 +196,8 @@ func (s *shard) ask(e ike.Ask) {
 		s.compute(e.Job, func() (any, error) { return s.g.trust.sign(q) })
 	case ike.VerifyAuth:
 		s.verify(e, q)
+	case ike.XAuth:
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.g.inv.xauth(q)}})
 	case ike.SignerKinds:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.kinds(q) })
 	case ike.EAPRound:
