@@ -475,6 +475,7 @@ func (s *sa) unreadable(now time.Time, in *inbound) {
 
 // mainProved checks message 5 and answers.
 func (s *sa) mainProved(now time.Time, in *inbound) {
+	s.readCertReqs(in) // strongSwan has them here
 	s.verify(now, in, func(now time.Time, r *ike.Rejection) {
 		if r != nil {
 			s.refuseProof(now, r)

@@ -19,7 +19,7 @@ const charon = "/usr/sbin/charon-systemd"
 const defaultPlugins = "random nonce x509 openssl pem pkcs1 pkcs7 pkcs8 pkcs12 rc2 md5 pubkey sshkey constraints revocation curl " +
 	"aes sha1 sha2 hmac gcm ccm ctr cmac xcbc chapoly kdf curve25519 drbg counters " +
 	"vici kernel-libipsec kernel-netlink socket-default updown attr " +
-	"eap-identity eap-mschapv2 eap-md5 eap-gtc eap-tls eap-ttls eap-radius"
+	"xauth-generic eap-identity eap-mschapv2 eap-md5 eap-gtc eap-tls eap-ttls eap-radius"
 
 // swanctlPlugins are what the tool swanctl needs. All that Debian has take it longer to
 // load than what it is then asked.
