@@ -54,7 +54,7 @@ func phase1Offers(list []suite.Proposal, auths []wire.V1Auth, life time.Duration
 				for _, g := range p.ByType(suite.TypeKE) {
 					for _, a := range auths {
 						t, ok := phase1Transform(p, e, i, g, a, life)
-						if !ok || len(offers) == limitOffered {
+						if !ok || len(offers) == limitOffered || !whole(p, phase1Suite(&t)) {
 							continue
 						}
 						t.Number = uint8(len(offers) + 1)
@@ -66,6 +66,22 @@ func phase1Offers(list []suite.Proposal, auths []wire.V1Auth, life time.Duration
 		}
 	}
 	return offers, sent
+}
+
+// whole reports whether what can be said in IKEv1 is all that the proposal demands: not
+// where it wants additional key exchanges (RFC 9370), which IKEv1 doesn't have.
+func whole(p, said suite.Proposal) bool {
+	_, _, err := suite.Select([]suite.Proposal{p}, []suite.Proposal{said}, suite.SelectOptions{})
+	return err == nil
+}
+
+// groupOf is a group as IKEv1 numbers it; ML-KEM, which is no Diffie-Hellman, is none.
+func groupOf(n uint64) suite.TransformID {
+	g := suite.TransformID(min(n, 0xffff))
+	if g.PostQuantum() {
+		return 0xffff
+	}
+	return g
 }
 
 func phase1Transform(p suite.Proposal, e, i, g suite.Transform, a wire.V1Auth, life time.Duration) (t wire.V1Transform, ok bool) {
@@ -98,7 +114,7 @@ func phase1Suite(t *wire.V1Transform) suite.Proposal {
 			p.Transforms = append(p.Transforms, suite.Transform{Type: suite.TypeINTEG, ID: h.integ}, suite.Transform{Type: suite.TypePRF, ID: h.prf})
 		}
 	}
-	p.Transforms = append(p.Transforms, suite.Transform{Type: suite.TypeKE, ID: suite.TransformID(min(get(wire.V1AttrGroup), 0xffff))})
+	p.Transforms = append(p.Transforms, suite.Transform{Type: suite.TypeKE, ID: groupOf(get(wire.V1AttrGroup))})
 	return p
 }
 
@@ -171,7 +187,7 @@ func (v phase2) offers(list []suite.Proposal) (offers []wire.V1Transform, sent [
 		esn := !p.Has(suite.Transform{Type: suite.TypeSN, ID: suite.SNNone}) && p.Has(suite.Transform{Type: suite.TypeSN, ID: suite.SNESN})
 		for _, e := range p.ByType(suite.TypeENCR) {
 			for _, i := range integs {
-				if t, ok := v.transform(e, i, esn); ok && len(offers) < limitOffered {
+				if t, ok := v.transform(e, i, esn); ok && len(offers) < limitOffered && whole(p, phase2Suite(&t)) {
 					t.Number = uint8(len(offers) + 1)
 					offers = append(offers, t)
 					sent = append(sent, phase2Suite(&t))
@@ -202,7 +218,7 @@ func phase2Suite(t *wire.V1Transform) suite.Proposal {
 		p.Transforms = append(p.Transforms, suite.Transform{Type: suite.TypeINTEG, ID: id})
 	}
 	if g := get(wire.V1AttrESPGroup); g != 0 {
-		p.Transforms = append(p.Transforms, suite.Transform{Type: suite.TypeKE, ID: suite.TransformID(min(g, 0xffff))})
+		p.Transforms = append(p.Transforms, suite.Transform{Type: suite.TypeKE, ID: groupOf(g)})
 	}
 	sn := suite.SNNone
 	if get(wire.V1AttrESPESN) == 1 {

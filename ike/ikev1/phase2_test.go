@@ -140,6 +140,12 @@ func TestRefusals(t *testing.T) {
 		{"mode", func(a, b *side) { a.child.Mode = ipsec.ModeTransport }, ike.ReasonProposal},
 		{"identity", func(a, b *side) { a.peer.Remote[0].ID = id("c.example.org") }, ike.ReasonIdentity},
 		{"combined cipher alone", func(a, b *side) { a.peer.Proposals = mustProposals(t, suite.IKE, "aes128gcm16-prfsha256-x25519") }, ike.ReasonProposal},
+		{"post-quantum", func(a, b *side) {
+			for _, s := range []*side{a, b} {
+				s.peer.Proposals = mustProposals(t, suite.IKE, "aes128-sha256-x25519-ke1_mlkem768")
+			}
+		}, ike.ReasonProposal},
+		{"post-quantum phase 2", func(a, b *side) { a.child.Proposals = mustProposals(t, suite.ESP, "aes128gcm16-x25519-ke1_mlkem768") }, ike.ReasonProposal},
 		{"eap", func(a, b *side) { a.peer.Local[0].Method = ike.AuthEAP }, ike.ReasonAuthentication},
 		{"signature", func(a, b *side) { a.peer.Local[0].Method, a.peer.Remote[0].Method = ike.AuthPubkey, ike.AuthPubkey }, ike.ReasonAuthentication},
 	} {

@@ -184,8 +184,10 @@ func firstGroup(list []suite.Proposal) suite.TransformID {
 		if len(groups) == 0 || p.Has(suite.Transform{Type: suite.TypeKE}) {
 			return suite.KENone
 		}
-		if group == suite.KENone {
-			group = groups[0].ID
+		for _, g := range groups {
+			if group == suite.KENone && !g.ID.PostQuantum() {
+				group = g.ID
+			}
 		}
 	}
 	return group
