@@ -77,7 +77,7 @@ var startSettings = map[string]string{
 // habitSettings are the options of the fields of ike.Habits, all of which a reload applies.
 var habitSettings = map[string]string{
 	"SendVendorID": "send_vendor_id", "FlexVPN": "cisco_flexvpn", "NoMultipleAuth": "multiple_authentication", "InitiatorOnly": "initiator_only",
-	"AggressivePSK": "i_dont_care_about_security_and_use_aggressive_mode_psk",
+	"AggressivePSK":       "i_dont_care_about_security_and_use_aggressive_mode_psk",
 	"CloseOnChildFailure": "close_ike_on_child_failure", "CloseOnInactivity": "inactivity_close_ike", "KeepAliveDPDMargin": "keep_alive_dpd_margin",
 	"IgnoreAcquire": "ignore_acquire_ts", "SPIMin": "spi_min", "SPIMax": "spi_max", "MaxSAs": "ikesa_limit",
 }
