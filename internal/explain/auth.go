@@ -24,6 +24,12 @@ func (e *explainer) identity(r *ike.Rejection) {
 
 // authentication explains proofs that failed.
 func (e *explainer) authentication(r *ike.Rejection) {
+	if r.ByPeer && len(r.Options) > 0 && strings.HasSuffix(r.Options[0], ".send_cert") {
+		e.verdict(Down, "was refused by the peer (%s), which had not seen our certificate.", r.Notify)
+		e.fact("%s.", capital(r.Hint))
+		e.change(r, "send_cert = always sends it to everybody; Apple's clients never ask for it.")
+		return
+	}
 	switch r.Detail {
 	case ike.DetailNoPSK:
 		e.verdict(Down, "has no pre-shared key for these two identities.")

@@ -173,6 +173,23 @@ func TestStanding(t *testing.T) {
 			up(f).Children = nil
 			f.History.Refusals = []gateway.Refusal{refusal(ike.Rejection{SAKey: ike.SAKey{Name: "gw", Child: "net"}, Reason: ike.ReasonSelectors, ByPeer: true, Notify: "TS_UNACCEPTABLE"})}
 		}, explain.Down, "does not take our traffic selectors for child net|keeps the configuration that it was made with"},
+		"pairs": {func(f *explain.Facts) {
+			up(f).Children = nil
+			f.History.Refusals = []gateway.Refusal{refusal(ike.Rejection{SAKey: ike.SAKey{Name: "gw", Child: "net"}, Reason: ike.ReasonSelectors, ByPeer: true, Notify: "TS_UNACCEPTABLE",
+				Ours: "10.3.0.0/16 === 10.4.0.0/16", Difference: "the peer refuses these pairs of selectors"})}
+		}, explain.Down, "The peer refuses these pairs of selectors: 10.3.0.0/16 === 10.4.0.0/16"},
+		"Windows": {func(f *explain.Facts) {
+			f.History.Refusals = []gateway.Refusal{refusal(ike.Rejection{SAKey: ike.SAKey{Name: "gw", Child: "net"}, Reason: ike.ReasonPeer, ByPeer: true, Notify: "MS_STATUS(13863)",
+				Difference: "invalid situation", Options: []string{"connections.gw.children.net.rekey_time"}})}
+		}, explain.Down, "MS_STATUS(13863)|Invalid situation|rekey_time"},
+		"Apple": {func(f *explain.Facts) {
+			f.History.Refusals = []gateway.Refusal{refusal(ike.Rejection{SAKey: ike.SAKey{Name: "gw"}, Reason: ike.ReasonAuthentication, ByPeer: true, Notify: "AUTHENTICATION_FAILED",
+				Hint: "our certificate was not sent, since the peer sent no CERTREQ", Options: []string{"connections.gw.send_cert"}})}
+		}, explain.Down, "had not seen our certificate|send_cert = always"},
+		"PFS": {func(f *explain.Facts) {
+			f.History.Refusals = []gateway.Refusal{refusal(ike.Rejection{SAKey: ike.SAKey{Name: "gw", Child: "net"}, Reason: ike.ReasonProposal, Detail: ike.DetailGroup, ByPeer: true, Notify: "NO_PROPOSAL_CHOSEN",
+				Hint: "the peer may have PFS off", Options: []string{"connections.gw.children.net.esp_proposals"}})}
+		}, explain.Down, "The peer may have PFS off|esp_proposals"},
 		"another version": {func(f *explain.Facts) {
 			f.Trouble = []gateway.Trouble{{Dropped: ike.Dropped{Reason: ike.DropVersion, Count: 2, Last: netip.MustParseAddrPort("192.0.2.2:500")}, Last: now}}
 		}, explain.Waiting, "another version of IKE"},

@@ -204,6 +204,9 @@ func (e *explainer) algorithms(r *ike.Rejection) {
 		e.verdict(Down, "was refused by the peer: it takes none of our %s (%s).", what, r.Notify)
 		switch {
 		case r.Child != "":
+			if r.Hint != "" {
+				e.fact("%s.", capital(r.Hint))
+			}
 			e.fact("The peer does not say which algorithm it misses; a group for PFS on one side alone is the usual one, then the cipher.")
 		default:
 			e.fact("The peer does not say which algorithm it misses. It answers the same if it has no connection for our address.")
@@ -246,6 +249,9 @@ func (e *explainer) selectors(r *ike.Rejection) {
 	}
 	if r.ByPeer {
 		e.verdict(Down, "was refused by the peer: it does not take our traffic selectors%s (%s).", child, r.Notify)
+		if r.Difference != "" { // peers that take one pair of selectors a Child SA
+			e.fact("%s: %s.", capital(r.Difference), r.Ours)
+		}
 		e.fact("local_ts here must share addresses with remote_ts at the peer, and remote_ts here with its local_ts.")
 		e.change(r, "local_ts must lie in what the peer has as remote_ts.")
 		return
@@ -349,6 +355,9 @@ func (e *explainer) other(r *ike.Rejection) {
 		e.verdict(Down, "was refused by the peer: %s.", nonEmpty(r.Notify, r.Difference))
 		if m := meaning(r.Notify); m != "" {
 			e.fact("%s usually means: %s.", r.Notify, m)
+		}
+		if r.Notify != "" && r.Difference != "" {
+			e.fact("%s.", capital(r.Difference))
 		}
 	case r.Reason == ike.ReasonInternal && r.Detail == ike.DetailTerminated:
 		e.verdict(Down, "was taken down by an operator while it was set up.")
