@@ -46,6 +46,10 @@ func (r route) key() routeKey { return routeKey{r.table, r.dst} }
 // hinted route for the host itself (or for everything) must not answer. There
 // the hinted routes serve at first only packets that have no source yet, and the
 // others in the end, if nothing else has a route.
+//
+// That there is any rule beside the kernel's costs a forwarded packet of 3.65 µs
+// 0.46 µs more (the tables local and main come apart, and the source is looked up
+// in full); five rules more cost 0.03 µs. So it is not worth while to save a few.
 type rule struct {
 	v6       bool
 	step     int
