@@ -254,12 +254,13 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	if tap != nil {
 		o.KeyLog = tap.Keys
 	}
-	if !g.daemon.Habits.NoCrashDetection {
+	if h := g.daemon.Habits; !h.NoCrashDetection || h.ResumeSessions {
 		secret, release, err := crashSecret(g.daemon.StateDir)
 		if err != nil {
 			g.log.Info("peers will not notice a restart at once: " + err.Error())
+		} else {
+			o.CrashSecret, o.TicketSecret = secret, ticketSecret(secret)
 		}
-		o.CrashSecret = secret
 		defer release()
 	}
 	if gw, err = gateway.New(o); err != nil {

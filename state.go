@@ -2,7 +2,9 @@ package adit
 
 import (
 	"cmp"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -45,6 +47,13 @@ func crashSecret(dir string) (secret suite.Key, release func(), err error) {
 		return nil, release, fmt.Errorf("%s: %w", path, err)
 	}
 	return secret, func() { f.Close() }, nil
+}
+
+// ticketSecret is the secret of session tickets, which follows from that of crash detection.
+func ticketSecret(secret suite.Key) suite.Key {
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte("adit session tickets"))
+	return m.Sum(nil)
 }
 
 // secretIn is the secret that the file holds. One that is cut short, by a crash while

@@ -223,6 +223,9 @@ func (c *connection) start(e *Engine, now time.Time, to target) {
 			}
 		}
 	}
+	if t.replaces == nil && major == 2 && !t.to.IsSet() {
+		req.Ticket = c.takeTicket(now)
+	}
 	env := e.newEnv(now, major, true)
 	env.conn, env.reauth = c, t.replaces != nil
 	e.byID[env.id] = env

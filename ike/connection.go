@@ -28,6 +28,7 @@ type connection struct {
 	keep      keeping
 	// redirects are when gateways redirected us, as long as that counts, oldest first.
 	redirects []time.Time
+	ticket    *Ticket // to resume the last IKE SA with (RFC 5723)
 }
 
 // want is one Child SA, or with a nil child the IKE SA alone, that is to come up.
@@ -386,6 +387,9 @@ func (c *connection) restart(e *Engine, now time.Time, name string, lasted time.
 // closed tells that an IKE SA of the connection is gone.
 func (c *connection) closed(e *Engine, now time.Time, env *Env, wasUp bool, why Closed) {
 	c.sas = slices.DeleteFunc(c.sas, func(x *Env) bool { return x == env })
+	if wasUp {
+		c.dropTicket(why.Cause)
+	}
 	for _, x := range c.wants {
 		if x.given == env {
 			x.given = nil

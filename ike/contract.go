@@ -247,6 +247,9 @@ type Config struct {
 	// CrashSecret makes the tokens of crash detection (RFC 6290 §5.1). It must outlive
 	// restarts, and no other gateway may have it; empty: no tokens are made.
 	CrashSecret suite.Key
+	// TicketSecret makes the keys of session tickets (RFC 5723); it should outlive
+	// restarts, and gateways that share it take each other's. Empty: none are given.
+	TicketSecret suite.Key
 	// Port and NATPort are our own UDP ports (500, 4500).
 	Port, NATPort uint16
 }
@@ -267,6 +270,9 @@ type Habits struct {
 	// KeepAliveDPDMargin is how much later than it was due a keepalive may be before the
 	// peer is asked whether it lives, in its place: the host slept. 0: never.
 	KeepAliveDPDMargin time.Duration
+	// ResumeSessions asks for session tickets as initiator, and gives them as responder
+	// (RFC 5723) if there is a Config.TicketSecret.
+	ResumeSessions bool
 	// NoCrashDetection leaves RFC 6290 out.
 	NoCrashDetection bool
 	// NoRedirects neither announces REDIRECT_SUPPORTED nor follows REDIRECT (RFC 5685).

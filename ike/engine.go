@@ -55,8 +55,9 @@ type Engine struct {
 
 	away         sendAway
 	reserved     map[uint64]bool // SPIs of ours for IKE SAs that rekeys are to make
-	tokens       rate            // of crash detection, that are given out
-	hints        rate            // INVALID_SPI of others that are looked at
+	spent        spentTickets
+	tokens       rate // of crash detection, that are given out
+	hints        rate // INVALID_SPI of others that are looked at
 	shutdown     bool
 	shutdownDone bool
 	shutdownBy   time.Time
@@ -91,6 +92,7 @@ func New(cfg Config, versions ...Version) *Engine {
 	e := &Engine{cfg: cfg.withDefaults(), peers: cfg.Peers,
 		jobs: map[JobID]jobOwner{}, bySPI: map[uint64]*Env{}, byID: map[uint32]*Env{}, byChild: map[uint32]*Env{},
 		firsts: map[firstKey]*Env{}, conns: map[string]*connection{}, bySource: map[netip.Addr]int{}}
+	e.spent = spentTickets{}
 	e.reserved = map[uint64]bool{}
 	e.policies.init()
 	e.espSPIs.bound(e.cfg.SPIMin, e.cfg.SPIMax)

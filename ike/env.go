@@ -34,6 +34,8 @@ type InitiateRequest struct {
 	Reauth bool
 	// RedirectedFrom is the gateway that sent us to Remote; invalid: none did.
 	RedirectedFrom netip.Addr
+	// Ticket resumes a former IKE SA (RFC 5723); nil: there is none.
+	Ticket *Ticket
 }
 
 // ChildRequest is a Child SA that is to be made. Whoever was given one ends it by Env.ChildDone.

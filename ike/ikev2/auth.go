@@ -128,6 +128,7 @@ func (s *sa) up(now time.Time, p *proof, initialContact bool) {
 		panic("ikev2: established without a proof of the peer")
 	}
 	known := s.identify(p)
+	s.resumed = nil
 	s.enter(established{})
 	s.keys.proved()
 	s.life.setupEnd = time.Time{}

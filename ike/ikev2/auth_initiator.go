@@ -106,6 +106,9 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 	}
 	list = append(list, s.crashNotify()...)
 	list = append(list, s.offerMobike()...)
+	if s.asksTicket() {
+		list = append(list, notify(wire.TicketRequest, nil))
+	}
 	if eapOnly(s.peer) {
 		list = append(list, notify(wire.EAPOnlyAuthentication, nil))
 	}
@@ -155,6 +158,10 @@ func (s *sa) authResponse(now time.Time, in *inbound) {
 	st := s.state.(*authSent)
 	a := &st.authentication
 	a.announced.read(in.payloads, !s.config().NoSignatureAuth)
+	if s.resumed != nil {
+		s.resumedResponse(now, st, in)
+		return
+	}
 	idr := wire.FindID(in.payloads, wire.PayloadIDr)
 	auth, _ := wire.First[*wire.Auth](in.payloads)
 	eap, _ := wire.First[*wire.EAP](in.payloads)
@@ -282,6 +289,7 @@ func (s *sa) completeAuth(now time.Time, st *authSent, in *inbound) {
 	s.takeLifetime(in.payloads)
 	s.takeCrashToken(in.payloads)
 	s.acceptMobike(in.payloads, true)
+	s.takeTicket(now, in.payloads, p.rounds)
 	s.cpTake(now, in.payloads, func(now time.Time) { s.authenticated(now, st, in, p) })
 }
 

@@ -30,6 +30,10 @@ func (s *sa) authRequest(now time.Time, in *inbound) {
 		}
 	}
 	s.enter(st)
+	if s.resumed != nil {
+		s.resumeAuthRequest(now, st, in)
+		return
+	}
 	s.authNext(now, in)
 }
 
@@ -239,7 +243,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 	ni, nr := st.ni, st.nr
 	finish := func(now time.Time, list []wire.Payload, c *child) {
 		list = append(list, s.grantMobike(st.first)...)
-		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.crashNotify()))
+		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.crashNotify(), s.giveTicket(now, st.first, p)))
 		if c != nil {
 			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
 		}

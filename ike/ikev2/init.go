@@ -32,12 +32,19 @@ func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 	s.ids = [2]ike.Identity{localID(r.Peer, r.Local.Addr()), r.Peer.Remote[0].ID}
 	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, from: r.RedirectedFrom, fakeHash: wantFake(env.Config(), r.Peer)}
 	s.state = st
+	if st.ticket = r.Ticket; st.ticket != nil && r.Ticket.Peer != s.peer {
+		st.forgetTicket()
+	}
 	s.sendInit(now, st)
 	return s
 }
 
 // sendInit sends IKE_SA_INIT, with a new key pair if the group changed.
 func (s *sa) sendInit(now time.Time, st *initSent) {
+	if st.ticket != nil {
+		s.sendResume(now, st)
+		return
+	}
 	if st.ke != nil {
 		s.sendInitWith(now, st)
 		return
@@ -115,7 +122,7 @@ func (s *sa) initRepeated(now time.Time, in *inbound) {
 
 // initAnswer is a response that is sent without keeping any state.
 func initAnswer(env *ike.Env, d ike.Datagram, h *wire.Header, t wire.NotifyType, data []byte) {
-	answer := wire.Header{SPIi: h.SPIi, Version: wire.IKEv2, Exchange: wire.ExchangeIKESAInit, Flags: wire.FlagResponse}
+	answer := wire.Header{SPIi: h.SPIi, Version: wire.IKEv2, Exchange: h.Exchange, Flags: wire.FlagResponse}
 	b := wire.AppendMessage(nil, answer, []wire.Payload{notify(t, data)})
 	env.Effect(ike.Send{Datagram: ike.Datagram{Local: d.Local, Remote: d.Remote, Data: b}})
 }
@@ -223,7 +230,7 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 			err = s.deriveKeys(sel, m.shared, st.ni, st.nr)
 		}
 		if err != nil {
-			h := wire.Header{SPIi: s.spiI}
+			h := wire.Header{SPIi: s.spiI, Exchange: wire.ExchangeIKESAInit}
 			initAnswer(s.env, ike.Datagram{Local: s.local, Remote: s.remote}, &h, wire.InvalidSyntax, nil)
 			s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
 			return

@@ -28,6 +28,8 @@ func init() {
 	rules = []rule{
 		{phaseInitSent, wire.ExchangeIKESAInit, resp, nil, (*sa).initResponse},
 		{phaseInitReceived, wire.ExchangeIKESAInit, req, nil, (*sa).initRepeated},
+		{phaseInitSent, wire.ExchangeIKESessionResume, resp, nil, (*sa).resumeResponse},
+		{phaseInitReceived, wire.ExchangeIKESessionResume, req, nil, (*sa).initRepeated},
 		{phaseIntermediateSent, wire.ExchangeIKEIntermediate, resp, []wire.PayloadType{wire.PayloadKE}, (*sa).intermediateResponse},
 		{phaseInitReceived, wire.ExchangeIKEIntermediate, req, nil, (*sa).intermediateRequest},
 		{phaseInitReceived, wire.ExchangeIKEAuth, req, []wire.PayloadType{wire.PayloadIDi}, (*sa).authRequest},

@@ -20,6 +20,8 @@ func TestRulesCoverEveryStateExchangeAndDirection(t *testing.T) {
 	taken := map[key]bool{
 		{"initSent", wire.ExchangeIKESAInit, true}:               true, // §1.2
 		{"initReceived", wire.ExchangeIKESAInit, false}:          true, // §2.1, repeated
+		{"initSent", wire.ExchangeIKESessionResume, true}:        true, // RFC 5723 §4.3
+		{"initReceived", wire.ExchangeIKESessionResume, false}:   true, // repeated
 		{"intermediateSent", wire.ExchangeIKEIntermediate, true}: true, // RFC 9242 §3.2
 		{"initReceived", wire.ExchangeIKEIntermediate, false}:    true,
 		{"initReceived", wire.ExchangeIKEAuth, false}:            true, // §1.2

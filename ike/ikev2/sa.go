@@ -15,9 +15,14 @@ import (
 var Version = ike.Version{
 	Major: 2,
 	First: func(h *wire.Header) bool {
-		return h.Exchange == wire.ExchangeIKESAInit && !h.Response() && h.FromInitiator() && h.MessageID == 0 && h.SPIr == 0
+		return (h.Exchange == wire.ExchangeIKESAInit || h.Exchange == wire.ExchangeIKESessionResume) && !h.Response() && h.FromInitiator() && h.MessageID == 0 && h.SPIr == 0
 	},
-	Accept:   accept,
+	Accept: func(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
+		if h.Exchange == wire.ExchangeIKESessionResume {
+			return acceptResume(env, now, d, h)
+		}
+		return accept(env, now, d, h)
+	},
 	Initiate: initiate,
 }
 
@@ -47,6 +52,8 @@ type sa struct {
 	crashToken []byte
 	// nextToken is that of the IKE SA that our rekey is about to make.
 	nextToken []byte
+	// resumed is what the IKE SA was made of, if it was of a ticket (RFC 5723).
+	resumed *resumption
 
 	win      window
 	children []*child

@@ -47,6 +47,7 @@ type initSent struct {
 	reauth   bool
 	from     netip.Addr // the gateway that redirected us here, invalid: none
 	fakeHash bool
+	ticket   *ike.Ticket // IKE_SESSION_RESUME is out in place of IKE_SA_INIT
 	// refused is the first refusal that came; it counts if no true answer comes soon.
 	refused *ike.Rejection
 }
@@ -101,7 +102,7 @@ func (established) phase() phase       { return phaseEstablished }
 func (closing) phase() phase           { return phaseClosing }
 func (dead) phase() phase              { return phaseDead }
 
-func (st *initSent) leave()  { st.ke = nil }
+func (st *initSent) leave()  { st.ke = nil; st.forgetTicket() }
 func (*initReceived) leave() {}
 func (st *intermediateSent) leave() {
 	st.ke = nil
@@ -114,6 +115,13 @@ func (st *authSent) leave()     { st.wipe() }
 func (established) leave()      {}
 func (closing) leave()          {}
 func (dead) leave()             {}
+
+func (st *initSent) forgetTicket() {
+	if st.ticket != nil {
+		st.ticket.SKd.Zero()
+	}
+	st.ticket = nil
+}
 
 func zeroAll(keys []suite.Key) {
 	for _, k := range keys {

@@ -231,7 +231,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		drop(ike.DropUnexpected)
 		return
 	}
-	if h.Exchange == wire.ExchangeIKESAInit {
+	if h.Exchange == wire.ExchangeIKESAInit || h.Exchange == wire.ExchangeIKESessionResume {
 		s.receiveInit(now, d, msg)
 		return
 	}

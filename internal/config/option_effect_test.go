@@ -36,7 +36,7 @@ var samples = map[string]map[string]string{
 		"cisco_flexvpn": "yes", "close_ike_on_child_failure": "yes", "ignore_acquire_ts": "yes", "inactivity_close_ike": "yes", "initiator_only": "yes", "i_dont_care_about_security_and_use_aggressive_mode_psk": "yes",
 		"multiple_authentication": "no", "send_vendor_id": "yes", "keep_alive_dpd_margin": "7s", "ikesa_limit": "7", "spi_min": "0xc0000000", "spi_max": "0xcfffffff", "dos_protection": "no",
 		"install_virtual_ip": "no", "install_virtual_ip_on": "lan", "interfaces_use": "wan, lan", "interfaces_ignore": "lan", "prefer_temporary_addrs": "yes", "compat": "next",
-		"reject_trusted_end_entity": "yes", "follow_redirects": "no", "redirect": "192.0.2.9", "crash_detection": "no", "state_dir": "/tmp/x",
+		"reject_trusted_end_entity": "yes", "follow_redirects": "no", "redirect": "192.0.2.9", "crash_detection": "no", "session_resumption": "yes", "state_dir": "/tmp/x",
 	},
 	"charon.plugins": {
 		"vici.socket": "unix:///tmp/x", "eap-tls.fragment_size": "500", "eap-ttls.fragment_size": "500", "eap-ttls.phase2_method": "gtc", "kernel-netlink.mtu": "1300",

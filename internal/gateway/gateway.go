@@ -59,6 +59,8 @@ type Options struct {
 	Control func(network, address string, c syscall.RawConn) error
 	// CrashSecret makes the tokens of crash detection (ike.Config.CrashSecret); may be nil.
 	CrashSecret suite.Key
+	// TicketSecret makes the keys of session tickets (ike.Config.TicketSecret); may be nil.
+	TicketSecret suite.Key
 	// Workers tells of threads that are not the gateway's own (Health); may be nil.
 	Workers func(now time.Time) []Part
 	// Resolver overrides the system's resolver, in tests.

@@ -243,7 +243,7 @@ var table = map[Place][]row{
 		{"require-id-on-certificate", forL, FateTranslated, "", "adit always demands it; no is marked"},
 		{"ms-dh-downgrade pfs-rekey-workaround", forL, FateByHand, "", "list the groups that the peer uses in esp_proposals"},
 		{"intermediate", forL, FateRefused, "", "adit has no IKE_INTERMEDIATE yet"},
-		{"session-resumption", forL, FateRefused, "", "adit has no session resumption (RFC 5723) yet"},
+		{"session-resumption", forL, FateRefused, "", "belongs into strongswan.conf: adit.session_resumption, for all connections"},
 		{"redirect-to send-redirect", forL, FateRefused, "", "give the connection redirect = GATEWAY"},
 		{"accept-redirect accept-redirect-to", forL, FateRefused, "", noStrongswanConf + "charon.follow_redirects, for all connections"},
 		{"enable-tcp tcp-remoteport", forL, FateRefused, "", noTCP},
