@@ -364,6 +364,11 @@ func (s *sa) end(now time.Time, c ike.Closed) {
 	s.state.leave()
 	s.state = dead{}
 	s.forgetAwaiting()
+	if u := s.undecided; u != nil { // it can no longer take over from that one
+		if t, ok := u.sched.current.(*rekeyIKE); ok && t.theirs == s {
+			t.theirs = nil
+		}
+	}
 	for _, ch := range append([]*child(nil), s.children...) {
 		s.dropChild(now, ch, c.Cause, c.Reason)
 	}

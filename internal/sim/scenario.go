@@ -10,6 +10,8 @@ import (
 type scenario struct {
 	rng   *rand.Rand
 	extra *rand.Rand // of what came later, so that old seeds keep their stories
+	moves *rand.Rand // of MOBIKE
+	roams bool       // a changes its address now and then
 	lines []string
 
 	clean  bool // the network does no harm
@@ -26,7 +28,7 @@ type scenario struct {
 // configuration, a few minutes of events, and at the end the demand that all
 // comes to rest with just the SAs that are configured.
 func Scenario(seed uint64) string {
-	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110)), extra: rand.New(rand.NewPCG(seed, 0xf7a9))}
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110)), extra: rand.New(rand.NewPCG(seed, 0xf7a9)), moves: rand.New(rand.NewPCG(seed, 0x4555))}
 	s.clean = s.rng.IntN(5) < 2
 	s.calm = s.rng.IntN(3) == 0
 	switch s.rng.IntN(12) {
@@ -168,6 +170,22 @@ func (s *scenario) configure() {
 	}
 	s.authenticate()
 	s.variety(transport)
+	if s.moves.IntN(3) > 0 && !s.both && !transport {
+		s.roams = true
+		s.add("conn a site local=%%any mobike=yes")
+		s.add("conn b site remote=%%any mobike=yes")
+	}
+}
+
+// roam gives a another address of its family, maybe twice in a moment.
+func (s *scenario) roam() {
+	if !s.roams || s.moves.IntN(2) == 0 {
+		return
+	}
+	for range 1 + s.moves.IntN(2) {
+		s.add("address a %s", strings.Replace(s.addrs[0], "::1", "", 1)+map[bool]string{true: fmt.Sprintf("::%x", 16+s.moves.IntN(3)), false: fmt.Sprint(s.moves.IntN(3))}[strings.Contains(s.addrs[0], ":")])
+		s.add("run %dms", s.moves.IntN(200))
+	}
 }
 
 // variety adds small packets, which most messages exceed, and virtual addresses.
@@ -253,6 +271,7 @@ func (s *scenario) lives() {
 	}
 	for range 4 + s.rng.IntN(6) {
 		s.happening(pings)
+		s.roam()
 		s.add("run %s", s.seconds(0, 30))
 	}
 	s.add("rest 500s site/net%s", map[bool]string{true: " branch/far"}[s.third])
