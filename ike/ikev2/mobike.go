@@ -89,6 +89,9 @@ func (s *sa) handMobike(now time.Time, n *sa) {
 		return
 	}
 	m.mapping = nil
+	if m.origin && slices.ContainsFunc(s.sched.queue, isUpdate) {
+		s.updateOld(now)
+	}
 	if m.seeking != 0 { // the answer would come to the old IKE SA
 		s.env.DropJob(m.seeking)
 		delete(s.sched.jobs, m.seeking)

@@ -269,6 +269,7 @@ func (s *sa) goTo(now time.Time, p path) {
 	s.local, s.remote = p.local, p.remote
 	for _, old := range s.previous {
 		old.local, old.remote = p.local, p.remote
+		old.updateOld(now)
 	}
 	if p.remote.Addr() == data.remote.Addr() {
 		m.data = nil
@@ -283,13 +284,27 @@ func (s *sa) goTo(now time.Time, p path) {
 
 // update has UPDATE_SA_ADDRESSES sent as soon as the window allows.
 func (s *sa) update() {
-	for _, t := range s.sched.queue {
-		if _, ok := t.(*updateAddrs); ok {
-			return
-		}
+	if !slices.ContainsFunc(s.sched.queue, isUpdate) {
+		s.enqueueFirst(&updateAddrs{})
 	}
-	s.enqueueFirst(&updateAddrs{})
 }
+
+func isUpdate(t task) bool { _, ok := t.(*updateAddrs); return ok }
+
+// updateOld tells of the addresses in an IKE SA that the peer's rekey has replaced, too.
+// If our answer to the rekey is lost the peer knows no other one, and repeats its request
+// to where we were. A peer that has the new one deletes the old one instead of listening.
+func (s *sa) updateOld(now time.Time) {
+	if s.state.phase() != phaseEstablished || s.closing != nil || s.sched.current != nil || s.win.out != nil || s.initiatedReplacement() {
+		return
+	}
+	t := &updateAddrs{cookie: newCookie2()}
+	s.sched.current = t
+	s.request(now, wire.ExchangeInformational, append([]wire.Payload{notify(wire.UpdateSAAddresses, nil), notify(wire.Cookie2, t.cookie)}, s.natHashes(s.local, s.remote)...))
+}
+
+// initiatedReplacement reports whether our own request made the IKE SA that replaces this one.
+func (s *sa) initiatedReplacement() bool { return s.replacedBy == nil || s.replacedBy.initiator }
 
 // updateAddrs tells the responder to use the addresses that the request comes from and
 // goes to (RFC 4555 §3.5).

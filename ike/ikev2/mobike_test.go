@@ -451,3 +451,34 @@ func TestRFC4555_3_4_FloodOfAddresses(t *testing.T) {
 		t.Errorf("%d addresses asked for, %d datagrams sent", asked, n)
 	}
 }
+
+// Both sides rekey the IKE SA at once, the answer to the responder's rekey is lost, and
+// the initiator moves: it is told in the IKE SA that the responder still knows.
+func TestRFC4555_3_5_MoveAfterALostAnswer(t *testing.T) {
+	for range 6 { // either nonce may be the lower one
+		r := newRoaming(t, []netip.Addr{addrA}, []netip.Addr{addrB}, nil).start()
+		through, lost := r.filter, false
+		r.filter = func(from *host, d ike.Datagram) bool {
+			if h := header(t, d); from == r.a && h.Exchange == wire.ExchangeCreateChildSA && h.Response() && !lost {
+				lost = true
+				return false
+			}
+			return through(from, d)
+		}
+		r.b.do(ike.Rekey{IKE: "b"})
+		r.a.do(ike.Rekey{IKE: "a"})
+		r.run(15 * time.Millisecond)
+		r.moved(r.a, addrA2)
+		r.run(3 * time.Second)
+		for ref, sa := range r.b.plane.sas {
+			if sa.Remote.Addr() != addrA2 {
+				t.Errorf("b: %v goes to %v", ref, sa.Remote)
+			}
+		}
+		r.run(70 * time.Second) // a redundant IKE SA is kept for a minute
+		r.joined(addrA2, addrB)
+		if !lost {
+			t.Fatal("no answer was lost")
+		}
+	}
+}
