@@ -216,7 +216,7 @@ func (s *sa) aggressiveAuth(now time.Time, in *inbound) {
 	s.detectNAT(k.prf, in)
 	s.verify(now, in, func(now time.Time, r *ike.Rejection) {
 		if r == nil {
-			r = s.env.CheckUnique(s.peer, s.ids[0], s.ids[1])
+			r = s.checkUnique()
 		}
 		if r != nil {
 			s.refuseProof(now, r)

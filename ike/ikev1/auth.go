@@ -408,7 +408,7 @@ func (s *sa) established(now time.Time, contact bool) {
 	if !contact {
 		s.adopt(now)
 	}
-	s.env.Established(now, s.peer, s.ids[0], s.ids[1], contact)
+	s.env.Established(now, s.peer, s.ids[0], s.uniqueID(), contact)
 	s.modeConfig()
 	switch {
 	case child == nil:
@@ -418,6 +418,23 @@ func (s *sa) established(now time.Time, contact bool) {
 		s.CreateChild(now, child)
 	}
 	s.run(now)
+}
+
+// uniqueID is who the peer is where that has to be one of its kind: with XAUTH its name
+// there, since the identity of phase 1 may be a whole group's.
+func (s *sa) uniqueID() ike.Identity {
+	if s.eapID != "" {
+		return ike.Identity{Type: ike.IDKeyID, Data: s.eapID}
+	}
+	return s.ids[1]
+}
+
+// checkUnique applies `unique = keep`, once it is known who the peer is.
+func (s *sa) checkUnique() *ike.Rejection {
+	if s.setup != nil && byXAuth(s.setup.auth) && s.eapID == "" {
+		return nil // XAUTH will tell
+	}
+	return s.env.CheckUnique(s.peer, s.ids[0], s.uniqueID())
 }
 
 // setTimers starts the lifetime of the SA: the configured one, or the peer's if that

@@ -74,13 +74,14 @@ func (s *sa) firstCheck(now time.Time) {
 // checkAgain sends the next R-U-THERE, or gives the peer up: after dpd_timeout, or
 // after as many as there are retransmissions.
 func (s *sa) checkAgain(now time.Time) {
-	wait, last := s.config().Retransmit.Wait(s.dpd.tries)
+	wait, _ := s.config().Retransmit.Wait(s.dpd.tries)
+	var over bool
 	if limit := s.peer.DPDTimeout; limit > 0 {
-		wait, last = min(wait, max(limit/limitDPD, time.Second)), !now.Before(s.dpd.since.Add(limit))
-	} else {
-		last = s.dpd.tries > 0 && s.gaveUp()
+		wait, over = min(wait, max(limit/limitDPD, time.Second)), !now.Before(s.dpd.since.Add(limit))
+	} else if s.dpd.tries > 0 {
+		_, over = s.config().Retransmit.Wait(s.dpd.tries - 1)
 	}
-	if last && s.dpd.tries > 0 {
+	if over && s.dpd.tries > 0 {
 		s.end(now, ike.Closed{Cause: ike.CauseDead, Reason: "peer does not answer", Rejection: s.reject(&ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "no answer to R-U-THERE"})})
 		return
 	}
@@ -88,11 +89,6 @@ func (s *sa) checkAgain(now time.Time) {
 	s.dpd.seq++
 	s.life.dpdAt = now.Add(wait)
 	s.notifyDPD(now, wire.V1RUThere, s.dpd.seq)
-}
-
-func (s *sa) gaveUp() bool {
-	_, last := s.config().Retransmit.Wait(s.dpd.tries - 1)
-	return last
 }
 
 func (s *sa) notifyDPD(now time.Time, t wire.V1NotifyType, seq uint32) {

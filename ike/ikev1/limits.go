@@ -60,8 +60,6 @@ const (
 	graceAsk = 10 * time.Second
 	// retryRekey is the wait before a failed rekey is tried again.
 	retryRekey = 30 * time.Second
-	// retryDPD is the wait between two R-U-THERE that were not answered.
-	retryDPD = 4 * time.Second
 	// emptyGrace is how long an ISAKMP SA whose IPsec SAs passed to a newer one stays.
 	emptyGrace = 5 * time.Second
 	// softPackets and hardPackets bound an IPsec SA without extended sequence numbers.

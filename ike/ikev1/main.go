@@ -483,7 +483,7 @@ func (s *sa) mainProved(now time.Time, in *inbound) {
 		}
 		s.local, s.remote = in.datagram.Local, in.datagram.Remote // the float to port 4500
 		contact := in.notify(wire.V1InitialContact) != nil
-		if r := s.env.CheckUnique(s.peer, s.ids[0], s.ids[1]); r != nil {
+		if r := s.checkUnique(); r != nil {
 			s.refuseProof(now, r)
 			return
 		}

@@ -380,16 +380,6 @@ func (h *host) initiate(child string) {
 	h.do(ike.Initiate{ID: 1, Peer: h.peer, Child: child})
 }
 
-// release answers the jobs that were held.
-func (h *host) release() {
-	list := h.held
-	h.held, h.hold = nil, false
-	for _, f := range list {
-		f()
-	}
-	h.drain()
-}
-
 func eventsOf[T ike.Event](h *host) (out []T) {
 	for _, e := range h.events {
 		if x, ok := e.(T); ok {
@@ -473,14 +463,6 @@ func brief(list []ike.SAInfo) (out []string) {
 		out = append(out, text)
 	}
 	return out
-}
-
-func header(t testing.TB, d ike.Datagram) wire.Header {
-	h, err := wire.ParseHeader(d.Data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
 }
 
 // reasons lists the rejections a host recorded.

@@ -12,10 +12,12 @@ import (
 // §5.5): when phase 1 is made anew they pass to the new one as they are, as strongSwan
 // has it. Both sides do so by themselves.
 
-// adopt takes over the IPsec SAs of the older ISAKMP SAs with the same peer.
+// adopt takes over the IPsec SAs of the older ISAKMP SAs with the same peer. As responder
+// only of one at the same address: somebody may have several devices. If the address of
+// the one has changed, handOver comes to it.
 func (s *sa) adopt(now time.Time) {
-	for _, o := range s.env.Siblings(s.ids[0], s.ids[1]) {
-		if old, ok := o.(*sa); ok && old.phase == phaseEstablished && old.peer.Name == s.peer.Name {
+	for _, o := range s.env.Siblings(s.ids[0], s.uniqueID()) {
+		if old, ok := o.(*sa); ok && old.phase == phaseEstablished && old.peer.Name == s.peer.Name && (s.initiator || old.remote == s.remote) {
 			old.handTo(now, s)
 		}
 	}
@@ -55,7 +57,7 @@ func (s *sa) handTo(now time.Time, next *sa) {
 // handOver passes the IPsec SAs on when the peer deletes this ISAKMP SA and another one
 // with it is up: a peer that made both at once may have kept the other one.
 func (s *sa) handOver(now time.Time) {
-	for _, o := range s.env.Siblings(s.ids[0], s.ids[1]) {
+	for _, o := range s.env.Siblings(s.ids[0], s.uniqueID()) {
 		if next, ok := o.(*sa); ok && next.phase == phaseEstablished && next.peer.Name == s.peer.Name {
 			s.handTo(now, next)
 			next.remade, next.life.emptyAt = false, time.Time{}

@@ -204,6 +204,10 @@ func (s *sa) xauthReply(now time.Time, p *wire.V1Attributes) {
 		s.transact(now, wire.V1Attributes{CFGType: wire.CFGSet, Attributes: []wire.V1Attribute{wire.Basic16(xauthStatus, status)}}, func(s *sa, now time.Time, _ *wire.V1Attributes) {
 			if good {
 				s.eapID = q.User
+				if r := s.checkUnique(); r != nil {
+					s.refuseProof(now, r)
+					return
+				}
 				s.established(now, s.ext.contact)
 				return
 			}

@@ -9,7 +9,6 @@ import (
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/ipsec"
-	"adit/suite"
 )
 
 // clients makes a the client and b the gateway of remote access: XAUTH by PSK, RSA or
@@ -98,5 +97,30 @@ func TestXAuthRefused(t *testing.T) {
 	if len(p.b.e.SAs()) != 0 || len(eventsOf[ike.IKEUp](p.b)) != 0 {
 		t.Errorf("%v", p.b.trace())
 	}
-	_ = suite.Key{}
+}
+
+// TestXAuthGroup has two users of one group, whose identity in phase 1 is the same: they
+// are two, whatever INITIAL-CONTACT and `unique` say.
+func TestXAuthGroup(t *testing.T) {
+	for _, unique := range []ike.UniquePolicy{ike.UniqueNo, ike.UniqueReplace, ike.UniqueKeep} {
+		p := clients(t, "aggressive", false)
+		p.b.peer.Unique = unique
+		p.a.creds.users["bob"], p.b.creds.users["bob"] = "builder", "builder"
+		n := byte(6)
+		p.b.lease = func(ike.LeaseAddresses) (*ike.Lease, error) {
+			n++
+			return &ike.Lease{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 3, 0, n})}}, nil
+		}
+		bob := *p.a.peer
+		bob.Name, bob.Local = "bob", slices.Clone(bob.Local)
+		bob.Local[1].EAPID = id("bob")
+		p.a.initiate("net")
+		p.run(2 * time.Second)
+		p.a.do(ike.Initiate{ID: 2, Peer: &bob, Child: "net"})
+		p.run(10 * time.Second)
+		list := p.b.e.SAs()
+		if len(list) != 2 || len(list[0].Children) != 1 || len(list[1].Children) != 1 || len(eventsOf[ike.ChildDown](p.b)) != 0 {
+			t.Errorf("unique %d: %v\n%v", unique, brief(list), p.b.trace())
+		}
+	}
 }
