@@ -103,6 +103,10 @@ type PSKLookup struct {
 	Local, Remote     netip.Addr
 }
 
+// PPKLookup asks for a post-quantum preshared key by its identity (RFC 8784). Value:
+// suite.Key, empty: there is none.
+type PPKLookup struct{ ID string }
+
 // Resolve asks for the addresses of host names, in the resolver's order. Value: []netip.Addr.
 type Resolve struct{ Hosts []string }
 
@@ -147,6 +151,7 @@ func (Emit) effect()          {}
 func (ExportKeys) effect()    {}
 
 func (PSKLookup) question()     {}
+func (PPKLookup) question()     {}
 func (Resolve) question()       {}
 func (SourceAddress) question() {}
 

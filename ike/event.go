@@ -144,6 +144,7 @@ type SAInfo struct {
 	Established                  time.Time
 	RekeyAt, ReauthAt            time.Time    // zero: never
 	PeerVendor                   string       // what its vendor IDs tell
+	PPK                          bool         // a post-quantum preshared key is in the keys (RFC 8784)
 	RemoteEAPID                  string       // the identity inside EAP, empty: none
 	LocalVIPs, RemoteVIPs        []netip.Addr // that we were given, that we gave
 	Children                     []ChildInfo

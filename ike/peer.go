@@ -37,6 +37,11 @@ type Peer struct {
 	Childless     ChildlessPolicy
 	// MOBIKE lets both ends move the IKE SA to other addresses (RFC 4555).
 	MOBIKE bool
+	// PPKID names the post-quantum preshared key that we use as initiator, and the only
+	// one that we take as responder; empty: none, and any. PPKRequired refuses to be up
+	// without one (RFC 8784).
+	PPKID       string
+	PPKRequired bool
 	// VIPs are the addresses that we ask the peer for (unspecified ones: any of that
 	// family), Pools the names of those that we give addresses and attributes from.
 	VIPs  []netip.Addr

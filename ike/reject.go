@@ -73,6 +73,7 @@ const (
 	DetailRemoteAddrs   Detail = "remote-addrs"     // of a candidate: not for the peer's address
 	DetailRounds        Detail = "rounds"           // of a candidate: another number of rounds of authentication
 	DetailEAPID         Detail = "eap-id"           // of a candidate: not for this EAP identity
+	DetailPPK           Detail = "ppk"              // authentication: of a post-quantum preshared key (RFC 8784)
 	DetailGroups        Detail = "groups"           // of a candidate: the peer is in none of its groups
 )
 

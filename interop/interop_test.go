@@ -179,6 +179,7 @@ type conn struct {
 	key               string
 	extra, child      string // further lines of the connection and of the child
 	children          string // instead of the one child "net"
+	secrets           string // further sections of secrets
 }
 
 // Identities of the ends, independent of addresses that a NAT may change.
@@ -224,8 +225,9 @@ secrets {
 		id-2 = %s
 		secret = "%s"
 	}
+	%s
 }
-`, c.version, c.local, c.remote, c.ike, c.extra, localID, remoteID, c.children, localID, remoteID, c.key)
+`, c.version, c.local, c.remote, c.ike, c.extra, localID, remoteID, c.children, localID, remoteID, c.key, c.secrets)
 }
 
 // ends are both ends' configurations for the addresses of one family, inside and

@@ -98,3 +98,56 @@ func TestPostQuantumPreferred(t *testing.T) {
 		p.pings(false)
 	})
 }
+
+// A PPK goes into the keys (RFC 8784), mandatory, and optional with a responder that
+// has none.
+func TestPPK(t *testing.T) {
+	among(t, []pair{{adit, strongSwan}, {strongSwan, adit}, {newer, adit}}, settings{middle: lab.Bridge, strongSwan: "delete_rekeyed_delay = 1\n"}, func(t *testing.T, p *path) {
+		const secret = "ppk-1 {\nid-1 = carol\nsecret = 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n}\n"
+		left, right := p.ends(false)
+		left.extra, right.extra = "ppk_id = carol\nppk_required = yes\n", "ppk_id = carol\nppk_required = yes\n"
+		left.secrets, right.secrets = secret, secret
+		if strings.HasPrefix(p.left.Name(), "strongSwan 6") {
+			left.ike, right.ike = "aes256gcm16-prfsha384-x25519-ke1_mlkem768", "aes256gcm16-prfsha384-x25519-ke1_mlkem768"
+		}
+		p.load(left, right)
+		p.up()
+		p.mixes("yes")
+		p.pings(false)
+		before := p.sas(p.left)[0]
+		if err := p.right.RekeyIKE("gw"); err != nil {
+			t.Fatal(err)
+		}
+		p.wait("a new IKE SA", p.left, func(s []peer.SA) bool {
+			return len(s) == 1 && s[0].State == "ESTABLISHED" && s[0].InitiatorSPI != before.InitiatorSPI
+		})
+		if err := p.left.RekeyChild("net"); err != nil {
+			t.Fatal(err)
+		}
+		p.wait("a new Child SA", p.right, func(s []peer.SA) bool {
+			c := peer.Installed(s, "net")
+			return len(c) == 1 && c[0].SPIOut != before.Children[0].SPIIn
+		})
+		p.pings(false)
+		if err := p.left.Terminate("gw"); err != nil {
+			t.Fatal(err)
+		}
+		p.wait("the end of the SA", p.right, func(s []peer.SA) bool { return len(s) == 0 })
+
+		left.extra, right.extra, right.secrets = "ppk_id = carol\n", "", ""
+		p.load(left, right)
+		p.up()
+		p.mixes("")
+		p.pings(false)
+	})
+}
+
+// mixes checks what both ends say of a PPK in the keys.
+func (p *path) mixes(want string) {
+	p.t.Helper()
+	for _, g := range []peer.Gateway{p.left, p.right} {
+		if got := p.sas(g)[0].Fields["ppk"]; got != want {
+			p.t.Errorf("%s lists ppk = %q", g.Name(), got)
+		}
+	}
+}

@@ -10,7 +10,10 @@ import (
 )
 
 // beginAuth sends the first IKE_AUTH request, with our first round in it (RFC 7296 §1.2).
-func (s *sa) beginAuth(now time.Time) { s.sendRound(now, s.state.(*authSent)) }
+func (s *sa) beginAuth(now time.Time) {
+	st := s.state.(*authSent)
+	s.offerPPK(now, st, func(now time.Time) { s.sendRound(now, st) })
+}
 
 // sendRound begins our next round: IDi, and CERT and AUTH unless it is of EAP.
 func (s *sa) sendRound(now time.Time, st *authSent) {
@@ -35,19 +38,37 @@ func (s *sa) sendRound(now time.Time, st *authSent) {
 				return
 			}
 			octets := a.covered(true)
+			if s.secondAuth(st) {
+				st.second = &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.plain(st.ppk).pskAuth(a.psks.list[0], octets, idi, true)}
+			}
 			s.sendAuth(now, st, nil, &wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.pskAuth(a.psks.list[0], octets, idi, true)})
 		})
 	default:
-		s.sign(now, a, s.peer, idi, func(now time.Time, certs []wire.Payload, auth *wire.Auth, r *ike.Rejection) {
+		send := func(now time.Time, certs []wire.Payload, auth *wire.Auth, r *ike.Rejection) {
 			if r != nil {
 				r.Notify = ""
 				s.localAuthFailed(now, st, r)
 				return
 			}
 			s.sendAuth(now, st, certs, auth)
+		}
+		if !s.secondAuth(st) {
+			s.sign(now, a, s.peer, idi, s.keys, send)
+			return
+		}
+		s.sign(now, a, s.peer, idi, s.keys.plain(st.ppk), func(now time.Time, _ []wire.Payload, auth *wire.Auth, r *ike.Rejection) {
+			if r != nil {
+				send(now, nil, nil, r)
+				return
+			}
+			st.second = auth
+			s.sign(now, a, s.peer, idi, s.keys, send)
 		})
 	}
 }
+
+// secondAuth reports whether our AUTH goes out a second time, without the PPK.
+func (s *sa) secondAuth(st *authSent) bool { return st.ppk != nil && !s.peer.PPKRequired }
 
 // localAuthFailed ends a set-up in which we cannot prove ourselves. A responder
 // that waits for more is told.
@@ -78,6 +99,9 @@ func (s *sa) sendAuth(now time.Time, st *authSent, certs []wire.Payload, auth *w
 	if auth != nil {
 		list = append(list, auth)
 		st.unanswered = true
+		if st.ppk != nil {
+			list = append(list, ppkNotifies(s.peer, st.second)...)
+		}
 		if a.ours+1 < len(s.peer.Local) && a.multiple {
 			list = append(list, notify(wire.AnotherAuthFollows, nil))
 		}
@@ -178,6 +202,10 @@ func (s *sa) authResponse(now time.Time, in *inbound) {
 	}
 	if a.exchanges > limitAuthExchanges {
 		s.abortAuth(now, s.authFailed(a, "too many exchanges without an end"))
+		return
+	}
+	if r := s.ppkAnswered(in, st); r != nil {
+		s.abortAuth(now, r)
 		return
 	}
 	if idr == nil || !a.expects {

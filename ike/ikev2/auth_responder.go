@@ -34,7 +34,7 @@ func (s *sa) authRequest(now time.Time, in *inbound) {
 		s.resumeAuthRequest(now, st, in)
 		return
 	}
-	s.authNext(now, in)
+	s.takePPK(now, st, in, func(now time.Time) { s.authNext(now, in) })
 }
 
 // authNext takes the next IKE_AUTH request of the set-up.
@@ -163,6 +163,9 @@ func (s *sa) ownRound(now time.Time, st *authReceived, in *inbound, tail []wire.
 		if auth != nil {
 			list = append(list, auth)
 		}
+		if s.ppk && a.ours == 0 {
+			list = append(list, notify(wire.PPKIdentity, nil))
+		}
 		a.ourID = idr
 		a.shown = append(a.shown, shown{*round, ours})
 		a.ours++
@@ -183,7 +186,7 @@ func (s *sa) ownRound(now time.Time, st *authReceived, in *inbound, tail []wire.
 	case ike.AuthPSK:
 		s.answerPSK(now, st, in, ours, idr, done)
 	default:
-		s.sign(now, a, p, idr, func(now time.Time, certs []wire.Payload, auth *wire.Auth, r *ike.Rejection) {
+		s.sign(now, a, p, idr, s.keys, func(now time.Time, certs []wire.Payload, auth *wire.Auth, r *ike.Rejection) {
 			if r != nil {
 				s.refuseAuth(now, in, r)
 				return

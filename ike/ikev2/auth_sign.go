@@ -210,10 +210,11 @@ func authorityOf(der []byte) (h [authorityLen]byte, ok bool) {
 	return sha1.Sum(spki), true
 }
 
-// sign asks for our signature of a round; then gets the CERT payloads and AUTH.
-func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, then func(time.Time, []wire.Payload, *wire.Auth, *ike.Rejection)) {
+// sign asks for our signature of a round, by keys (of which there may be some without a
+// PPK); then gets the CERT payloads and AUTH.
+func (s *sa) sign(now time.Time, a *authentication, p *ike.Peer, id *wire.ID, keys *ikeKeys, then func(time.Time, []wire.Payload, *wire.Auth, *ike.Rejection)) {
 	octets := a.covered(s.initiator)
-	q := ike.SignAuth{Peer: p, Round: a.ours, ID: identity(id), Octets: s.keys.signedOctets(octets, id, s.initiator),
+	q := ike.SignAuth{Peer: p, Round: a.ours, ID: identity(id), Octets: keys.signedOctets(octets, id, s.initiator),
 		Hashes: a.announced.hashes, Announced: a.announced.methods, Requested: a.announced.requested, Authorities: a.announced.authorities}
 	s.ask(now, timeoutSign, q, func(now time.Time, r ike.Result) {
 		made, ok := r.Value.(*ike.Signature)

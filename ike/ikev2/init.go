@@ -80,6 +80,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	if announcesFragments(s.peer) {
 		list = append(list, notify(wire.FragmentationSupported, nil))
 	}
+	if wantsPPK(s.peer) {
+		list = append(list, notify(wire.UsePPK, nil))
+	}
 	if offersAdditional(st.offered) {
 		list = append(list, notify(wire.IntermediateExchangeSupported, nil))
 	}
@@ -207,6 +210,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
 	s.peerCaps.fragments = announcesFragments(peers...) && wire.FindNotify(msg.Payloads, wire.FragmentationSupported) != nil
 	s.peerCaps.redirect = takesRedirect(msg.Payloads)
+	s.peerCaps.ppk = wire.FindNotify(msg.Payloads, wire.UsePPK) != nil
 	s.received(d, summary(h, msg.Payloads))
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s
@@ -243,6 +247,11 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		}
 		if s.peerCaps.fragments {
 			list = append(list, notify(wire.FragmentationSupported, nil))
+		}
+		if s.peerCaps.ppk {
+			// Deviates: RFC 8784 §3 has it sent only by who has a PPK; which of them the peer
+			// means is seen in IKE_AUTH.
+			list = append(list, notify(wire.UsePPK, nil))
 		}
 		if st.supported {
 			list = append(list, notify(wire.IntermediateExchangeSupported, nil))
@@ -377,6 +386,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.tieBreak = slices.Clone(lowerNonce(st.ni, nonce))
 		s.vendor = vendor(payloads)
 		s.peerCaps.fragments = announcesFragments(s.peer) && wire.FindNotify(payloads, wire.FragmentationSupported) != nil
+		s.peerCaps.ppk = wantsPPK(s.peer) && wire.FindNotify(payloads, wire.UsePPK) != nil
 		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
 		if s.peer.Childless == ike.ChildlessForce && !s.peerCaps.childless {
 			s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Difference: "the peer does not know childless IKE SAs (RFC 6023)", Options: []string{s.peer.Option("childless")}})

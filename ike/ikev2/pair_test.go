@@ -43,6 +43,7 @@ type host struct {
 	peer   *ike.Peer
 	plane  *model
 	psk    suite.Key
+	ppks   map[string]suite.Key
 	events []ike.Event
 	sent   []ike.Datagram
 	held   []func() // jobs that wait, if holdJobs is set
@@ -261,6 +262,8 @@ func (h *host) apply(f ike.Effect) {
 				keys = []suite.Key{slices.Clone(h.psk)}
 			}
 			h.done(f.Job, keys, nil)
+		case ike.PPKLookup:
+			h.done(f.Job, slices.Clone(h.ppks[q.ID]), nil)
 		case ike.Resolve:
 			h.done(f.Job, h.resolv[q.Hosts[0]], nil)
 		case ike.Paths:

@@ -188,7 +188,7 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 
 // successor makes the IKE SA that a rekey agreed on.
 func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel suite.Selected, x secrets, ni, nr []byte) (*sa, error) {
-	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, peerCaps: s.peerCaps,
+	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, ppk: s.ppk, peerCaps: s.peerCaps,
 		tieBreak: slices.Clone(lowerNonce(ni, nr)), state: established{}}
 	n.spiI, n.spiR = ours, peers
 	if !initiator {

@@ -41,6 +41,7 @@ type sa struct {
 	peerCaps  capabilities
 	initiator bool            // the original initiator of this IKE SA
 	byEAP     bool            // the peer proved itself by EAP
+	ppk       bool            // a PPK is in the keys (RFC 8784)
 	redundant bool            // made by one of two rekeys at once, and not the one that stays
 	authID    uint32          // the message ID after IKE_AUTH
 	ids       [2]ike.Identity // ours, the peer's
@@ -87,6 +88,7 @@ type capabilities struct {
 	noTFC     bool
 	fragments bool // RFC 7383: announced by both sides
 	redirect  bool // RFC 5685: it may be redirected
+	ppk       bool // RFC 8784: announced by both sides
 	// redirected: it was, or will be.
 	redirected bool
 	// noChildKE: its rekeys of Child SAs have no key exchange, and ours must have none.
@@ -251,7 +253,7 @@ func (s *sa) Info() ike.SAInfo {
 	i := ike.SAInfo{Name: s.key().Name, ID: s.env.ID(), Instance: s.env.Instance(), Version: 2, State: s.stateName(), Initiator: s.initiator, SPIi: s.spiI, SPIr: s.spiR,
 		Local: s.local, Remote: s.remote, LocalID: s.ids[0], RemoteID: s.ids[1],
 		NATLocal: s.nat.local, NATRemote: s.nat.remote, NATFake: s.nat.fake, Encap: s.nat.encap(),
-		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor, RemoteEAPID: s.eapID}
+		Suite: s.selected, Established: s.life.established, RekeyAt: s.life.rekeyAt, ReauthAt: s.life.reauthAt, PeerVendor: s.vendor, RemoteEAPID: s.eapID, PPK: s.ppk}
 	i.LocalVIPs, i.RemoteVIPs = s.cp().got, s.cp().given
 	for _, c := range s.children {
 		if c.state != childPending {

@@ -86,7 +86,9 @@ type authSent struct {
 	offer      *childOffer // the first Child SA, nil: childless
 	child      *ike.ChildRequest
 	reauth     bool
-	unanswered bool // our AUTH went out, and the peer has not gone on yet
+	unanswered bool        // our AUTH went out, and the peer has not gone on yet
+	second     *wire.Auth  // our AUTH without the PPK
+	ppk        *withoutPPK // our PPK is mixed in, and the peer has not said that its is
 }
 
 type established struct{}
@@ -111,7 +113,7 @@ func (st *intermediateSent) leave() {
 	}
 }
 func (st *authReceived) leave() { st.wipe(); st.first = nil }
-func (st *authSent) leave()     { st.wipe() }
+func (st *authSent) leave()     { st.wipe(); st.ppk.wipe() }
 func (established) leave()      {}
 func (closing) leave()          {}
 func (dead) leave()             {}

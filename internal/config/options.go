@@ -182,7 +182,8 @@ var peerOptions = []option[peerDraft]{
 	{name: "rekey_time", def: "4h", set: given(func(p *peerDraft) **uint64 { return &p.life.rekey }, secondsOf)},
 	{name: "over_time", def: "10%", note: "hard bound beyond that", set: given(func(p *peerDraft) **uint64 { return &p.life.over }, secondsOf)},
 	{name: "rand_time", def: "over_time", note: "random part taken off", set: given(func(p *peerDraft) **uint64 { return &p.life.random }, secondsOf)},
-	{name: "ppk_id", note: noPPK}, {name: "ppk_required", def: "no", off: []string{"no"}, note: noPPK},
+	{name: "ppk_id", note: "the post-quantum preshared key ([PPK](post-quantum.md#ppk)) to use as initiator, and the only one to take as responder", set: into(func(p *peerDraft) *string { return &p.PPKID }, ppkIDOf)},
+	{name: "ppk_required", def: "no", note: "no IKE SA without a PPK", set: into(func(p *peerDraft) *bool { return &p.PPKRequired }, boolOf)},
 	{name: "if_id_in", def: "0", off: []string{"0"}, note: noIfID}, {name: "if_id_out", def: "0", off: []string{"0"}, note: noIfID},
 	{name: "mediation", def: "no", off: []string{"no"}, note: noMediation}, {name: "mediated_by", note: noMediation}, {name: "mediation_peer", note: noMediation},
 }
@@ -254,7 +255,6 @@ var childOptions = []option[childDraft]{
 const (
 	noMarks     = "marks cannot work with a TUN device, which sees packets after routing; use selectors or a route"
 	noIfID      = "an interface ID names an XFRM interface of the kernel, which a TUN device has not; use selectors or a route"
-	noPPK       = "adit does not support post-quantum pre-shared keys (RFC 8784) yet, and without them the IKE SA would be weaker than was asked for"
 	noMediation = "mediation is a protocol of strongSwan’s own that adit does not speak"
 	noOffload   = "ESP is made in user space here, which network cards cannot take over; only no and auto are possible"
 )
@@ -347,6 +347,15 @@ func proposals(d *decoder, p suite.Protocol, v conf.Value) ([]suite.Proposal, er
 		}
 	}
 	return list, nil
+}
+
+// ppkIDOf reads the identity of a PPK: it goes to the peer as it stands.
+func ppkIDOf(v conf.Value) (string, error) {
+	text, err := v.One()
+	if err == nil && (text == "" || len(text) > 255) {
+		err = v.Errorf("an identity of %d bytes; it needs 1 to 255", len(text))
+	}
+	return text, err
 }
 
 func selectors(v conf.Value) ([]ipsec.Selector, error) {

@@ -15,6 +15,9 @@ import (
 // whoever sees one exchange as an active attacker can try keys offline (CVE-2018-5389).
 const weakSecret = 16
 
+// strongPPK is the length in bytes that RFC 8784 §6 asks of a PPK: 256 bits.
+const strongPPK = 32
+
 // Limits of secrets. ntHash is the length of an NT hash.
 const (
 	limitOwners      = 256 // identities of one secret
@@ -47,7 +50,7 @@ var secretSections = []option[Model]{
 	{name: "ecdsa*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `ecdsa`"},
 	{name: "pkcs8*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `pkcs8`"},
 	{name: "pkcs12*", set: checked[Model](conf.Value.One), note: "passphrases of a file in `pkcs12`"},
-	{name: "ppk*", note: "adit does not support post-quantum pre-shared keys yet"},
+	{name: "ppk*", set: checked[Model](conf.Value.One), note: "a post-quantum preshared key ([PPK](post-quantum.md#ppk)); its identities are those of `ppk_id`"},
 	{name: "token*", note: "adit does not support tokens: keys lie in files"},
 }
 
@@ -88,11 +91,11 @@ func (d *decoder) decodeSecret(m *Model, s *conf.Section) bool {
 		return false
 	}
 	switch kind := strings.TrimSuffix(o.name, "*"); kind {
-	case "ppk", "token":
+	case "token":
 		d.failf(s.Pos, "%s: %s", s.Path(), o.reason())
 	case "eap", "xauth": // the same to strongSwan
 		m.Secrets = append(m.Secrets, d.decodeShared(s, SecretEAP))
-	case "ntlm", "ike":
+	case "ntlm", "ike", "ppk":
 		m.Secrets = append(m.Secrets, d.decodeShared(s, SecretKind(kind)))
 	default:
 		d.decodePassphrase(s, kind)
@@ -111,6 +114,8 @@ func (d *decoder) decodeShared(s *conf.Section, kind SecretKind) Secret {
 		d.failf(s.Pos, "%s: there is no secret in it", s.Path())
 	case kind == SecretNTLM && len(out.Key) != ntHash:
 		d.failf(s.Pos, "%s: an NT hash has %d bytes, as hexadecimal digits after 0x, and not %d", s.Path(), ntHash, len(out.Key))
+	case kind == SecretPPK && len(out.Key) < strongPPK:
+		d.warn(s.Pos, fmt.Sprintf("%s: a post-quantum preshared key of %d bytes; against a quantum computer use %d random ones or more", s.Path(), len(out.Key), strongPPK))
 	case kind == SecretIKE && len(out.Key) < weakSecret && guessBits(out.Key) < weakBits:
 		d.warn(s.Pos, fmt.Sprintf("%s: a secret of %d bytes can be guessed by an active attacker; use %d random ones or more", s.Path(), len(out.Key), weakSecret))
 	}
@@ -161,12 +166,10 @@ func DecodeSecret(body *conf.Section) (Secret, error) {
 	switch kind := strings.ToLower(body.Text("type")); kind {
 	case "":
 		return Secret{}, fmt.Errorf("shared key type missing")
-	case "ike", "ntlm":
+	case "ike", "ntlm", "ppk":
 		s.Kind = SecretKind(kind)
 	case "eap", "xauth":
 		s.Kind = SecretEAP
-	case "ppk":
-		return Secret{}, fmt.Errorf("adit does not support ppk secrets yet")
 	default:
 		return Secret{}, fmt.Errorf("invalid shared key type: %s", body.Text("type"))
 	}

@@ -278,7 +278,7 @@ func TestTexts(t *testing.T) {
 	s.refused("load-shared", "data = x\n", "shared key type missing")
 	s.refused("load-shared", "type = what\n", "invalid shared key type: what")
 	s.refused("load-shared", "type = ike\n", "shared key data missing")
-	s.refused("load-shared", "type = ppk\ndata = x\n", "adit does not support ppk secrets yet")
+	s.refused("load-shared", "type = ppk\n", "shared key data missing")
 	s.refused("unload-shared", "", "unique identifier missing")
 	// Errors of a connection name the option; nothing of it is loaded.
 	res, _ := s.call("load-conn", "bad {\n versoin = 2\n local {\n auth = psk\n }\n remote {\n auth = psk\n }\n}\n", "")

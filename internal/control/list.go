@@ -54,6 +54,9 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 	s.Set("remote-host", sa.Remote.Addr().String())
 	s.Set("remote-port", decimal(sa.Remote.Port()))
 	s.Set("remote-id", sa.RemoteID.String())
+	if sa.PPK {
+		s.Set("ppk", "yes")
+	}
 	if sa.RemoteEAPID != "" && sa.RemoteEAPID != sa.RemoteID.String() {
 		s.Set("remote-eap-id", sa.RemoteEAPID)
 	}

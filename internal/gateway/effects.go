@@ -184,6 +184,8 @@ func (s *shard) ask(e ike.Ask) {
 	switch q := e.Question.(type) {
 	case ike.PSKLookup:
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.g.inv.keys(q)}})
+	case ike.PPKLookup:
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.g.inv.ppk(q.ID)}})
 	case ike.SourceAddress:
 		a, err := s.g.opt.Transport.SourceFor(q.Remote)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a, Err: err}})

@@ -142,6 +142,26 @@ func (v *inventory) fitting(q ike.PSKLookup) []*secret {
 	return out
 }
 
+// ppk is the post-quantum preshared key of an identity: one that names it, else one
+// that names nobody; nil: there is none.
+func (v *inventory) ppk(id string) (found suite.Key) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i := range v.secrets {
+		s := &v.secrets[i]
+		if s.Kind != config.SecretPPK {
+			continue
+		}
+		if slices.ContainsFunc(s.Owners, func(o ike.Identity) bool { return o.String() == id }) {
+			return slices.Clone(s.Key)
+		}
+		if len(s.Owners) == 0 && found == nil {
+			found = slices.Clone(s.Key)
+		}
+	}
+	return found
+}
+
 // SecretsOf names the sections of the pre-shared keys that count between two
 // identities, the first that is tried first.
 func (g *Gateway) SecretsOf(local, remote ike.Identity) (names []string) {
