@@ -58,7 +58,7 @@ var liveSettings = map[string]string{
 	"CookieThresholdIP": "cookie_threshold_ip", "BlockThreshold": "block_threshold", "InitLimit": "init_limit_half_open",
 	"DeleteRekeyedDelay": "delete_rekeyed_delay", "RetryInitiate": "retry_initiate_interval", "BreakBeforeMake": "make_before_break",
 	"PreferPeer": "prefer_configured_proposals", "ReplayWindow": "replay_window", "FragmentSize": "fragment_size", "MaxPacket": "max_packet",
-	"NoSignatureAuth": "signature_authentication", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal", "NextDefaults": "compat",
+	"NoSignatureAuth": "signature_authentication", "NoFullTranscript": "full_transcript_auth", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal", "NextDefaults": "compat",
 }
 
 // startSettings are names of options for fields that are read at the start alone. A

@@ -233,6 +233,9 @@ type Config struct {
 	FragmentSize, MaxPacket int
 	// NoSignatureAuth leaves RFC 7427 out (`signature_authentication = no`).
 	NoSignatureAuth bool
+	// FullTranscript announces that AUTH may cover both messages of IKE_SA_INIT, which
+	// catches who changes them (`full_transcript_auth = yes`).
+	FullTranscript bool
 	// FragmentSize4 and FragmentSize6 take FragmentSize's place for one family; 0: they don't.
 	FragmentSize4, FragmentSize6 int
 	// Habits are what strongswan.conf can change of how the peers are spoken to.

@@ -10,6 +10,7 @@ func (e *Engine) Retune(c Config) {
 	t.Retransmit, t.HalfOpenTimeout = c.Retransmit, c.HalfOpenTimeout
 	t.CookieThreshold, t.CookieThresholdIP, t.BlockThreshold, t.InitLimit = c.CookieThreshold, c.CookieThresholdIP, c.BlockThreshold, c.InitLimit
 	t.FragmentSize, t.MaxPacket, t.NoSignatureAuth = c.FragmentSize, c.MaxPacket, c.NoSignatureAuth
+	t.FullTranscript = c.FullTranscript
 	t.KeepAlive, t.DeleteRekeyedDelay, t.RetryInitiate = c.KeepAlive, c.DeleteRekeyedDelay, c.RetryInitiate
 	t.FragmentSize4, t.FragmentSize6 = c.FragmentSize4, c.FragmentSize6
 	t.BreakBeforeMake, t.Habits = c.BreakBeforeMake, c.Habits

@@ -16,7 +16,9 @@ import (
 type authentication struct {
 	request, response []byte // the messages of IKE_SA_INIT, which AUTH covers
 	ni, nr            []byte
-	intAuth           []byte // IntAuth of RFC 9242 §3.3.2, nil without IKE_INTERMEDIATE
+	// transcript: AUTH covers both of them (draft-ietf-ipsecme-ikev2-downgrade-prevention).
+	transcript bool
+	intAuth    []byte // IntAuth of RFC 9242 §3.3.2, nil without IKE_INTERMEDIATE
 
 	// candidates are the connections that may be meant, the best first: that one we
 	// go by. The list is ours to shorten. passed are those that are not meant.
@@ -228,12 +230,19 @@ func (s *sa) askPSK(now time.Time, a *authentication, local, remote ike.Identity
 	})
 }
 
-// covered is what the AUTH of one side covers: the initiator's or the responder's.
+// covered is what the AUTH of one side covers: the initiator's or the responder's. With
+// the full transcript of IKE_SA_INIT it is eight octets of zero, so that it can't be
+// taken for a message, which begins with an SPI; the message that the side received; and
+// the one that it sent.
 func (a *authentication) covered(initiator bool) covered {
+	c, received := covered{a.response, a.ni, a.intAuth}, a.request
 	if initiator {
-		return covered{a.request, a.nr, a.intAuth}
+		c, received = covered{a.request, a.nr, a.intAuth}, a.response
 	}
-	return covered{a.response, a.ni, a.intAuth}
+	if a.transcript {
+		c.message = slices.Concat(make([]byte, 8), received, c.message)
+	}
+	return c
 }
 
 // setTimers starts the lifetimes of an IKE SA that has just come up.

@@ -20,7 +20,7 @@ func (s *sa) authRequest(now time.Time, in *inbound) {
 	st := &authReceived{contact: wire.FindNotify(in.payloads, wire.InitialContact) != nil, eapOnly: wire.FindNotify(in.payloads, wire.EAPOnlyAuthentication) != nil}
 	st.authentication = authentication{request: before.request, response: before.response, ni: before.ni, nr: before.nr,
 		candidates: before.candidates, first: before.candidates, passed: before.passed, expects: true, announced: before.announced,
-		multiple: s.multipleAuth(in.payloads), intAuth: before.intAuth(in.header.MessageID)}
+		multiple: s.multipleAuth(in.payloads), intAuth: before.intAuth(in.header.MessageID), transcript: before.transcript}
 	st.from = ike.Datagram{Local: in.datagram.Local, Remote: in.datagram.Remote}
 	// What the Child SA is made of comes now and is answered at the end.
 	for _, p := range in.payloads {

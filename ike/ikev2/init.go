@@ -30,7 +30,7 @@ func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 	s.spiI = env.NewSPI()
 	env.Register(s.spiI, 0)
 	s.ids = [2]ike.Identity{localID(r.Peer, r.Local.Addr()), r.Peer.Remote[0].ID}
-	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, from: r.RedirectedFrom, fakeHash: wantFake(env.Config(), r.Peer)}
+	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, from: r.RedirectedFrom, fakeHash: wantFake(env.Config(), r.Peer), transcript: env.Config().FullTranscript}
 	s.state = st
 	if st.ticket = r.Ticket; st.ticket != nil && r.Ticket.Peer != s.peer {
 		st.forgetTicket()
@@ -91,6 +91,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	}
 	if !s.config().NoRedirects {
 		list = append(list, redirectNotify(st.from))
+	}
+	if st.transcript {
+		list = append(list, notify(wire.IKESAInitFullTranscriptAuth, nil))
 	}
 	list = append(list, vendorIDs(s.config())...)
 	s.win.sendID = 0
@@ -203,6 +206,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	env.Register(s.spiR, s.spiI)
 	st := &initReceived{request: slices.Clone(d.Data), ni: slices.Clone(ni.Data), nr: newNonce(), candidates: peers, passed: passed}
 	s.state = st
+	st.transcript = env.Config().FullTranscript && wire.FindNotify(msg.Payloads, wire.IKESAInitFullTranscriptAuth) != nil
 	st.left, st.supported = sel.AdditionalKE(), intermediates
 	st.announced.read(msg.Payloads, !env.Config().NoSignatureAuth)
 	s.tieBreak = slices.Clone(lowerNonce(st.ni, st.nr))
@@ -267,6 +271,9 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 		}
 		list = append(list, methodsNotify(st.candidates, st.announced.hashes != nil)...)
 		list = append(list, certRequests(s.env, st.candidates)...)
+		if s.config().FullTranscript { // whether or not the initiator's has come: it may have been taken out
+			list = append(list, notify(wire.IKESAInitFullTranscriptAuth, nil))
+		}
 		list = append(list, vendorIDs(s.config())...)
 		h := s.header(wire.ExchangeIKESAInit, 0, true)
 		st.response = wire.AppendMessage(nil, h, list)
@@ -398,6 +405,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		next := &authSent{child: st.child, reauth: st.reauth}
 		next.authentication = authentication{request: out.packets[0], response: response, ni: st.ni, nr: nonce, candidates: []*ike.Peer{s.peer}, expects: true,
 			first: []*ike.Peer{s.peer}, multiple: s.multipleAuth(payloads)}
+		next.transcript = st.transcript && wire.FindNotify(payloads, wire.IKESAInitFullTranscriptAuth) != nil
 		next.announced.read(payloads, !s.config().NoSignatureAuth)
 		s.beginIntermediate(now, next)
 	})

@@ -48,6 +48,8 @@ type initSent struct {
 	from     netip.Addr // the gateway that redirected us here, invalid: none
 	fakeHash bool
 	ticket   *ike.Ticket // IKE_SESSION_RESUME is out in place of IKE_SA_INIT
+	// transcript: we announced IKE_SA_INIT_FULL_TRANSCRIPT_AUTH.
+	transcript bool
 	// refused is the first refusal that came; it counts if no true answer comes soon.
 	refused *ike.Rejection
 }
@@ -68,6 +70,7 @@ type initReceived struct {
 	candidates []*ike.Peer
 	passed     []ike.Candidate // connections that were not considered, for rejections
 	announced  authWishes
+	transcript bool // both sides announced IKE_SA_INIT_FULL_TRANSCRIPT_AUTH, as far as we see
 	intermediate
 }
 

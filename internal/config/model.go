@@ -150,6 +150,7 @@ type Daemon struct {
 	resolve                                                       resolving
 	unprotected                                                   bool             // charon.dos_protection = no
 	NoSignatureAuth                                               bool             // charon.signature_authentication = no
+	NoFullTranscript                                              bool             // adit.full_transcript_auth = no
 	RSAPSS                                                        bool             // charon.rsa_pss
 	RADIUS                                                        []RADIUSServer   // charon.plugins.eap-radius
 	Attributes                                                    []wire.Attribute // charon.plugins.attr, dns1 …: for every peer with an address

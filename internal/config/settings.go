@@ -79,6 +79,11 @@ var builtOptions = []option[Daemon]{
 		d.NoSignatureAuth = !yes
 		return err
 	}},
+	{name: "full_transcript_auth", state: Own, def: "yes", note: "AUTH covers both messages of IKE_SA_INIT if both ends can ([downgrades](post-quantum.md#downgrades))", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoFullTranscript = !yes
+		return err
+	}},
 	{name: "rsa_pss", def: "no", note: "RSA-PSS signatures before PKCS#1 v1.5", set: into(func(d *Daemon) *bool { return &d.RSAPSS }, boolOf)},
 	{name: "cisco_flexvpn", def: "no", note: "sends Cisco FlexVPN’s vendor ID", set: habit(func(h *ike.Habits) *bool { return &h.FlexVPN }, true)},
 	{name: "close_ike_on_child_failure", def: "no", note: "closes an IKE SA whose first Child SA failed", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnChildFailure }, true)},

@@ -139,7 +139,7 @@ func engineConfig(d config.Daemon) ike.Config {
 		Retransmit: d.Retransmit, HalfOpenTimeout: d.HalfOpenTimeout,
 		CookieThreshold: d.CookieThreshold, CookieThresholdIP: d.CookieThresholdIP,
 		BlockThreshold: d.BlockThreshold, InitLimit: d.InitLimit,
-		FragmentSize: d.FragmentSize, MaxPacket: d.MaxPacket, NoSignatureAuth: d.NoSignatureAuth,
+		FragmentSize: d.FragmentSize, MaxPacket: d.MaxPacket, NoSignatureAuth: d.NoSignatureAuth, FullTranscript: !d.NoFullTranscript,
 		KeepAlive: d.KeepAlive, DeleteRekeyedDelay: d.DeleteRekeyedDelay, RetryInitiate: d.RetryInitiate,
 		FragmentSize4: d.FragmentSize4, FragmentSize6: d.FragmentSize6, Habits: d.Habits,
 		BreakBeforeMake: d.BreakBeforeMake, Port: d.Port, NATPort: d.NATPort,

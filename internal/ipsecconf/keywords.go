@@ -242,7 +242,7 @@ var table = map[Place][]row{
 		{"ikepad send-no-esp-tfc", forL, FateLeftOut, "", "adit understands either"},
 		{"require-id-on-certificate", forL, FateTranslated, "", "adit always demands it; no is marked"},
 		{"ms-dh-downgrade pfs-rekey-workaround", forL, FateByHand, "", "list the groups that the peer uses in esp_proposals"},
-		{"intermediate", forL, FateRefused, "", "adit has no IKE_INTERMEDIATE yet"},
+		{"intermediate", forL, FateLeftOut, "", "adit offers it with proposals that need it"},
 		{"session-resumption", forL, FateRefused, "", "belongs into strongswan.conf: adit.session_resumption, for all connections"},
 		{"redirect-to send-redirect", forL, FateRefused, "", "give the connection redirect = GATEWAY"},
 		{"accept-redirect accept-redirect-to", forL, FateRefused, "", noStrongswanConf + "charon.follow_redirects, for all connections"},

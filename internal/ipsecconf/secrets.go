@@ -276,7 +276,7 @@ func (im *importer) secret(e *entry) *node {
 		return im.shared(e, "ntlm")
 	case "PPK", "PPKS":
 		n := im.shared(e, "ppk")
-		e.mark(refused, "adit does not support post-quantum pre-shared keys yet")
+		e.mark(refused, "write it by hand: a section ppk* of secrets with its id and secret")
 		return n
 	case "RSA", "ECDSA", "PKCS8", "BLISS", "PRIV", "EDDSA":
 		return im.private(e, "private")
