@@ -2,6 +2,7 @@ package interop_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,9 +11,16 @@ import (
 )
 
 // A gateway is killed by SIGKILL and started again: by the client's next packet both
-// know, and the tunnel is back, without liveness checks on a timer (RFC 6290).
+// know, and the tunnel is back, without liveness checks on a timer (RFC 6290): by a full
+// set-up, or by resumption (RFC 5723).
 func TestCrashDetection(t *testing.T) {
-	among(t, []pair{{adit, adit}}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
+	for name, option := range map[string]string{"full": "", "resumed": "session_resumption = yes\n"} {
+		t.Run(name, func(t *testing.T) { crash(t, option, name == "resumed") })
+	}
+}
+
+func crash(t *testing.T, option string, resumed bool) {
+	among(t, []pair{{adit, adit}}, settings{middle: lab.Bridge, charon: option}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		p.load(left, right)
 		p.up()
@@ -35,6 +43,9 @@ func TestCrashDetection(t *testing.T) {
 		})
 		p.facts["back after kill -9"] = fmt.Sprintf("%d ms", back.Milliseconds())
 		t.Logf("the first ping went through %v after the restarted gateway was ready", back)
+		if got := strings.Contains(p.right.Log(), "the peer resumes its session"); got != resumed {
+			t.Errorf("resumed: %v", got)
+		}
 		p.pings(false)
 	})
 }
