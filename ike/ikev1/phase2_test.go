@@ -368,6 +368,9 @@ func FuzzProtected(f *testing.F) {
 	}
 	add(wire.ExchangeV1Informational, wire.V1Notify{Protocol: wire.ProtocolIKE, SPI: make([]byte, 16), Type: wire.V1RUThere, Data: make([]byte, 4)}.Payload())
 	add(wire.ExchangeV1Informational, wire.V1Delete{Protocol: wire.ProtocolESP, SPIs: [][]byte{{1, 2, 3, 4}}}.Payload())
+	for _, t := range []wire.CFGType{wire.CFGRequest, wire.CFGReply, wire.CFGSet, wire.CFGAck} {
+		add(wire.ExchangeV1Transaction, (&wire.V1Attributes{CFGType: t, Attributes: []wire.V1Attribute{{Type: 1, Value: []byte{10, 3, 0, 7}}, {Type: 28676}, wire.Basic16(16527, 1)}}).Payload())
+	}
 	sa := wire.V1SA{Situation: 1, Proposals: []wire.V1Proposal{{Number: 1, Protocol: wire.ProtocolESP, SPI: []byte{1, 2, 3, 4}, Transforms: []wire.V1Transform{
 		{Number: 1, ID: 20, Attributes: []wire.V1Attribute{wire.Basic16(4, 1), wire.Basic16(6, 128), wire.Basic16(3, 31)}}}}}}
 	ids := []wire.V1Payload{wire.V1ID{Type: 4, Data: []byte{10, 1, 0, 0, 255, 255, 0, 0}}.Payload(), wire.V1ID{Type: 4, Data: []byte{10, 2, 0, 0, 255, 255, 0, 0}}.Payload()}
