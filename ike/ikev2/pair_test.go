@@ -60,7 +60,6 @@ type host struct {
 	assumeQuestions []ike.AssumeAddresses
 	assumeErr       error
 
-	own    []netip.Addr                // what MOBIKE knows; nil: just addr
 	source func(netip.Addr) netip.Addr // the host's route; nil: addr
 }
 
