@@ -22,6 +22,8 @@ type addresses struct {
 	leased, assumed uint64
 	// refused is why there can be no Child SA: no address was given, either way.
 	refused *refusal
+	// again: a Child SA was asked for since.
+	again bool
 }
 
 // cp is what the IKE SA knows of virtual addresses, to be read; most know nothing.

@@ -177,6 +177,16 @@ func TestRFC7296_2_19_NoAddress(t *testing.T) {
 			if len(m.a.plane.sas)+len(m.b.plane.sas) != 0 {
 				t.Error("a Child SA came up later")
 			}
+			if len(c.want) > 0 {
+				// Who goes on trying gets rid of an IKE SA that can never have an address.
+				m.change = nil
+				old := m.a.e.SAs()[0].SPIi
+				m.a.initiate("net")
+				m.run(5 * time.Second)
+				if sas := m.a.e.SAs(); slices.ContainsFunc(sas, func(sa ike.SAInfo) bool { return sa.SPIi == old }) {
+					t.Errorf("the IKE SA without an address stays: %v", brief(sas))
+				}
+			}
 			m.a.do(ike.Terminate{IKE: "a"})
 			m.run(400 * time.Second)
 			m.down()

@@ -190,6 +190,12 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		r := *no.record
 		r.Child = t.cfg.Name
 		t.failed(s, now, s.reject(&r))
+		if again := s.cp().again; !again {
+			s.holding().again = true
+		} else if len(s.cp().asked) > 0 && len(s.children) == 0 {
+			// Addresses are asked for in IKE_AUTH alone: whoever goes on trying needs a new IKE SA.
+			s.Close(now, ike.Closed{Cause: ike.CauseFailed, Reason: "the peer gave it no virtual address"}, false)
+		}
 		return
 	}
 	if t.pairs != nil {
