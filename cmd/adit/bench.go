@@ -97,7 +97,7 @@ Debian's strongSwan for charon. See docs/bench.md.`,
 	}
 	f := cmd.Flags()
 	f.IntSliceVar(&o.SAs, "sas", []int{1000, 10_000}, "numbers of SAs, one measurement each")
-	f.StringSliceVar(&auth, "auth", auth, "authentication: psk, ecdsa")
+	f.StringSliceVar(&auth, "auth", auth, "authentication: psk, ecdsa, mlkem (psk and ML-KEM-768)")
 	f.StringSliceVar(&peers, "peer", peers, "responders: "+strings.Join(peers, ", "))
 	f.IntVar(&o.Rounds, "rounds", 3, "rounds; the medians count")
 	f.IntVar(&o.Parallel, "parallel", 64, "set-ups under way at any time")

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	Out    io.Writer
 	SAs    []int    // how many set-ups, one measurement each (1000, 10000)
-	Auth   []string // "psk", "ecdsa" (both)
+	Auth   []string // "psk", "ecdsa" (both), "mlkem"
 	Peers  []string // "adit", "charon" (both)
 	Rounds int      // of all measurements, the peers in turn; medians count (3)
 	// Parallel is the number of set-ups under way at any time (64).
@@ -67,7 +67,7 @@ func (o *Options) complete() error {
 	}
 	for _, a := range o.Auth {
 		if _, ok := suites[a]; !ok {
-			return fmt.Errorf("authentication %q: use psk or ecdsa", a)
+			return fmt.Errorf("authentication %q: use psk, ecdsa or mlkem", a)
 		}
 	}
 	for _, p := range o.Peers {
@@ -93,6 +93,8 @@ func (o *Options) complete() error {
 var suites = map[string]struct{ ike, esp string }{
 	"psk":   {"aes128gcm16-prfsha256-x25519", "aes128gcm16"},
 	"ecdsa": {"aes128gcm16-prfsha256-ecp256", "aes128gcm16"},
+	// Beside charon only where that has RFC 9370 (strongSwan 6.1).
+	"mlkem": {"aes128gcm16-prfsha256-x25519-ke1_mlkem768", "aes128gcm16"},
 }
 
 // Sample is one measurement.

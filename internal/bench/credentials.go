@@ -47,7 +47,7 @@ type owner struct {
 func newCredentials(auth string, n int) (*credentials, error) {
 	c := &credentials{psk: make([]byte, 32)}
 	rand.Read(c.psk)
-	if auth == "psk" {
+	if auth != "ecdsa" { // psk, and mlkem, which is psk with an additional key exchange
 		return c, nil
 	}
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
