@@ -3,6 +3,7 @@ package packaging_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -117,12 +118,11 @@ func TestService(t *testing.T) {
 	l := lab.ForTest(t, "pkun", lab.Options{})
 	plainPeer(t, l)
 	dir := shared(t)
-	runDir := filepath.Join(dir, "run")
-	if err := os.Mkdir(runDir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(runDir, serviceUID, serviceUID); err != nil {
-		t.Fatal(err)
+	runDir, stateDir := filepath.Join(dir, "run"), filepath.Join(dir, "state") // RuntimeDirectory, StateDirectory
+	for _, d := range []string{runDir, stateDir} {
+		if err := errors.Join(os.Mkdir(d, 0o700), os.Chown(d, serviceUID, serviceUID)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// adit.socket.
 	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "charon.vici"), Net: "unix"})
@@ -167,13 +167,15 @@ func TestService(t *testing.T) {
 	launch := `set -e
 mkdir -p /run/adit
 mount --bind "$RUN_DIR" /run/adit
+mkdir -p /var/lib/adit
+mount --bind "$STATE_DIR" /var/lib/adit
 mount -o remount,ro,bind /
 export LISTEN_PID=$$ WATCHDOG_PID=$$
 exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps=-all$CAPS --ambient-caps=-all$CAPS \
 	--bounding-set=-all$CAPS --no-new-privs "$@"`
 	cmd := exec.Command("ip", append([]string{"netns", "exec", l.NS(lab.Left), "sh", "-c", launch, "sh",
 		launcher(t), filterArg, filepath.Join(dir, "filter"), binary(t)}, append(argv, "--vici", uri)...)...)
-	cmd.Env = append(os.Environ(), "RUN_DIR="+runDir, "CAPS="+caps, fmt.Sprint("SERVICE_UID=", serviceUID), "LISTEN_FDS=1",
+	cmd.Env = append(os.Environ(), "RUN_DIR="+runDir, "STATE_DIR="+stateDir, "STATE_DIRECTORY=/var/lib/adit", "CAPS="+caps, fmt.Sprint("SERVICE_UID=", serviceUID), "LISTEN_FDS=1",
 		"STRONGSWAN_CONF="+filepath.Join(dir, "strongswan.conf"), "NOTIFY_SOCKET="+notify.LocalAddr().String(), "WATCHDOG_USEC=1000000")
 	cmd.ExtraFiles = []*os.File{fd}
 	said, ended := start(t, cmd)

@@ -23,7 +23,7 @@ func TestBenchIKE(t *testing.T) {
 	if left := shell(t, "ip", "netns"); strings.Contains(left, "bike") {
 		t.Errorf("namespaces are left:\n%s", left)
 	}
-	if out, code := program(nil, "bench", "ike", "--auth", "none"); code == 0 || !strings.Contains(out, "use psk or ecdsa") {
+	if out, code := program(nil, "bench", "ike", "--auth", "none"); code == 0 || !strings.Contains(out, "use psk, ecdsa or mlkem") {
 		t.Errorf("%d %s", code, out)
 	}
 }

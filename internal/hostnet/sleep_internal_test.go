@@ -2,6 +2,7 @@ package hostnet
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,16 +14,16 @@ func TestSlept(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var total time.Duration
+		var total atomic.Int64
 		var told []time.Duration
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			slept(ctx, sleepStep, func() time.Duration { return total }, func(d time.Duration) { told = append(told, d) })
+			slept(ctx, sleepStep, func() time.Duration { return time.Duration(total.Load()) }, func(d time.Duration) { told = append(told, d) })
 		}()
 		synctest.Wait()
 		for _, d := range []time.Duration{0, time.Millisecond, 8 * time.Hour, 0, time.Second, 3 * time.Second} {
-			total += d
+			total.Add(int64(d))
 			time.Sleep(sleepStep)
 			synctest.Wait()
 		}
