@@ -100,6 +100,18 @@ type Rejection struct {
 	SA *SAInfo
 }
 
+// Reject publishes the record of a negotiation that failed in an IKE SA of the
+// connection p, nil if none was chosen yet. The child of the record stays.
+func (e *Env) Reject(r *Rejection, p *Peer, key SAKey, sa SAInfo) *Rejection {
+	key.Child, key.ChildID = r.Child, 0
+	r.SAKey = key
+	r.PointTo(p)
+	sa.Children = nil
+	r.SA = &sa
+	e.Emit(r)
+	return r
+}
+
 // Candidate is a connection, or a child of one, that was considered and why it was passed over.
 type Candidate struct {
 	Name, Why string

@@ -381,16 +381,8 @@ func (s *sa) end(now time.Time, c ike.Closed) {
 
 // reject records a failed negotiation.
 func (s *sa) reject(r *ike.Rejection) *ike.Rejection {
-	child := r.Child
-	r.SAKey = s.key()
-	r.Child = child
 	r.Local, r.Remote = s.local, s.remote
-	r.PointTo(s.peer)
-	info := s.Info()
-	info.Children = nil
-	r.SA = &info
-	s.env.Emit(r)
-	return r
+	return s.env.Reject(r, s.peer, s.key(), s.Info())
 }
 
 // fail ends an IKE SA that did not come up.
