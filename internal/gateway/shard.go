@@ -273,9 +273,7 @@ func (s *shard) step(input func(now time.Time)) bool {
 	for {
 		effects := s.engine.Take()
 		s.safely(func() { s.trapFirst(effects) })
-		for _, e := range effects {
-			s.carryOut(e)
-		}
+		s.carryOutAll(effects)
 		if len(s.ready) == 0 && len(effects) == 0 {
 			return ok
 		}
@@ -283,6 +281,21 @@ func (s *shard) step(input func(now time.Time)) bool {
 		s.ready = nil
 		for _, o := range ready {
 			s.safely(func() { s.conclude(time.Now(), o) })
+		}
+	}
+}
+
+// carryOutAll applies effects in their order, but addresses are free before the
+// answer to a DELETE leaves: whoever gets it, counts on that.
+func (s *shard) carryOutAll(effects []ike.Effect) {
+	for _, e := range effects {
+		if _, ok := e.(ike.ReleaseLease); ok {
+			s.carryOut(e)
+		}
+	}
+	for _, e := range effects {
+		if _, ok := e.(ike.ReleaseLease); !ok {
+			s.carryOut(e)
 		}
 	}
 }
