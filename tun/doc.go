@@ -65,6 +65,16 @@ type Polled interface {
 	Take(s *Super, mem []byte) (bool, error)
 }
 
+// Queued is a Device with several queues, one for each thread that serves it. What the
+// kernel sends into the device is spread over them by flows, and a flow whose answers
+// are written to a queue comes by that queue from then on.
+type Queued interface {
+	Device
+
+	// Queues are all of them, the device itself first, which closes them with itself.
+	Queues() []Polled
+}
+
 // Limits of the devices in this package.
 const (
 	// TakeSize is the memory in bytes that one Take wants.
@@ -106,8 +116,10 @@ var (
 type Options struct {
 	// MTU in bytes; 0 leaves the kernel's default of 1500.
 	MTU int
-	// MultiQueue makes a device to which OpenQueue can add further queues.
+	// MultiQueue makes a device to which OpenQueue can add further queues, Queues one
+	// that has so many from the beginning (0 and 1: an ordinary one).
 	MultiQueue bool
+	Queues     int
 	// NoOffload does without superpackets at all (no virtio header): one packet
 	// a system call. For kernels or tests that want it so.
 	NoOffload bool

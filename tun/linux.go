@@ -28,6 +28,7 @@ type Linux struct {
 	ctlMu   sync.Mutex
 	offload Offload
 	opts    Options
+	more    []*Linux // its further queues
 
 	rdMu   sync.Mutex // held by Read while it is at it
 	rd     reader
@@ -41,7 +42,10 @@ type Linux struct {
 	}
 }
 
-var _ Polled = (*Linux)(nil)
+var (
+	_ Polled = (*Linux)(nil)
+	_ Queued = (*Linux)(nil)
+)
 
 // reader is the state of Read.
 type reader struct {
@@ -76,16 +80,35 @@ func CreateTUN(name string, opts Options) (*Linux, error) {
 	if opts.MTU != 0 && (opts.MTU < MinMTU || opts.MTU > MaxPacket) {
 		return nil, fmt.Errorf("%w: %d", ErrMTU, opts.MTU)
 	}
+	opts.MultiQueue = opts.MultiQueue || opts.Queues > 1
 	// TUN_EXCL: never attach to an interface that somebody else made.
 	t, err := openQueue(name, opts, unix.IFF_TUN_EXCL)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.setUp(); err != nil {
+	for err == nil && len(t.more) < opts.Queues-1 {
+		var q *Linux
+		if q, err = t.OpenQueue(); err == nil {
+			t.more = append(t.more, q)
+		}
+	}
+	if err == nil {
+		err = t.setUp()
+	}
+	if err != nil {
 		t.Close()
 		return nil, err
 	}
 	return t, nil
+}
+
+// Queues implements Queued.
+func (t *Linux) Queues() []Polled {
+	list := []Polled{t}
+	for _, q := range t.more {
+		list = append(list, q)
+	}
+	return list
 }
 
 // OpenQueue adds a queue to a device made with Options.MultiQueue. The kernel
@@ -469,6 +492,9 @@ func (t *Linux) BatchSize() int { return maxBatch }
 func (t *Linux) Close() error {
 	if t.closed.Swap(true) {
 		return nil
+	}
+	for _, q := range t.more {
+		q.Close()
 	}
 	if t.wake >= 0 {
 		_, _ = unix.Write(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})

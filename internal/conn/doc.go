@@ -83,6 +83,13 @@ type Packet struct {
 	// by port 500, ESP without Encap is raw IP protocol 50.
 	Encap bool
 
+	// Worker, when sending ESP in UDP, is the number of the worker that sends: it has
+	// a socket of its own on the port. Own has the packet leave from a source port of
+	// the worker's own instead, if there are several, at which nothing is received: so
+	// network cards and routers on the way see a flow of its own.
+	Worker uint8
+	Own    bool
+
 	// DF, when sending: don't fragment. On IPv4 it sets the header bit; for both
 	// families a datagram too big for the interface is refused (counted in
 	// Stats.SendTooBig) instead of fragmented here.
@@ -141,7 +148,14 @@ type Polled interface {
 
 	// Errors reports the ICMP errors that wait at the descriptor (POLLERR).
 	Errors()
+
+	// Worker is the number of the worker that the packets are for (Options.Workers).
+	Worker() int
 }
+
+// WorkerOf tells which of so many workers gets the ESP packets of an SPI that come in
+// UDP. All else is the first one's.
+func WorkerOf(spi uint32, workers int) int { return int(spi % uint32(max(workers, 1))) }
 
 // Ports are the two UDP ports.
 type Ports struct {
@@ -164,6 +178,8 @@ const (
 	readSlots = 32
 	// sendSlots is the number of messages in one sending system call.
 	sendSlots = 64
+	// MaxWorkers bounds Options.Workers.
+	MaxWorkers = 64
 	// MaxSegments and MaxTrain, in bytes, bound one UDP_SEGMENT train (linux
 	// UDP_MAX_SEGMENTS was 64 until 6.10).
 	MaxSegments = 64
@@ -205,6 +221,8 @@ var (
 	ErrTooBig = errors.New("conn: datagram too big")
 	// ErrKind says that a packet to send has no known Kind.
 	ErrKind = errors.New("conn: packet without a kind")
+	// ErrWorkers says that Options.Workers is out of range.
+	ErrWorkers = errors.New("conn: number of workers out of range")
 	// ErrPorts says that the two ports are the same.
 	ErrPorts = errors.New("conn: the port for IKE and the one for NAT traversal must differ")
 )
@@ -261,6 +279,9 @@ type Options struct {
 	// TemporaryAddrs has SourceFor prefer temporary IPv6 addresses (RFC 8981) to
 	// public ones; without it, it is the other way round.
 	TemporaryAddrs bool
+	// Workers is how many threads receive ESP in UDP, 1 if it is 0, MaxWorkers at most:
+	// each has a Reader for each family, which gets the packets of its SPIs (WorkerOf).
+	Workers int
 	// NoRaw leaves out the raw ESP sockets, which need CAP_NET_RAW (ErrNoRaw): ESP
 	// then comes and goes in UDP alone, and sending it raw fails.
 	NoRaw bool

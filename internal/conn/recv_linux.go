@@ -101,6 +101,9 @@ func (r *socketReader) FD() int { return r.sock.fd }
 // Errors implements Polled.
 func (r *socketReader) Errors() { r.sock.clearErrors() }
 
+// Worker implements Polled.
+func (r *socketReader) Worker() int { return r.sock.worker }
+
 // Take implements Polled.
 func (r *socketReader) Take(pkts []Packet) (int, error) { return r.next(pkts, true) }
 

@@ -118,9 +118,16 @@ func (c *linuxConn) socketFor(p *Packet) (*socket, error) {
 	if !p.Remote.IsValid() {
 		return nil, ErrNoRoute
 	}
-	s := c.out[family(p.Remote.Addr().Is6())][r][index(p.DF)]
+	v6 := p.Remote.Addr().Is6()
+	s := c.out[family(v6)][r][index(p.DF)]
 	if s == nil {
 		return nil, ErrNoSocket
+	}
+	if w := int(p.Worker); r == roleEncap && p.Kind == ESP && w < len(c.encap[family(v6)]) {
+		s = c.encap[family(v6)][w][index(p.DF)]
+		if p.Own && w < len(c.own[family(v6)]) {
+			s = c.own[family(v6)][w][index(p.DF)]
+		}
 	}
 	return s, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -34,17 +35,25 @@ type socket struct {
 	df   bool // the send-only twin with DF set
 	port uint16
 	gso  bool // UDP_SEGMENT is there
+	// worker is the number of the worker that it is for; own: it only sends, from a
+	// port of its own.
+	worker int
+	own    bool
 }
 
 // linuxConn is a Conn over sockets of the Linux kernel.
 //
 // DF is a property of a socket (IP_MTU_DISCOVER), so each family and role has
 // two of them on one port: the one that receives and sends without DF, and a
-// send-only one with DF that a selector keeps free of arriving datagrams.
+// send-only one with DF that a selector keeps free of arriving datagrams. With
+// several workers the marker's port has such a pair for each of them, and the
+// selector gives each the packets of its SPIs.
 type linuxConn struct {
 	opts    Options
 	ports   Ports
 	out     [2][roles][2]*socket // [v6][role][df]; nil where there is none
+	encap   [2][][2]*socket      // [v6][worker][df]: the first are those of out
+	own     [2][][2]*socket      // [v6][worker][df]; none with one worker
 	readers []Reader
 	senders sync.Pool // of *sender
 	noGSO   destinations
@@ -77,6 +86,9 @@ func Listen(opts Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if opts.Workers = max(opts.Workers, 1); opts.Workers > MaxWorkers {
+		return nil, ErrWorkers
+	}
 	c := &linuxConn{opts: opts, ports: ports, probe: [2]int{-1, -1}, errs: newErrorReader()}
 	if c.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("conn: eventfd: %w", err)
@@ -98,6 +110,7 @@ func (c *linuxConn) open() error {
 		if v6 && !c.opts.NoIPv4 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			c.closeFamily(v6) // a kernel without IPv6
 			c.out[family(v6)] = [roles][2]*socket{}
+			c.encap[family(v6)], c.own[family(v6)] = nil, nil
 			continue
 		}
 		if err != nil {
@@ -113,6 +126,17 @@ func (c *linuxConn) open() error {
 			if s := c.out[f][r][1]; s != nil {
 				twins = append(twins, s)
 			}
+		}
+	}
+	for f := range c.encap {
+		for w, pair := range c.encap[f] {
+			if w > 0 {
+				c.readers = append(c.readers, newReader(pair[0]))
+				twins = append(twins, pair[1])
+			}
+		}
+		for _, pair := range c.own[f] {
+			twins = append(twins, pair[0], pair[1])
 		}
 	}
 	if len(c.readers) == 0 {
@@ -154,6 +178,11 @@ func (c *linuxConn) openFamily(v6 bool) error {
 			return err
 		}
 	}
+	if c.opts.Workers > 1 {
+		if err := c.openOwn(v6); err != nil {
+			return err
+		}
+	}
 	if c.opts.NoRaw {
 		return nil
 	}
@@ -165,34 +194,69 @@ func (c *linuxConn) openFamily(v6 bool) error {
 	return nil
 }
 
-// openUDP opens the receiving socket of a port and its send-only twin. The
+// openUDP opens the receiving sockets of a port and their send-only twins. The
 // first is bound without SO_REUSEPORT, so that a second instance is refused;
-// only then the twin may join it. The group's selector gives every datagram to
-// the first member. (The kernel looks at the option when the later one binds.)
+// only then the others may join it. The group's selector gives every datagram to
+// the first member, or, on the port with the marker, those of each SPI to the member
+// of its worker. (The kernel looks at the option when the later one binds. The order
+// of binding is that of the members.)
 func (c *linuxConn) openUDP(v6 bool, r role, port *uint16) error {
-	main, err := c.newSocket(v6, r, false)
-	if err != nil {
-		return err
+	workers := 1
+	if r == roleEncap {
+		workers = c.opts.Workers
+		c.encap[family(v6)] = make([][2]*socket, workers)
 	}
-	if err := bind(main.fd, v6, port); err != nil {
-		return err
+	var first *socket
+	for i := range 2 * workers {
+		s, err := c.newSocket(v6, r, i >= workers, i%workers)
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = s
+		} else if err := reusePort(s.fd); err != nil {
+			return err
+		}
+		if err := bind(s.fd, v6, port); err != nil {
+			return err
+		}
+		if s == first {
+			if err := reusePort(s.fd); err != nil {
+				return err
+			}
+		}
+		s.port = *port
 	}
-	if err := reusePort(main.fd); err != nil {
-		return err
+	if workers > 1 {
+		return attach(first.fd, unix.SO_ATTACH_REUSEPORT_CBPF, bySPI(workers))
 	}
-	main.port = *port
-	twin, err := c.newSocket(v6, r, true)
-	if err != nil {
-		return err
+	return attach(first.fd, unix.SO_ATTACH_REUSEPORT_CBPF, zero)
+}
+
+// openOwn opens the sockets that send from a port of the worker's own. They receive
+// nothing: who answers, does so to the port with the marker.
+func (c *linuxConn) openOwn(v6 bool) error {
+	f := family(v6)
+	c.own[f] = make([][2]*socket, c.opts.Workers)
+	for w := range c.own[f] {
+		port := uint16(0)
+		for _, df := range []bool{false, true} {
+			fd, err := unix.Socket(domain(v6), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+			if err != nil {
+				return fmt.Errorf("conn: socket: %w", err)
+			}
+			s := &socket{conn: c, fd: fd, v6: v6, role: roleEncap, df: df, worker: w, own: true}
+			c.own[f][w][index(df)] = s
+			if err := errors.Join(s.configure(fd), attach(fd, unix.SO_ATTACH_FILTER, zero), reusePort(fd)); err != nil {
+				return err
+			}
+			if err := bind(fd, v6, &port); err != nil {
+				return err
+			}
+			s.port = port
+		}
 	}
-	twin.port = *port
-	if err := reusePort(twin.fd); err != nil {
-		return err
-	}
-	if err := bind(twin.fd, v6, port); err != nil {
-		return err
-	}
-	return attach(main.fd, unix.SO_ATTACH_REUSEPORT_CBPF)
+	return nil
 }
 
 func reusePort(fd int) error {
@@ -205,25 +269,37 @@ func reusePort(fd int) error {
 // openRaw opens a raw ESP socket. Every raw socket gets a copy of each packet;
 // the send-only one has a filter that takes none.
 func (c *linuxConn) openRaw(v6, df bool) error {
-	s, err := c.newSocket(v6, roleRaw, df)
+	s, err := c.newSocket(v6, roleRaw, df, 0)
 	if err != nil || !df {
 		return err
 	}
-	return attach(s.fd, unix.SO_ATTACH_FILTER)
+	return attach(s.fd, unix.SO_ATTACH_FILTER, zero)
 }
 
-// attach sets the classic BPF program "return 0": for a filter it means "keep
-// no byte", for a SO_REUSEPORT selector "member 0".
-func attach(fd, option int) error {
-	ret := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
-	prog := unix.SockFprog{Len: 1, Filter: &ret[0]}
+// zero is the classic BPF program "return 0": for a filter it means "keep no byte",
+// for a SO_REUSEPORT selector "member 0".
+var zero = []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+
+// bySPI is WorkerOf as a selector. The non-ESP marker is a number, too, which makes
+// IKE the first worker's; a load beyond the end ends the program with 0.
+func bySPI(workers int) []unix.SockFilter {
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(workers)},
+		{Code: unix.BPF_RET | unix.BPF_A},
+	}
+}
+
+// attach sets a classic BPF program.
+func attach(fd, option int, code []unix.SockFilter) error {
+	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &prog); err != nil {
 		return fmt.Errorf("conn: attach selector: %w", err)
 	}
 	return nil
 }
 
-func (c *linuxConn) newSocket(v6 bool, r role, df bool) (*socket, error) {
+func (c *linuxConn) newSocket(v6 bool, r role, df bool, worker int) (*socket, error) {
 	typ, proto := unix.SOCK_DGRAM, unix.IPPROTO_UDP
 	if r == roleRaw {
 		typ, proto = unix.SOCK_RAW, unix.IPPROTO_ESP
@@ -235,8 +311,13 @@ func (c *linuxConn) newSocket(v6 bool, r role, df bool) (*socket, error) {
 		}
 		return nil, fmt.Errorf("conn: socket: %w", err)
 	}
-	s := &socket{conn: c, fd: fd, v6: v6, role: r, df: df}
-	c.out[family(v6)][r][index(df)] = s
+	s := &socket{conn: c, fd: fd, v6: v6, role: r, df: df, worker: worker}
+	if worker == 0 {
+		c.out[family(v6)][r][index(df)] = s
+	}
+	if r == roleEncap {
+		c.encap[family(v6)][worker][index(df)] = s
+	}
 	return s, s.configure(fd)
 }
 
@@ -280,12 +361,14 @@ func (s *socket) configure(fd int) error {
 		}
 	}
 	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
-	if !s.df {
+	if !s.df && !s.own {
 		setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	}
 	if s.role == roleEncap {
-		if !s.df && !s.conn.opts.NoGRO {
-			// Not there before Linux 5.0: datagrams come one by one.
+		if !s.conn.opts.NoGRO {
+			// Not there before Linux 5.0: datagrams come one by one. The twin has it as
+			// well: where the kernel joins datagrams it looks for a socket without asking
+			// the selector, and any of the group may be the one that it finds.
 			_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 		}
 		if !s.conn.opts.NoGSO {
@@ -444,6 +527,13 @@ func (c *linuxConn) closeFamily(v6 bool) {
 	for r := range c.out[f] {
 		for d := range c.out[f][r] {
 			if s := c.out[f][r][d]; s != nil {
+				unix.Close(s.fd)
+			}
+		}
+	}
+	for _, pair := range slices.Concat(c.encap[f], c.own[f]) {
+		for _, s := range pair {
+			if s != nil && (s.own || s.worker > 0) {
 				unix.Close(s.fd)
 			}
 		}
