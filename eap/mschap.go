@@ -21,6 +21,10 @@ const (
 	authResponseLen = sha1.Size
 )
 
+// NTHash is NtPasswordHash over a password in UTF-8: what a file of users keeps of a
+// password. Whoever has it can log in with it.
+func NTHash(password []byte) suite.Key { return ntPasswordHash(password) }
+
 // ntPasswordHash is NtPasswordHash over a password in UTF-8.
 func ntPasswordHash(password []byte) suite.Key {
 	units := utf16.Encode([]rune(string(password)))

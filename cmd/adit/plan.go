@@ -83,6 +83,9 @@ func unloads(ctx context.Context, c *vici.Client, p *config.Push) (steps []confi
 			}
 		}
 	}
+	if len(p.Model.Users) == 0 {
+		steps = append(steps, config.Step{Command: "load-users", Body: config.UserSteps(nil)[0].Body, What: "users"})
+	}
 	body := conf.New("")
 	hashes := []string{}
 	for _, cert := range p.Model.Certs {

@@ -36,10 +36,10 @@ swanctl --load-all does.`,
 			changed, unchanged := 0, 0
 			for _, s := range list {
 				switch {
-				case s.change == "" && s.Command == "retain-certs": // not of this daemon
+				case s.change == "" && (s.Command == "retain-certs" || s.Command == "load-users"): // not of this daemon
 					continue
 				case s.change == "none":
-					if s.Command != "retain-certs" {
+					if s.Command != "retain-certs" && (s.Command != "load-users" || len(p.Model.Users) > 0) {
 						unchanged++
 					}
 					continue

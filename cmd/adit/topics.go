@@ -12,6 +12,7 @@ func topics() []*cobra.Command {
 		topic("files", "Files that adit reads and makes", `  /etc/swanctl/swanctl.conf   connections, secrets, pools and authorities
   /etc/swanctl/x509*/, private/, ...
                               certificates and keys, in swanctl's directories
+  /etc/swanctl/users          who logs in with a password that adit user gave
   /etc/strongswan.conf        settings of the daemon, charon's section
   /run/charon.vici            control socket
   /var/lib/adit/crash.key     secret by which peers notice a restart

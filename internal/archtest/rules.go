@@ -40,19 +40,20 @@ var Imports = map[string][]string{
 	"ike/ikev2":           {"ike", "ike/wire", "ipsec", "suite", "suite/sig", "internal/simbug"},
 	"dataplane/userspace": {"ipsec", "esp", "tun", "internal/conn"},
 	"dataplane/xfrm":      {"ipsec"},
-	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki"},
+	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki", "internal/users"},
 
+	"internal/users":     {"eap", "suite"},
 	"internal/capture":   {"ike", "ipsec", "suite"},
 	"internal/updown":    {"ike", "ipsec"},
 	"internal/ipsecconf": {"conf", "internal/config", "suite"},
 
 	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
 	"internal/gateway": {"ike", "ike/wire", "internal/config", "ipsec", "suite", "suite/sig",
-		"internal/conn", "internal/hostnet", "internal/updown", "pki", "eap", "radius"},
+		"internal/conn", "internal/hostnet", "internal/updown", "internal/users", "pki", "eap", "radius"},
 
 	// L5
 	"internal/explain": {"internal/gateway", "ike", "ipsec", "conf"},
-	"internal/control": {"internal/gateway", "internal/explain", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki"},
+	"internal/control": {"internal/gateway", "internal/explain", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki", "internal/users"},
 	"internal/web":     {"internal/gateway"},
 	"internal/cluster": {"internal/gateway"},
 

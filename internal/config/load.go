@@ -10,6 +10,7 @@ import (
 
 	"adit/conf"
 	"adit/ike"
+	"adit/internal/users"
 )
 
 // Load reads a swanctl.conf with all that it includes, and the certificates and
@@ -42,6 +43,11 @@ func load(path string, daemon Daemon) (*conf.Section, *decoder, *Model, error) {
 	}
 	for _, p := range d.phrases {
 		holders[p.pos.File] = true
+	}
+	if len(m.Users) > 0 {
+		if w, open := readable(filepath.Join(d.dir, users.File)); open {
+			m.Warnings = append(m.Warnings, w)
+		}
 	}
 	for _, name := range files.opened {
 		if slices.Contains(keyDirs, filepath.Base(filepath.Dir(name))) && filepath.Dir(filepath.Dir(name)) == filepath.Dir(path) {
@@ -116,6 +122,7 @@ func (d *decoder) decode(root *conf.Section) (*Model, error) {
 		return true
 	})
 	if d.dir != "" {
+		d.users(m)
 		d.credentials(m)
 		d.advise(m, time.Now())
 	}

@@ -8,6 +8,7 @@ import (
 	"adit/conf"
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/internal/users"
 	"adit/suite"
 )
 
@@ -19,6 +20,7 @@ type Model struct {
 	Certs       []Cert
 	Pools       []Pool
 	Authorities []Authority
+	Users       []users.User // of the file beside swanctl.conf
 	Warnings    []Warning
 }
 

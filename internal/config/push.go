@@ -53,6 +53,9 @@ func LoadPush(path string, daemon Daemon) (*Push, error) {
 	for s := range sub("secrets").Sections() {
 		p.shared(s)
 	}
+	if len(m.Users) > 0 {
+		p.steps = append(p.steps, UserSteps(m.Users)...)
+	}
 	for _, part := range []struct {
 		name, what, command string
 		value               func(*conf.Section, conf.Value) error

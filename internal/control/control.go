@@ -66,7 +66,7 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
 		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
 		"get-log": c.getLog, "set-log": c.setLog, "health": c.health,
-		"plan": c.plan, "retain-certs": c.retainCerts, "explain": c.explain,
+		"load-users": c.loadUsers, "plan": c.plan, "retain-certs": c.retainCerts, "explain": c.explain,
 	} {
 		srv.Handle(name, guarded(f))
 	}

@@ -34,6 +34,16 @@ func (c *controller) getShared(context.Context, *vici.Request) (*conf.Section, e
 	return listOf("keys", c.g.SecretIDs()), nil
 }
 
+// loadUsers takes a part of the local users (adit's own). No command tells them or
+// their hashes.
+func (c *controller) loadUsers(_ context.Context, req *vici.Request) (*conf.Section, error) {
+	list, part, count, err := config.DecodeUsers(req.Msg)
+	if err == nil {
+		err = c.g.AddUsers(list, part, count)
+	}
+	return reply(err), nil
+}
+
 func listOf(key string, items []string) *conf.Section {
 	m := conf.New("")
 	m.SetList(key, items...)

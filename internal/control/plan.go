@@ -12,6 +12,7 @@ import (
 	"adit/conf"
 	"adit/internal/config"
 	"adit/internal/gateway"
+	"adit/internal/users"
 	"adit/vici"
 )
 
@@ -50,6 +51,12 @@ func (c *controller) plan(ctx context.Context, req *vici.Request) (*conf.Section
 		if err = e; err == nil {
 			v = c.g.PlanSecret(s)
 			s.Key.Zero()
+		}
+	case "load-users":
+		list, _, count, e := config.DecodeUsers(body)
+		if err = e; err == nil {
+			v = c.g.PlanUsers(list, count)
+			users.Zero(list)
 		}
 	case "load-key":
 		k, e := config.DecodeKey(body)

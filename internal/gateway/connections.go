@@ -87,6 +87,9 @@ func (g *Gateway) Load(m *config.Model) error {
 	if len(kept) > 0 {
 		g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("pools %s are in use and stay until nobody has an address of them", strings.Join(kept, ", "))})
 	}
+	if err := g.SetUsers(m.Users); err != nil {
+		return err
+	}
 	return g.edit(FromFile, func(v *inventory) ([]*ike.Peer, []string, error) {
 		kept := map[string]bool{}
 		for _, p := range m.Peers {

@@ -102,7 +102,9 @@ func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRou
 	if v.relay != nil {
 		a, err = v.relayed(ctx, q)
 	} else {
-		a, err = v.local(q)
+		if a, err = v.local(q); err == nil && a.Success && q.Server && a.Method != methodName(eap.TypeTLS) {
+			a.Groups = c.g.users.groups(a.Identity)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -233,7 +235,7 @@ func (c *conversations) relay(q ike.EAPRound) *radius.Relay {
 // server makes our own authenticator.
 func (c *conversations) server(v *conversation, q ike.EAPRound) (eap.Session, error) {
 	r := &q.Peer.Remote[q.Round]
-	cfg := eap.ServerConfig{AskIdentity: r.EAPAsk, Identity: r.EAPID.String(), ServerName: q.LocalID.String(), Secret: c.g.inv.password}
+	cfg := eap.ServerConfig{AskIdentity: r.EAPAsk, Identity: r.EAPID.String(), ServerName: q.LocalID.String(), Secret: c.g.secretOf}
 	if r.EAPID.IsPattern() || r.EAPID.IsAny() {
 		cfg.Identity = q.RemoteID.String()
 	}

@@ -81,6 +81,7 @@ type Gateway struct {
 	health        health
 	histories     histories
 	inv           inventory
+	users         directory
 	leases        leases
 	virtual       virtualAddresses
 	trust         trust
@@ -243,6 +244,7 @@ func (g *Gateway) removeAll() {
 	g.conversations.close()
 	g.trust.store.Close()
 	g.ClearCredentials()
+	g.users.clear()
 }
 
 // complete hands the end of a command to whoever waits for it.
