@@ -134,6 +134,16 @@ const (
 	ChildlessNever
 )
 
+// PPKIntermediate is `ppk_intermediate` (RFC 9867).
+type PPKIntermediate uint8
+
+// Values; prefer is the default.
+const (
+	PPKIntermediatePrefer PPKIntermediate = iota
+	PPKIntermediateRequire
+	PPKIntermediateOff
+)
+
 // CertPayload is what one CERT payload carries (RFC 7296 §3.6).
 type CertPayload struct {
 	Encoding wire.CertEncoding

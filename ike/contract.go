@@ -103,7 +103,7 @@ type PSKLookup struct {
 	Local, Remote     netip.Addr
 }
 
-// PPKLookup asks for a post-quantum preshared key by its identity (RFC 8784). Value:
+// PPKLookup asks for a post-quantum preshared key by its identity (RFC 8784, RFC 9867). Value:
 // suite.Key, empty: there is none.
 type PPKLookup struct{ ID string }
 

@@ -42,6 +42,9 @@ type Peer struct {
 	// without one (RFC 8784).
 	PPKID       string
 	PPKRequired bool
+	// PPKIntermediate says whether PPKs go into the keys before IKE_AUTH and again in
+	// CREATE_CHILD_SA (RFC 9867), or as RFC 8784 has it.
+	PPKIntermediate PPKIntermediate
 	// VIPs are the addresses that we ask the peer for (unspecified ones: any of that
 	// family), Pools the names of those that we give addresses and attributes from.
 	VIPs  []netip.Addr

@@ -39,6 +39,7 @@ type Ticket struct {
 	IDs     [2]Identity // ours, the peer's
 	Peer    *Peer       // the configuration that it was given under
 	Proof   any         // how the peer had proved itself
+	PPK     bool        // a post-quantum preshared key is in SKd
 }
 
 func (t *Ticket) wipe() {

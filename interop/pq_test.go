@@ -102,7 +102,7 @@ func TestPostQuantumPreferred(t *testing.T) {
 // A PPK goes into the keys (RFC 8784), mandatory, and optional with a responder that
 // has none.
 func TestPPK(t *testing.T) {
-	among(t, []pair{{adit, strongSwan}, {strongSwan, adit}, {newer, adit}}, settings{middle: lab.Bridge, strongSwan: "delete_rekeyed_delay = 1\n"}, func(t *testing.T, p *path) {
+	among(t, []pair{{adit, strongSwan}, {strongSwan, adit}, {newer, adit}, {adit, adit}}, settings{middle: lab.Bridge, strongSwan: "delete_rekeyed_delay = 1\n"}, func(t *testing.T, p *path) {
 		const secret = "ppk-1 {\nid-1 = carol\nsecret = 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n}\n"
 		left, right := p.ends(false)
 		left.extra, right.extra = "ppk_id = carol\nppk_required = yes\n", "ppk_id = carol\nppk_required = yes\n"

@@ -163,7 +163,7 @@ func (s *sa) ownRound(now time.Time, st *authReceived, in *inbound, tail []wire.
 		if auth != nil {
 			list = append(list, auth)
 		}
-		if s.ppk && a.ours == 0 {
+		if s.ppk && !s.peerCaps.ppkInt && a.ours == 0 {
 			list = append(list, notify(wire.PPKIdentity, nil))
 		}
 		a.ourID = idr

@@ -156,7 +156,8 @@ type childOffer struct {
 	ke        suite.KeyExchange
 	group     suite.TransformID
 	nonce     []byte
-	single    bool // only one pair of addresses, after SINGLE_PAIR_REQUIRED
+	ppk       []wire.Payload // names a fresh PPK (RFC 9867)
+	single    bool           // only one pair of addresses, after SINGLE_PAIR_REQUIRED
 	// unresolved: our dynamic selectors stand for whatever addresses the peer gives.
 	unresolved bool
 }

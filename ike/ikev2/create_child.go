@@ -23,6 +23,13 @@ type childExchange struct {
 func (x *childExchange) prepare(s *sa, now time.Time, send func(time.Time)) {
 	o := x.offer
 	o.nonce = newNonce()
+	with := send
+	send = func(now time.Time) {
+		s.offerFresh(now, func(now time.Time, list []wire.Payload) {
+			o.ppk = list
+			with(now)
+		})
+	}
 	if o.group = x.group; o.group == suite.KENone {
 		o.group = firstKE(o.proposals)
 	}
@@ -77,7 +84,7 @@ func (x *childExchange) request(front ...wire.Payload) []wire.Payload {
 	if o.ke != nil {
 		mid = append(mid, &wire.KE{Group: uint16(o.group), Data: o.ke.Public()})
 	}
-	return append(front, o.payloads(mid...)...)
+	return append(append(front, o.payloads(mid...)...), o.ppk...)
 }
 
 // wantsGroup reads INVALID_KE_PAYLOAD; KENone: nothing that we offered, or too often.
@@ -105,7 +112,9 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 	}
 	nr, _ := wire.First[*wire.Nonce](in.payloads)
 	ke, _ := wire.First[*wire.KE](in.payloads)
+	ppk := s.freshAnswered(in.payloads)
 	wrong := func(why string) {
+		ppk.Zero() // if it is still here
 		then(now, secrets{}, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonSyntax, Difference: why}))
 	}
 	switch {
@@ -113,7 +122,7 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 		wrong("the answer has no nonce")
 		return
 	case !o.c.suite.KEPresent:
-		then(now, secrets{}, nr.Data, nil)
+		then(now, secrets{ppk: ppk}, nr.Data, nil)
 		return
 	case ke == nil || o.ke == nil || suite.TransformID(ke.Group) != o.group || o.c.suite.KE.ID != o.group:
 		wrong("the answer's key exchange is of another group than ours")
@@ -135,7 +144,7 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 			wrong("key exchange: " + err.Error())
 			return
 		}
-		s.followUp(now, in, o.c.suite, m.shared, func(now time.Time, all secrets, f *followFailure) {
+		s.followUp(now, in, o.c.suite, secrets{first: m.shared, ppk: ppk}, func(now time.Time, all secrets, f *followFailure) {
 			switch {
 			case f == nil:
 				then(now, all, nr.Data, nil)
@@ -319,6 +328,10 @@ func (s *sa) createRequest(now time.Time, in *inbound) {
 		s.respondNotify(now, in, wire.NoProposalChosen, nil)
 		return
 	}
+	s.takeFresh(now, in, func(now time.Time) { s.createRequested(now, in, saP) })
+}
+
+func (s *sa) createRequested(now time.Time, in *inbound, saP *wire.SA) {
 	if s.closing != nil || s.replacedBy != nil {
 		s.respondNotify(now, in, wire.TemporaryFailure, nil)
 		return
@@ -370,7 +383,8 @@ func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, still func(
 	}
 	ni, _ := wire.First[*wire.Nonce](in.payloads)
 	nr := newNonce()
-	front := []wire.Payload{&wire.Nonce{Data: nr}}
+	front := append([]wire.Payload{&wire.Nonce{Data: nr}}, in.freshPayload()...)
+	ppk := in.fresh.take()
 	install := func(now time.Time, in *inbound, x secrets, answer []wire.Payload) {
 		s.installChild(now, ch.c, false, x, ni.Data, nr, false, func(now time.Time, r *ike.Rejection) {
 			if r != nil {
@@ -382,12 +396,13 @@ func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, still func(
 		})
 	}
 	if ch.group == suite.KENone {
-		install(now, in, secrets{}, s.grant(ch, front...))
+		install(now, in, secrets{ppk: ppk}, s.grant(ch, front...))
 		return
 	}
 	ke, _ := wire.First[*wire.KE](in.payloads)
 	respondKE(s, now, ch.c.suite.KE, ke.Data, func(now time.Time, public []byte, shared suite.Key, err error) {
 		if err != nil {
+			ppk.Zero()
 			s.forgetChild(ch.c)
 			s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: ch.c.cfg.Name}, Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
 			s.respondNotify(now, in, wire.InvalidSyntax, nil)
@@ -396,10 +411,10 @@ func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, still func(
 		grant := s.grant(ch, append(front, &wire.KE{Group: uint16(ch.group), Data: public})...)
 		more := ch.c.suite.AdditionalKE()
 		if len(more) == 0 {
-			install(now, in, secrets{first: shared}, grant)
+			install(now, in, secrets{first: shared, ppk: ppk}, grant)
 			return
 		}
-		s.awaitFollowups(now, in, grant, &awaited{left: more, x: secrets{first: shared}, drop: func() { s.forgetChild(ch.c) },
+		s.awaitFollowups(now, in, grant, &awaited{left: more, x: secrets{first: shared, ppk: ppk}, drop: func() { s.forgetChild(ch.c) },
 			last: func(now time.Time, in *inbound, x secrets, ke *wire.KE) {
 				if t, why := still(); t != 0 {
 					x.zero()

@@ -41,8 +41,8 @@ func (f *following) wipe() {
 
 // followUp does the additional key exchanges of the task in flight, whose answer was in.
 // then gets all shared secrets.
-func (s *sa) followUp(now time.Time, in *inbound, sel suite.Selected, first suite.Key, then func(time.Time, secrets, *followFailure)) {
-	f := &following{left: sel.AdditionalKE(), x: secrets{first: first}, then: then}
+func (s *sa) followUp(now time.Time, in *inbound, sel suite.Selected, x secrets, then func(time.Time, secrets, *followFailure)) {
+	f := &following{left: sel.AdditionalKE(), x: x, then: then}
 	if len(f.left) == 0 {
 		then(now, f.x, nil)
 		return

@@ -32,7 +32,7 @@ func initiate(env *ike.Env, now time.Time, r ike.InitiateRequest) ike.SA {
 	s.ids = [2]ike.Identity{localID(r.Peer, r.Local.Addr()), r.Peer.Remote[0].ID}
 	st := &initSent{offered: r.Peer.Proposals, group: firstKE(r.Peer.Proposals), ni: newNonce(), child: r.Child, reauth: r.Reauth, from: r.RedirectedFrom, fakeHash: wantFake(env.Config(), r.Peer), transcript: env.Config().FullTranscript}
 	s.state = st
-	if st.ticket = r.Ticket; st.ticket != nil && r.Ticket.Peer != s.peer {
+	if st.ticket = r.Ticket; st.ticket != nil && (r.Ticket.Peer != s.peer || s.peer.PPKRequired && !r.Ticket.PPK) {
 		st.forgetTicket()
 	}
 	s.sendInit(now, st)
@@ -80,10 +80,9 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	if announcesFragments(s.peer) {
 		list = append(list, notify(wire.FragmentationSupported, nil))
 	}
-	if wantsPPK(s.peer) {
-		list = append(list, notify(wire.UsePPK, nil))
-	}
-	if offersAdditional(st.offered) {
+	ppks := ppkAnnounced(s.peer)
+	list = append(list, ppks...)
+	if offersAdditional(st.offered) || wire.FindNotify(ppks, wire.UsePPKInt) != nil {
 		list = append(list, notify(wire.IntermediateExchangeSupported, nil))
 	}
 	if !s.config().NoSignatureAuth {
@@ -214,7 +213,9 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.nat.fake = s.nat.supported && wantFake(env.Config(), chosen)
 	s.peerCaps.fragments = announcesFragments(peers...) && wire.FindNotify(msg.Payloads, wire.FragmentationSupported) != nil
 	s.peerCaps.redirect = takesRedirect(msg.Payloads)
-	s.peerCaps.ppk = wire.FindNotify(msg.Payloads, wire.UsePPK) != nil
+	s.peerCaps.ppkInt = intermediates && offersPPKInt(chosen) && wire.FindNotify(msg.Payloads, wire.UsePPKInt) != nil
+	s.peerCaps.ppk = !s.peerCaps.ppkInt && wire.FindNotify(msg.Payloads, wire.UsePPK) != nil
+	s.bindPPKs(st.ni, st.nr)
 	s.received(d, summary(h, msg.Payloads))
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s
@@ -256,6 +257,9 @@ func (s *sa) respondInit(now time.Time, st *initReceived, sel suite.Selected, nu
 			// Deviates: RFC 8784 §3 has it sent only by who has a PPK; which of them the peer
 			// means is seen in IKE_AUTH.
 			list = append(list, notify(wire.UsePPK, nil))
+		}
+		if s.peerCaps.ppkInt { // as above
+			list = append(list, notify(wire.UsePPKInt, nil))
 		}
 		if st.supported {
 			list = append(list, notify(wire.IntermediateExchangeSupported, nil))
@@ -393,7 +397,13 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.tieBreak = slices.Clone(lowerNonce(st.ni, nonce))
 		s.vendor = vendor(payloads)
 		s.peerCaps.fragments = announcesFragments(s.peer) && wire.FindNotify(payloads, wire.FragmentationSupported) != nil
-		s.peerCaps.ppk = wantsPPK(s.peer) && wire.FindNotify(payloads, wire.UsePPK) != nil
+		announced := ppkAnnounced(s.peer)
+		both := func(t wire.NotifyType) bool {
+			return wire.FindNotify(announced, t) != nil && wire.FindNotify(payloads, t) != nil
+		}
+		s.peerCaps.ppkInt = both(wire.UsePPKInt) && wire.FindNotify(payloads, wire.IntermediateExchangeSupported) != nil
+		s.peerCaps.ppk = both(wire.UsePPK) && !s.peerCaps.ppkInt
+		s.bindPPKs(st.ni, nonce)
 		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
 		if s.peer.Childless == ike.ChildlessForce && !s.peerCaps.childless {
 			s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Difference: "the peer does not know childless IKE SAs (RFC 6023)", Options: []string{s.peer.Option("childless")}})

@@ -16,6 +16,7 @@ import (
 type intermediate struct {
 	supported bool              // both sides know the exchange
 	left      []suite.Transform // key exchanges that are still to come, in their order
+	ppkDone   bool              // the peer has named its PPKs, or that it has none (RFC 9867)
 	// authI and authR are IntAuth_i and IntAuth_r of the exchanges so far.
 	authI, authR []byte
 }
@@ -62,12 +63,31 @@ func (k *ikeKeys) intAuthSent(before []byte, initiator bool, h wire.Header, payl
 	return k.intAuthOf(before, initiator, head, text)
 }
 
-// mixKeys makes all keys anew after an additional key exchange (RFC 9370 §2.2.2). It
-// zeroes shared and the keys before, but for what opens repetitions of a request.
-func (s *sa) mixKeys(shared suite.Key, ni, nr []byte) error {
+// mixKeys makes all keys anew after an additional key exchange (RFC 9370 §2.2.2), then with a
+// PPK (RFC 9867 §3.1.1); either may be nil. It zeroes both and the keys before, but for what
+// opens repetitions of a request.
+func (s *sa) mixKeys(shared, ppk suite.Key, ni, nr []byte) error {
 	old := s.keys
-	seed := old.nextSeed(shared, ni, nr)
-	shared.Zero()
+	if shared == nil && ppk == nil {
+		return nil
+	}
+	defer ppk.Zero()
+	var seed suite.Key
+	if shared != nil {
+		seed = old.nextSeed(shared, ni, nr)
+		shared.Zero()
+	}
+	switch {
+	case ppk != nil && shared != nil:
+		between, err := deriveIKE(s.selected, seed, ni, nr, s.spiI, s.spiR)
+		if err != nil {
+			return err
+		}
+		seed = old.ppkSeed(ppk, between.d)
+		between.wipe()
+	case ppk != nil:
+		seed = old.ppkSeed(ppk, old.d)
+	}
 	if err := s.armKeys(s.selected, seed, ni, nr); err != nil {
 		return err
 	}
@@ -81,19 +101,41 @@ func (s *sa) mixKeys(shared suite.Key, ni, nr []byte) error {
 // beginIntermediate goes from IKE_SA_INIT to IKE_AUTH, by way of the additional key
 // exchanges that were agreed on.
 func (s *sa) beginIntermediate(now time.Time, next *authSent) {
-	left := s.selected.AdditionalKE()
-	if len(left) == 0 {
-		s.enter(next)
-		s.beginAuth(now)
-		return
-	}
-	st := &intermediateSent{next: next, intermediate: intermediate{supported: true, left: left}}
+	st := &intermediateSent{next: next, intermediate: intermediate{supported: true, left: s.selected.AdditionalKE()}}
 	s.enter(st)
-	s.sendIntermediate(now, st)
+	s.findPPK(now, func(now time.Time, p *namedPPK) {
+		if st.ppk = p; p == nil && len(st.left) == 0 {
+			s.intermediatesDone(now, st)
+			return
+		}
+		s.sendIntermediate(now, st)
+	})
 }
 
-// sendIntermediate begins the next additional key exchange.
+// intermediatesDone goes on to IKE_AUTH.
+func (s *sa) intermediatesDone(now time.Time, st *intermediateSent) {
+	next := st.next
+	next.intAuth = st.intAuth(s.win.sendID)
+	st.next = nil // so that it is not left with this state
+	s.enter(next)
+	s.beginAuth(now)
+}
+
+// sendIntermediate begins the next additional key exchange; the last exchange names the PPK
+// (RFC 9867 §3.1).
 func (s *sa) sendIntermediate(now time.Time, st *intermediateSent) {
+	send := func(now time.Time, list []wire.Payload) {
+		if st.ppk != nil && len(st.left) <= 1 {
+			list = append(list, s.identityKey(st.ppk))
+		}
+		s.win.sendID = max(s.win.sendID, 1)
+		st.authI = s.keys.intAuthSent(st.authI, true, s.header(wire.ExchangeIKEIntermediate, s.win.sendID, false), list)
+		s.request(now, wire.ExchangeIKEIntermediate, list)
+	}
+	if len(st.left) == 0 {
+		send(now, nil)
+		return
+	}
 	method := st.left[0]
 	makeKE(s, now, method.ID, func(now time.Time, ke suite.KeyExchange, err error) {
 		if err != nil {
@@ -101,10 +143,7 @@ func (s *sa) sendIntermediate(now time.Time, st *intermediateSent) {
 			return
 		}
 		st.ke = ke
-		list := []wire.Payload{&wire.KE{Group: uint16(method.ID), Data: ke.Public()}}
-		s.win.sendID = max(s.win.sendID, 1)
-		st.authI = s.keys.intAuthSent(st.authI, true, s.header(wire.ExchangeIKEIntermediate, s.win.sendID, false), list)
-		s.request(now, wire.ExchangeIKEIntermediate, list)
+		send(now, []wire.Payload{&wire.KE{Group: uint16(method.ID), Data: ke.Public()}})
 	})
 }
 
@@ -125,7 +164,22 @@ func wrongKE(want suite.Transform, ke *wire.KE) string {
 func (s *sa) intermediateResponse(now time.Time, in *inbound) {
 	st := s.state.(*intermediateSent)
 	if n := errorNotify(in.payloads); n != nil {
-		s.fail(now, peerRefused(n, st.left[0].Name(), ""))
+		s.fail(now, s.intermediateRefused(st, n))
+		return
+	}
+	var ppk suite.Key
+	if st.ppk != nil && len(st.left) <= 1 {
+		if n := wire.FindNotify(in.payloads, wire.PPKIdentity); n != nil && readPPKID(n.Data) == st.ppk.id {
+			ppk, s.ppk, s.ppkID = st.ppk.take(), true, st.ppk.id
+		}
+	}
+	if len(st.left) == 0 {
+		st.authR = s.keys.intAuthOf(st.authR, false, in.first, in.text)
+		if err := s.mixKeys(nil, ppk, st.next.ni, st.next.nr); err != nil {
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonInternal, Difference: "PPK: " + err.Error()})
+			return
+		}
+		s.intermediatesDone(now, st)
 		return
 	}
 	method := st.left[0]
@@ -147,9 +201,8 @@ func (s *sa) intermediateResponse(now time.Time, in *inbound) {
 		if err == nil {
 			err = m.err
 		}
-		next := st.next
 		if err == nil {
-			err = s.mixKeys(m.shared, next.ni, next.nr)
+			err = s.mixKeys(m.shared, ppk, st.next.ni, st.next.nr)
 		}
 		if err != nil {
 			s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Difference: method.Type.String() + " (" + method.Name() + "): " + err.Error()})
@@ -159,22 +212,48 @@ func (s *sa) intermediateResponse(now time.Time, in *inbound) {
 			s.sendIntermediate(now, st)
 			return
 		}
-		next.intAuth = st.intAuth(s.win.sendID)
-		st.next = nil // so that it is not left with this state
-		s.enter(next)
-		s.beginAuth(now)
+		s.intermediatesDone(now, st)
 	})
 }
 
-// intermediateRequest answers an additional key exchange of the initiator's.
+// intermediateRefused is the record of an error notify in place of an answer.
+func (s *sa) intermediateRefused(st *intermediateSent, n *wire.Notify) *ike.Rejection {
+	if n.NotifyType == wire.AuthenticationFailed && st.ppk != nil {
+		r := peerRefused(n, s.peer.PPKID, "")
+		r.Detail, r.Difference, r.Options = ike.DetailPPK, "the peer insists on a PPK, and has not the one of ppk_id", []string{s.peer.Option("ppk_id")}
+		return r
+	}
+	ours := ""
+	if len(st.left) > 0 {
+		ours = st.left[0].Name()
+	}
+	return peerRefused(n, ours, "")
+}
+
+// intermediateRequest answers an additional key exchange of the initiator's, or takes its PPK.
 func (s *sa) intermediateRequest(now time.Time, in *inbound) {
 	st := s.state.(*initReceived)
 	refuse := func(now time.Time, why string) {
 		s.respondNotify(now, in, wire.InvalidSyntax, nil)
 		s.fail(now, &ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: why})
 	}
-	if len(st.left) == 0 { // nothing was agreed on for which it would be
+	ppkDue := s.peerCaps.ppkInt && !st.ppkDone && len(st.left) <= 1
+	if len(st.left) == 0 && !ppkDue { // nothing was agreed on for which it would be
 		s.env.Drop(now, ike.DropUnexpected, in.datagram.Remote)
+		return
+	}
+	proposed, ok := proposedPPKs(in.payloads)
+	switch {
+	case s.peerCaps.ppkInt && !ok:
+		refuse(now, "a malformed "+wire.PPKIdentityKey.String()+", or too many")
+		return
+	case s.peerCaps.ppkInt && len(proposed) > 0 && !ppkDue:
+		refuse(now, wire.PPKIdentityKey.String()+" before the last IKE_INTERMEDIATE")
+		return
+	}
+	s.prolong(now, s.config().HalfOpenTimeout)
+	if len(st.left) == 0 {
+		s.answerIntermediate(now, st, in, nil, nil, proposed)
 		return
 	}
 	method := st.left[0]
@@ -183,20 +262,49 @@ func (s *sa) intermediateRequest(now time.Time, in *inbound) {
 		refuse(now, why)
 		return
 	}
-	s.prolong(now, s.config().HalfOpenTimeout)
 	respondKE(s, now, method, ke.Data, func(now time.Time, public []byte, shared suite.Key, err error) {
 		if err != nil {
 			refuse(now, method.Type.String()+" ("+method.Name()+"): "+err.Error())
 			return
 		}
+		s.answerIntermediate(now, st, in, []wire.Payload{&wire.KE{Group: uint16(method.ID), Data: public}}, shared, proposed)
+	})
+}
+
+// answerIntermediate answers with list, and with the PPK that both have of those that the
+// initiator proposes; then the keys are made anew.
+func (s *sa) answerIntermediate(now time.Time, st *initReceived, in *inbound, list []wire.Payload, shared suite.Key, proposed []proposedPPK) {
+	answer := func(now time.Time, ppk *namedPPK) {
+		if ppk != nil {
+			s.ppk, s.ppkID = true, ppk.id
+			list = append(list, notify(wire.PPKIdentity, append([]byte{ppkFixed}, ppk.id...)))
+		}
 		st.authI = s.keys.intAuthOf(st.authI, true, in.first, in.text)
-		list := []wire.Payload{&wire.KE{Group: uint16(method.ID), Data: public}}
 		st.authR = s.keys.intAuthSent(st.authR, false, s.header(in.header.Exchange, in.header.MessageID, true), list)
 		s.respond(now, in, list)
-		st.left = st.left[1:]
-		if err := s.mixKeys(shared, st.ni, st.nr); err != nil {
-			s.fail(now, &ike.Rejection{Reason: ike.ReasonInternal, Difference: method.Type.String() + ": " + err.Error()})
+		if len(st.left) > 0 {
+			st.left = st.left[1:]
 		}
+		if err := s.mixKeys(shared, ppk.take(), st.ni, st.nr); err != nil {
+			s.fail(now, &ike.Rejection{Reason: ike.ReasonInternal, Difference: "IKE_INTERMEDIATE: " + err.Error()})
+		}
+	}
+	if !s.peerCaps.ppkInt || len(proposed) == 0 && len(st.left) > 0 {
+		answer(now, nil) // the PPK may come in an exchange of its own
+		return
+	}
+	st.ppkDone = true
+	s.choosePPK(now, proposed, func(now time.Time, ppk *namedPPK, why string) {
+		if ppk == nil && !slices.ContainsFunc(st.candidates, func(p *ike.Peer) bool { return !p.PPKRequired }) {
+			s.respondNotify(now, in, wire.AuthenticationFailed, nil)
+			s.peer = st.candidates[0]
+			s.fail(now, s.ppkRefused(why))
+			return
+		}
+		if ppk == nil {
+			s.note(1, "no PPK is used: "+why)
+		}
+		answer(now, ppk)
 	})
 }
 

@@ -260,7 +260,7 @@ func TestRFC9370_2_2_2_BadRounds(t *testing.T) {
 		}, "IKE_AUTH before additional key exchange 1"},
 		"wrong group back": {true, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Group = uint16(suite.KEECP384); return l }, "agreed on is KE1_ML_KEM_768"},
 		"short answer":     {true, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = ke(l).Data[:1087]; return l }, "invalid public value"},
-		"no KE back":       {true, func(h *wire.Header, l []wire.Payload) []wire.Payload { return []wire.Payload{} }, "missing KE"},
+		"no KE back":       {true, func(h *wire.Header, l []wire.Payload) []wire.Payload { return []wire.Payload{} }, "has no KE payload"},
 		"refused by the peer": {true, func(h *wire.Header, l []wire.Payload) []wire.Payload {
 			return []wire.Payload{&wire.Notify{NotifyType: wire.InvalidSyntax}}
 		}, "INVALID_SYNTAX"},

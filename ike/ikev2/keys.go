@@ -130,20 +130,34 @@ func (k *ikeKeys) export(sel suite.Selected, spiI, spiR uint64) *ike.IKEKeys {
 	return &ike.IKEKeys{SPIi: spiI, SPIr: spiR, Encr: sel.Encr, Integ: sel.Integ, SKei: clone(k.ei), SKer: clone(k.er), SKai: clone(k.ai), SKar: clone(k.ar)}
 }
 
-// secrets are the shared secrets of one exchange: SK(0), and SK(1) to SK(n) of its
-// additional key exchanges in a row (RFC 9370 §2.2.4).
-type secrets struct{ first, more suite.Key }
+// secrets are the shared secrets of one exchange: SK(0), SK(1) to SK(n) of its additional
+// key exchanges in a row (RFC 9370 §2.2.4), and a fresh PPK (RFC 9867).
+type secrets struct{ first, more, ppk suite.Key }
 
 func (x secrets) zero() {
+	x.ppk.Zero()
 	x.first.Zero()
 	x.more.Zero()
+}
+
+// freshD is what an exchange's keys come from: SK_d, with a fresh PPK prf+ (PPK, SK_d)
+// (RFC 9867 §3.2). own: it is not k's, and to be zeroed.
+func (k *ikeKeys) freshD(ppk suite.Key) (d suite.Key, own bool) {
+	if len(ppk) == 0 {
+		return k.d, false
+	}
+	return k.prf.Plus(ppk, k.d, len(k.d)), true
 }
 
 // rekeySeed is SKEYSEED of the IKE SA that replaces this one: prf(SK_d (old),
 // SK(0) | Ni | Nr | SK(1) | … | SK(n)), with the old IKE SA's prf (RFC 7296 §2.18,
 // RFC 9370 §2.2.4).
 func (k *ikeKeys) rekeySeed(x secrets, ni, nr []byte) suite.Key {
-	return k.prf.Sum(k.d, x.first, ni, nr, x.more)
+	d, own := k.freshD(x.ppk)
+	if own {
+		defer d.Zero()
+	}
+	return k.prf.Sum(d, x.first, ni, nr, x.more)
 }
 
 // nextSeed is SKEYSEED(n) after an additional key exchange of a set-up:
@@ -163,7 +177,11 @@ func (k *ikeKeys) deriveChild(sel suite.Selected, x secrets, ni, nr []byte) (chi
 	}
 	seed := make([]byte, 0, len(x.first)+len(ni)+len(nr)+len(x.more))
 	seed = append(append(append(append(seed, x.first...), ni...), nr...), x.more...)
-	all := k.prf.Plus(k.d, seed, 2*(enc+integ))
+	d, own := k.freshD(x.ppk)
+	all := k.prf.Plus(d, seed, 2*(enc+integ))
+	if own {
+		d.Zero()
+	}
 	clear(seed)
 	cut := func(n int) suite.Key {
 		key := all[:n:n]

@@ -62,6 +62,8 @@ const (
 	// exchanges, timeoutAwaiting how long each of them may take (RFC 9370 §2.2.4).
 	limitAwaiting   = 4
 	timeoutAwaiting = 20 * time.Second
+	// limitPPKs bounds the PPKs that a peer may name at once (RFC 9867).
+	limitPPKs = 8
 	// limitTemporary bounds the repetitions after TEMPORARY_FAILURE (RFC 7296 §2.25).
 	limitTemporary = 20
 	// limitVIPs bounds the virtual addresses of one IKE SA, asked for and given.

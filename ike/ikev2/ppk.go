@@ -14,7 +14,7 @@ import (
 // IKE SA, and into AUTH. The initiator names it by PPK_IDENTITY; unless it insists, it
 // sends a second AUTH, NO_PPK_AUTH, for a responder that does not have it. That is so
 // with one round of a shared key or signature on either side; with EAP and in several
-// rounds there are no PPKs here.
+// rounds there are no PPKs here but those of RFC 9867 (ppk_intermediate.go).
 
 // ppkOpaque and ppkFixed are the types of a PPK_ID (RFC 8784 §5.1).
 const (
@@ -91,6 +91,8 @@ func (s *sa) offerPPK(now time.Time, st *authSent, then func(time.Time)) {
 	switch {
 	case p.PPKID == "" && !p.PPKRequired:
 		then(now)
+	case s.peerCaps.ppkInt:
+		s.offerPPKInt(now, then)
 	case !s.peerCaps.ppk:
 		without(now, "the peer does not know PPKs (RFC 8784)")
 	case !onePPKRound(p):
@@ -146,6 +148,11 @@ func (s *sa) ppkAnswered(in *inbound, st *authSent) *ike.Rejection {
 // that insist on a PPK, or on another one, are not meant then.
 func (s *sa) takePPK(now time.Time, st *authReceived, in *inbound, then func(time.Time)) {
 	a := &st.authentication
+	if s.peerCaps.ppkInt {
+		s.ppkDemands(a)
+		then(now)
+		return
+	}
 	auth, _ := wire.First[*wire.Auth](in.payloads)
 	n := wire.FindNotify(in.payloads, wire.PPKIdentity)
 	without := func(now time.Time, why string) {
@@ -161,10 +168,7 @@ func (s *sa) takePPK(now time.Time, st *authReceived, in *inbound, then func(tim
 		without(now, "the peer uses no PPK")
 		return
 	}
-	id := ""
-	if len(n.Data) > 1 && len(n.Data) <= limitIdentity && (n.Data[0] == ppkFixed || n.Data[0] == ppkOpaque) {
-		id = string(n.Data[1:])
-	}
+	id := readPPKID(n.Data)
 	s.askPPK(now, id, func(now time.Time, k suite.Key) {
 		second := wire.FindNotify(in.payloads, wire.NoPPKAuth)
 		switch {
@@ -172,6 +176,9 @@ func (s *sa) takePPK(now time.Time, st *authReceived, in *inbound, then func(tim
 			s.keys.mixPPK(k).wipe()
 			s.ppk = true
 			a.keep(func(p *ike.Peer) (ike.Detail, string) {
+				if !offersPPKAuth(p) {
+					return ike.DetailPPK, "its ppk_intermediate = require, and the peer uses a PPK as of RFC 8784"
+				}
 				if p.PPKID != "" && p.PPKID != id {
 					return ike.DetailPPK, "its ppk_id " + p.PPKID + " is not the " + shortText(id) + " that the peer uses"
 				}

@@ -16,6 +16,7 @@ import (
 type ppkEnd struct {
 	id       string // ppk_id
 	required bool
+	mode     ike.PPKIntermediate
 	secrets  map[string]string
 }
 
@@ -23,7 +24,7 @@ func ppkPair(t testing.TB, signatures bool, proposals string, a, b ppkEnd) *pair
 	tweak := func(sa, sb *side) {
 		with(proposals, "")(sa, sb)
 		for s, e := range map[*side]ppkEnd{sa: a, sb: b} {
-			s.peer.PPKID, s.peer.PPKRequired = e.id, e.required
+			s.peer.PPKID, s.peer.PPKRequired, s.peer.PPKIntermediate = e.id, e.required, e.mode
 		}
 	}
 	p := newPair(t, tweak)
@@ -47,23 +48,24 @@ func TestRFC8784_3_PPK(t *testing.T) {
 		used bool
 		says string // of a refusal
 	}{
-		"both":                        {ppkEnd{"carol", false, k}, ppkEnd{"", false, k}, true, ""},
-		"both, named by both":         {ppkEnd{"carol", false, k}, ppkEnd{"carol", false, k}, true, ""},
-		"both insist":                 {ppkEnd{"carol", true, k}, ppkEnd{"carol", true, k}, true, ""},
-		"the responder has none":      {ppkEnd{"carol", false, k}, ppkEnd{}, false, ""},
-		"the initiator has none":      {ppkEnd{"carol", false, nil}, ppkEnd{"", false, k}, false, ""},
-		"nobody asks":                 {ppkEnd{"", false, k}, ppkEnd{"carol", false, k}, false, ""},
-		"the initiator insists":       {ppkEnd{"carol", true, k}, ppkEnd{}, false, "on which the peer insists"},
-		"the responder insists":       {ppkEnd{"", false, k}, ppkEnd{"carol", true, k}, false, "the peer uses no PPK"},
-		"it insists, the other lacks": {ppkEnd{"carol", false, nil}, ppkEnd{"", true, k}, false, "the peer uses no PPK"},
-		"it insists on another":       {ppkEnd{"carol", false, k}, ppkEnd{"dave", false, k}, false, "is not the carol that the peer uses"},
-		"insists and has none":        {ppkEnd{"carol", true, nil}, ppkEnd{"", false, k}, false, "there is no secret for ppk_id carol"},
-		"insists and names none":      {ppkEnd{"", true, k}, ppkEnd{"", false, k}, false, "does not know PPKs"},
-		"other secrets":               {ppkEnd{"carol", false, k}, ppkEnd{"", false, other}, false, "authentication"},
+		"both":                        {ppkEnd{"carol", false, 0, k}, ppkEnd{"", false, 0, k}, true, ""},
+		"both, named by both":         {ppkEnd{"carol", false, 0, k}, ppkEnd{"carol", false, 0, k}, true, ""},
+		"both insist":                 {ppkEnd{"carol", true, 0, k}, ppkEnd{"carol", true, 0, k}, true, ""},
+		"the responder has none":      {ppkEnd{"carol", false, 0, k}, ppkEnd{}, false, ""},
+		"the initiator has none":      {ppkEnd{"carol", false, 0, nil}, ppkEnd{"", false, 0, k}, false, ""},
+		"nobody asks":                 {ppkEnd{"", false, 0, k}, ppkEnd{"carol", false, 0, k}, false, ""},
+		"the initiator insists":       {ppkEnd{"carol", true, 0, k}, ppkEnd{}, false, "on which the peer insists"},
+		"the responder insists":       {ppkEnd{"", false, 0, k}, ppkEnd{"carol", true, 0, k}, false, "the peer uses no PPK"},
+		"it insists, the other lacks": {ppkEnd{"carol", false, 0, nil}, ppkEnd{"", true, 0, k}, false, "the peer uses no PPK"},
+		"it insists on another":       {ppkEnd{"carol", false, 0, k}, ppkEnd{"dave", false, 0, k}, false, "is not the carol that the peer uses"},
+		"insists and has none":        {ppkEnd{"carol", true, 0, nil}, ppkEnd{"", false, 0, k}, false, "there is no secret for ppk_id carol"},
+		"insists and names none":      {ppkEnd{"", true, 0, k}, ppkEnd{"", false, 0, k}, false, "does not know PPKs"},
+		"other secrets":               {ppkEnd{"carol", false, 0, k}, ppkEnd{"", false, 0, other}, false, "authentication"},
 	} {
 		for _, signatures := range []bool{false, true} {
 			for _, proposals := range []string{"aes128-sha256-x25519", hybrid} {
 				t.Run(fmt.Sprint(name, signatures, proposals), func(t *testing.T) {
+					c.a.mode = ike.PPKIntermediateOff
 					p := ppkPair(t, signatures, proposals, c.a, c.b)
 					dump(t, p)
 					p.a.initiate("net")
@@ -99,7 +101,7 @@ func TestRFC8784_3_PPK(t *testing.T) {
 func TestRFC8784_3_Stripped(t *testing.T) {
 	k := map[string]string{"carol": "the one"}
 	for _, from := range []string{"a", "b"} {
-		p := ppkPair(t, false, "aes128-sha256-x25519", ppkEnd{"carol", true, k}, ppkEnd{"", true, k})
+		p := ppkPair(t, false, "aes128-sha256-x25519", ppkEnd{id: "carol", required: true, mode: ike.PPKIntermediateOff, secrets: k}, ppkEnd{required: true, secrets: k})
 		p.filter = func(h *host, d ike.Datagram) bool {
 			if header(t, d).Exchange == wire.ExchangeIKESAInit && h.name == from {
 				strip(t, d.Data, wire.UsePPK)
@@ -131,7 +133,7 @@ func TestRFC8784_3_Hostile(t *testing.T) {
 		},
 	} {
 		m := newMITM(t, func(a, b *side) {
-			a.peer.PPKID, b.peer.PPKID = "carol", "carol"
+			a.peer.PPKID, b.peer.PPKID, a.peer.PPKIntermediate = "carol", "carol", ike.PPKIntermediateOff
 			b.peer.PPKRequired = !strings.Contains(name, "NO_PPK")
 		})
 		m.a.ppks = map[string]suite.Key{"carol": suite.Key("the one")}

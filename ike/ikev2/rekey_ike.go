@@ -65,7 +65,10 @@ func (t *rekeyIKE) begin(s *sa, now time.Time) {
 		}
 		t.ke = ke
 		spi := binary.BigEndian.AppendUint64(nil, t.spi)
-		s.request(now, wire.ExchangeCreateChildSA, []wire.Payload{toWire(t.offered, spi), &wire.Nonce{Data: t.nonce}, &wire.KE{Group: uint16(t.group), Data: ke.Public()}})
+		s.offerFresh(now, func(now time.Time, ppk []wire.Payload) {
+			list := []wire.Payload{toWire(t.offered, spi), &wire.Nonce{Data: t.nonce}, &wire.KE{Group: uint16(t.group), Data: ke.Public()}}
+			s.request(now, wire.ExchangeCreateChildSA, append(list, ppk...))
+		})
 	})
 }
 
@@ -76,7 +79,9 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 		t.refused(s, now, n)
 		return
 	}
+	ppk := s.freshAnswered(in.payloads)
 	fail := func(why string) {
+		ppk.Zero()
 		s.reject(&ike.Rejection{Reason: ike.ReasonSyntax, Difference: "answer to the IKE SA rekey: " + why})
 		s.finish()
 		if t.theirs != nil {
@@ -114,7 +119,7 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 			fail(err.Error())
 			return
 		}
-		s.followUp(now, in, sel, m.shared, func(now time.Time, x secrets, f *followFailure) {
+		s.followUp(now, in, sel, secrets{first: m.shared, ppk: ppk}, func(now time.Time, x secrets, f *followFailure) {
 			if f != nil && f.notify != nil {
 				t.refused(s, now, f.notify)
 				return
@@ -188,13 +193,14 @@ func (t *rekeyIKE) refused(s *sa, now time.Time, n *wire.Notify) {
 
 // successor makes the IKE SA that a rekey agreed on.
 func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel suite.Selected, x secrets, ni, nr []byte) (*sa, error) {
-	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, ppk: s.ppk, peerCaps: s.peerCaps,
+	n := &sa{peer: s.env.CurrentPeer(s.peer), initiator: initiator, local: s.local, remote: s.remote, nat: s.nat, ids: s.ids, vendor: s.vendor, ppk: s.ppk, ppkID: s.ppkID, peerCaps: s.peerCaps,
 		tieBreak: slices.Clone(lowerNonce(ni, nr)), state: established{}}
 	n.spiI, n.spiR = ours, peers
 	if !initiator {
 		n.spiI, n.spiR = peers, ours
 	}
 	n.env = s.env
+	n.bindPPKs(ni, nr)
 	skeyseed := s.keys.rekeySeed(x, ni, nr)
 	x.zero()
 	if err := n.armKeys(sel, skeyseed, ni, nr); err != nil {
@@ -310,6 +316,7 @@ func (s *sa) rekeyIKERequest(now time.Time, in *inbound, saP *wire.SA) {
 	}
 	spi, ours, nr := binary.BigEndian.Uint64(spiB), s.env.NewSPI(), newNonce()
 	number, nonce := saP.Proposals[i].Number, slices.Clone(ni.Data)
+	named, ppk := in.freshPayload(), in.fresh.take()
 	made := func(now time.Time, in *inbound, x secrets, answer []wire.Payload) {
 		if t, _ := s.sched.current.(*rekeyIKE); s.closing != nil || s.replacedBy != nil || t != nil && t.theirs != nil {
 			x.zero() // meanwhile another rekey came through
@@ -335,18 +342,19 @@ func (s *sa) rekeyIKERequest(now time.Time, in *inbound, saP *wire.SA) {
 	}
 	respondKE(s, now, sel.KE, ke.Data, func(now time.Time, public []byte, shared suite.Key, err error) {
 		if err != nil {
+			ppk.Zero()
 			s.reject(&ike.Rejection{Reason: ike.ReasonSyntax, Notify: wire.InvalidSyntax.String(), Difference: "key exchange: " + err.Error()})
 			s.respondNotify(now, in, wire.InvalidSyntax, nil)
 			return
 		}
 		saR := toWire([]suite.Proposal{sel.Proposal()}, binary.BigEndian.AppendUint64(nil, ours))
 		saR.Proposals[0].Number = number
-		answer := []wire.Payload{saR, &wire.Nonce{Data: nr}, &wire.KE{Group: uint16(sel.KE.ID), Data: public}}
+		answer := append([]wire.Payload{saR, &wire.Nonce{Data: nr}, &wire.KE{Group: uint16(sel.KE.ID), Data: public}}, named...)
 		if more := sel.AdditionalKE(); len(more) > 0 {
-			s.awaitFollowups(now, in, answer, &awaited{ike: true, left: more, x: secrets{first: shared}, drop: func() {},
+			s.awaitFollowups(now, in, answer, &awaited{ike: true, left: more, x: secrets{first: shared, ppk: ppk}, drop: func() {},
 				last: func(now time.Time, in *inbound, x secrets, ke *wire.KE) { made(now, in, x, []wire.Payload{ke}) }})
 			return
 		}
-		made(now, in, secrets{first: shared}, answer)
+		made(now, in, secrets{first: shared, ppk: ppk}, answer)
 	})
 }

@@ -23,6 +23,7 @@ type session struct {
 	// needs a full authentication.
 	Demands []byte
 	SKd     []byte
+	PPK     bool // one is in SKd
 	Suite   suite.Selected
 	IDs     [2]sessionID // ours, the peer's
 	Methods []ike.AuthMethod
@@ -101,7 +102,7 @@ func (s *sa) giveTicket(now time.Time, first []wire.Payload, p *proof) []wire.Pa
 	if !s.env.Resumes() || life < time.Minute {
 		return refuse
 	}
-	x := session{Expires: now.Add(life).Unix(), Authenticated: since.Unix(), Peer: p.peer.Name, Demands: demands(p.peer), SKd: s.keys.d, Suite: s.selected,
+	x := session{Expires: now.Add(life).Unix(), Authenticated: since.Unix(), Peer: p.peer.Name, Demands: demands(p.peer), SKd: s.keys.d, PPK: s.ppk, Suite: s.selected,
 		IDs: [2]sessionID{sessionIDOf(s.ids[0]), sessionIDOf(p.rounds[len(p.rounds)-1].id)}}
 	for _, v := range p.rounds {
 		if v.method == ike.AuthEAP || v.eapID != "" || x.Demands == nil {
@@ -128,7 +129,7 @@ func (s *sa) takeTicket(now time.Time, payloads []wire.Payload, rounds []verifie
 		return
 	}
 	life := min(time.Duration(binary.BigEndian.Uint32(n.Data))*time.Second, limitSession)
-	s.env.KeepTicket(&ike.Ticket{Opaque: slices.Clone(n.Data[4:]), Expires: now.Add(life), SKd: slices.Clone(s.keys.d), Suite: s.selected,
+	s.env.KeepTicket(&ike.Ticket{Opaque: slices.Clone(n.Data[4:]), Expires: now.Add(life), SKd: slices.Clone(s.keys.d), PPK: s.ppk, Suite: s.selected,
 		IDs: s.ids, Peer: s.peer, Proof: slices.Clone(rounds)})
 }
 
@@ -201,7 +202,7 @@ func (s *sa) resumeResponse(now time.Time, in *inbound) {
 	s.nat = detectNAT(in.payloads, s.spiI, s.spiR, s.local, s.remote)
 	s.nat.fake = s.nat.supported && st.fakeHash
 	s.floatPorts()
-	s.ids = t.IDs
+	s.ids, s.ppk = t.IDs, t.PPK
 	s.resumed = &resumption{ticket: t}
 	next := &authSent{child: st.child, reauth: st.reauth}
 	idi := idPayload(wire.PayloadIDi, t.IDs[0])
@@ -252,7 +253,7 @@ func acceptResume(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ik
 		initAnswer(env, d, &h, wire.TicketNack, nil)
 		return nil
 	}
-	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi, selected: x.Suite, vendor: vendor(msg.Payloads)}
+	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi, selected: x.Suite, vendor: vendor(msg.Payloads), ppk: x.PPK}
 	s.life.setupEnd = now.Add(env.Config().HalfOpenTimeout)
 	s.spiR = env.NewSPI()
 	env.Register(s.spiR, s.spiI)
@@ -309,7 +310,7 @@ func openSession(env *ike.Env, now time.Time, d ike.Datagram, ticket []byte) (*s
 	}
 	peers, _ := ike.MatchPeers(env.Peers(), 2, d.Local.Addr(), d.Remote.Addr())
 	for _, p := range peers {
-		if p.Name != x.Peer || !bytes.Equal(demands(p), x.Demands) || len(x.Demands) == 0 || p.ReauthTime > 0 && now.Sub(time.Unix(x.Authenticated, 0)) >= p.ReauthTime {
+		if p.Name != x.Peer || !bytes.Equal(demands(p), x.Demands) || len(x.Demands) == 0 || p.ReauthTime > 0 && now.Sub(time.Unix(x.Authenticated, 0)) >= p.ReauthTime || p.PPKRequired && !x.PPK {
 			continue
 		}
 		if _, _, err := suite.Select(p.Proposals, []suite.Proposal{x.Suite.Proposal()}, suite.SelectOptions{KE: x.Suite.KE.ID}); err != nil {

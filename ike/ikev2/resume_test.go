@@ -259,3 +259,59 @@ func TestRFC5723_ForgedTickets(t *testing.T) {
 		}
 	}
 }
+
+// The PPK of an IKE SA is in the keys of the one that is resumed of it. Who begins to insist
+// on a PPK does not take a ticket of an IKE SA without, at either end.
+func TestRFC5723_PPK(t *testing.T) {
+	k := map[string]string{"carol": "the one"}
+	for _, mode := range []ike.PPKIntermediate{ike.PPKIntermediatePrefer, ike.PPKIntermediateOff} {
+		p, restart, _ := resuming(t, func(a, b *side) {
+			a.peer.PPKID, a.peer.PPKRequired, b.peer.PPKRequired, a.peer.PPKIntermediate = "carol", true, true, mode
+		})
+		p.ppks(k, k)
+		p.a.initiate("net")
+		p.run(time.Second)
+		p.up()
+		restart(p.b)
+		p.ppks(nil, nil) // it is not asked for again
+		p.orphaned(p.b)
+		p.run(3 * time.Second)
+		p.up()
+		counted(t, p, 1, 1)
+		for _, h := range []*host{p.a, p.b} {
+			if !h.e.SAs()[0].PPK {
+				t.Errorf("%s does not list the PPK", h.name)
+			}
+			h.do(ike.Rekey{IKE: h.name})
+			p.run(5 * time.Second)
+			p.up()
+		}
+	}
+	for _, end := range []string{"a", "b"} {
+		p, restart, b := resuming(t, func(a, b *side) { a.peer.PPKID = "carol" })
+		p.a.initiate("net")
+		p.run(time.Second)
+		p.up()
+		if p.a.e.SAs()[0].PPK {
+			t.Fatal("nobody has the secret")
+		}
+		p.ppks(k, k)
+		full, resumed := 2, 1
+		if end == "b" {
+			q := *p.b.peer
+			q.PPKRequired = true
+			b.Peers = []*ike.Peer{&q}
+		} else {
+			resumed = 0
+			p.a.peer.PPKRequired = true // of the ticket's own connection
+		}
+		restart(p.b)
+		p.orphaned(p.b)
+		p.run(3 * time.Second)
+		p.up()
+		counted(t, p, full, resumed)
+		if !p.a.e.SAs()[0].PPK || !p.b.e.SAs()[0].PPK {
+			t.Errorf("%s: no PPK", end)
+		}
+	}
+}

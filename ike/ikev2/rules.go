@@ -30,7 +30,7 @@ func init() {
 		{phaseInitReceived, wire.ExchangeIKESAInit, req, nil, (*sa).initRepeated},
 		{phaseInitSent, wire.ExchangeIKESessionResume, resp, nil, (*sa).resumeResponse},
 		{phaseInitReceived, wire.ExchangeIKESessionResume, req, nil, (*sa).initRepeated},
-		{phaseIntermediateSent, wire.ExchangeIKEIntermediate, resp, []wire.PayloadType{wire.PayloadKE}, (*sa).intermediateResponse},
+		{phaseIntermediateSent, wire.ExchangeIKEIntermediate, resp, nil, (*sa).intermediateResponse},
 		{phaseInitReceived, wire.ExchangeIKEIntermediate, req, nil, (*sa).intermediateRequest},
 		{phaseInitReceived, wire.ExchangeIKEAuth, req, []wire.PayloadType{wire.PayloadIDi}, (*sa).authRequest},
 		{phaseAuthReceived, wire.ExchangeIKEAuth, req, nil, (*sa).authNext},

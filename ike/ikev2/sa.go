@@ -41,7 +41,7 @@ type sa struct {
 	peerCaps  capabilities
 	initiator bool            // the original initiator of this IKE SA
 	byEAP     bool            // the peer proved itself by EAP
-	ppk       bool            // a PPK is in the keys (RFC 8784)
+	ppk       bool            // a PPK is in the keys (RFC 8784, RFC 9867)
 	redundant bool            // made by one of two rekeys at once, and not the one that stays
 	authID    uint32          // the message ID after IKE_AUTH
 	ids       [2]ike.Identity // ours, the peer's
@@ -49,6 +49,10 @@ type sa struct {
 	eapID     string   // the peer's identity inside EAP
 	auth      authLife // of what is proved
 	tieBreak  []byte
+	// ppkID names that PPK, and ppkContext is what confirmations of further ones are bound
+	// to (RFC 9867).
+	ppkID      string
+	ppkContext []byte
 	// crashToken is the peer's of this IKE SA (RFC 6290), nil: it makes none.
 	crashToken []byte
 	// nextToken is that of the IKE SA that our rekey is about to make.
@@ -89,6 +93,7 @@ type capabilities struct {
 	fragments bool // RFC 7383: announced by both sides
 	redirect  bool // RFC 5685: it may be redirected
 	ppk       bool // RFC 8784: announced by both sides
+	ppkInt    bool // RFC 9867: announced by both sides, and chosen
 	// redirected: it was, or will be.
 	redirected bool
 	// noChildKE: its rekeys of Child SAs have no key exchange, and ours must have none.
@@ -300,6 +305,7 @@ func (s *sa) Wipe() {
 		c.wipe()
 	}
 	s.sched.follow.wipe()
+	s.sched.ppk.wipe()
 	s.forgetAwaiting()
 	s.sched = scheduler{}
 	s.win = window{}

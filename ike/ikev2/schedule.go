@@ -28,6 +28,7 @@ type task interface {
 type scheduler struct {
 	current   task
 	follow    *following // the additional key exchanges of current
+	ppk       *namedPPK  // that current has offered (RFC 9867)
 	queue     []task
 	delayed   []delayedTask
 	jobs      map[ike.JobID]func(time.Time, ike.Result)
@@ -116,6 +117,8 @@ func (q *scheduler) clear(s *sa, now time.Time) {
 		q.current = nil
 		q.follow.wipe()
 		q.follow = nil
+		q.ppk.wipe()
+		q.ppk = nil
 	}
 	for _, d := range q.delayed {
 		all = append(all, d.t)
@@ -181,7 +184,11 @@ func urgent(t task) bool {
 }
 
 // finish ends the task in flight.
-func (s *sa) finish() { s.sched.current, s.earlyDeletes = nil, nil }
+func (s *sa) finish() {
+	s.sched.current, s.earlyDeletes = nil, nil
+	s.sched.ppk.wipe()
+	s.sched.ppk = nil
+}
 
 // taskResponse hands a response to the task in flight.
 func (s *sa) taskResponse(now time.Time, in *inbound) {

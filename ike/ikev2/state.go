@@ -59,6 +59,7 @@ type initSent struct {
 type intermediateSent struct {
 	next *authSent
 	ke   suite.KeyExchange
+	ppk  *namedPPK // ours, until the last exchange is answered
 	intermediate
 }
 
@@ -111,6 +112,7 @@ func (st *initSent) leave()  { st.ke = nil; st.forgetTicket() }
 func (*initReceived) leave() {}
 func (st *intermediateSent) leave() {
 	st.ke = nil
+	st.ppk.wipe()
 	if st.next != nil { // it goes on to nowhere
 		st.next.leave()
 	}

@@ -72,7 +72,7 @@ func TestFullTranscript_Downgrades(t *testing.T) {
 			}
 			p := transcriptPair(t, true, true, signatures, both)
 			if c.ppk {
-				p = ppkPair(t, signatures, "aes128-sha256-x25519", ppkEnd{"carol", false, map[string]string{"carol": "k"}}, ppkEnd{"", false, map[string]string{"carol": "k"}})
+				p = ppkPair(t, signatures, "aes128-sha256-x25519", ppkEnd{"carol", false, ike.PPKIntermediateOff, map[string]string{"carol": "k"}}, ppkEnd{"", false, ike.PPKIntermediateOff, map[string]string{"carol": "k"}})
 				for _, h := range []*host{p.a, p.b} {
 					h.e.Retune(ike.Config{FullTranscript: true})
 				}

@@ -215,6 +215,7 @@ type inbound struct {
 	// first is the datagram by which a repetition of the message is known: the message,
 	// or its first fragment. text is what its Encrypted payload held.
 	first, text []byte
+	fresh       *namedPPK // that both sides have, in a CREATE_CHILD_SA of the peer's
 }
 
 // receive checks a message in the order that costs least and changes nothing

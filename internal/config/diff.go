@@ -26,7 +26,7 @@ var (
 		"Proposals": "proposals", "PreferPeer": "charon.prefer_configured_proposals", "SendCert": "send_cert", "SendCertReq": "send_certreq", "Fragmentation": "fragmentation",
 		"Childless": "childless", "MOBIKE": "mobike", "Redirect": "redirect", "VIPs": "vips", "Pools": "pools", "Unique": "unique", "Encap": "encap", "KeyingTries": "keyingtries", "GiveUp": "keyingtries",
 		"RekeyTime": "rekey_time", "ReauthTime": "reauth_time", "OverTime": "over_time", "RandTime": "rand_time", "DPDDelay": "dpd_delay", "DPDTimeout": "dpd_timeout",
-		"DSCP": "dscp", "AskOCSP": "ocsp", "PPKID": "ppk_id", "PPKRequired": "ppk_required", "Aggressive": "aggressive", "Push": "pull"}
+		"DSCP": "dscp", "AskOCSP": "ocsp", "PPKID": "ppk_id", "PPKRequired": "ppk_required", "PPKIntermediate": "ppk_intermediate", "Aggressive": "aggressive", "Push": "pull"}
 	roundNames = map[string]string{"Method": "auth", "EAP": "auth", "Constraints": "auth", "ID": "id", "Certs": "certs", "CACerts": "cacerts", "CAID": "ca_id", "Pubkeys": "pubkeys",
 		"CertPolicies": "cert_policy", "Groups": "groups", "AAAID": "aaa_id", "EAPID": "eap_id", "EAPAsk": "eap_id", "Revocation": "revocation"}
 	childNames = map[string]string{"Local": "local_ts", "Remote": "remote_ts", "Action": "mode", "Mode": "mode", "Proposals": "esp_proposals", "PreferPeer": "charon.prefer_configured_proposals",

@@ -13,7 +13,7 @@ import (
 var samples = map[string]map[string]string{
 	"connections.<name>": {
 		"version": "2", "aggressive": "yes", "pull": "no", "dpd_timeout": "2m", "local_addrs": "192.0.2.1", "remote_addrs": "192.0.2.2", "local_port": "501", "remote_port": "502", "proposals": "aes256gcm16-prfsha384-ecp384",
-		"pq": "require", "ppk_id": "carol", "ppk_required": "yes", "vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "mobike": "no", "redirect": "gw2.example", "send_certreq": "no",
+		"pq": "require", "ppk_id": "carol", "ppk_required": "yes", "ppk_intermediate": "require", "vips": "0.0.0.0", "pools": "p", "dscp": "000001", "encap": "yes", "dpd_delay": "3s", "fragmentation": "no", "childless": "never", "mobike": "no", "redirect": "gw2.example", "send_certreq": "no",
 		"send_cert": "always", "keyingtries": "3", "unique": "replace", "ocsp": "both", "reauth_time": "1h", "rekey_time": "1h", "over_time": "7s", "rand_time": "7s",
 	},
 	"connections.<name>.local*, remote*": {

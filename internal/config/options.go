@@ -184,6 +184,8 @@ var peerOptions = []option[peerDraft]{
 	{name: "rand_time", def: "over_time", note: "random part taken off", set: given(func(p *peerDraft) **uint64 { return &p.life.random }, secondsOf)},
 	{name: "ppk_id", note: "the post-quantum preshared key ([PPK](post-quantum.md#ppk)) to use as initiator, and the only one to take as responder", set: into(func(p *peerDraft) *string { return &p.PPKID }, ppkIDOf)},
 	{name: "ppk_required", def: "no", note: "no IKE SA without a PPK", set: into(func(p *peerDraft) *bool { return &p.PPKRequired }, boolOf)},
+	{name: "ppk_intermediate", state: Own, def: "prefer", note: "`prefer`, `require`, `off`: PPKs before IKE_AUTH and in rekeys (RFC 9867), rather than as of RFC 8784", set: into(func(p *peerDraft) *ike.PPKIntermediate { return &p.PPKIntermediate }, oneOf([]string{"prefer", "require", "off"},
+		[]ike.PPKIntermediate{ike.PPKIntermediatePrefer, ike.PPKIntermediateRequire, ike.PPKIntermediateOff}))},
 	{name: "if_id_in", def: "0", off: []string{"0"}, note: noIfID}, {name: "if_id_out", def: "0", off: []string{"0"}, note: noIfID},
 	{name: "mediation", def: "no", off: []string{"no"}, note: noMediation}, {name: "mediated_by", note: noMediation}, {name: "mediation_peer", note: noMediation},
 }
