@@ -53,12 +53,14 @@ both ends. Needs root. A measurement is made again when other processes took mor
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.Contenders, "contenders", tunnel.DefaultContenders, "who is measured; there is adit-raw, too")
+	f.StringSliceVar(&o.Contenders, "contenders", tunnel.DefaultContenders, "who is measured; there are adit-raw and adit-other, too")
+	f.StringSliceVar(&o.Measures, "measures", nil, "what is measured (default: the usual ones); any of "+strings.Join(tunnel.Measures(), ", "))
 	f.IntVar(&o.Rounds, "rounds", o.Rounds, "rounds; the medians count")
 	f.Float64Var(&seconds, "seconds", seconds, "length of one measurement of throughput")
 	f.BoolVar(&o.Quick, "quick", false, "one round of 0.3 seconds: to see that it works, not for figures")
 	f.StringVar(&o.JSON, "json", "", "file for all samples, the machine and the versions")
 	f.StringVar(&o.SVG, "svg", "", "file for a plot")
+	f.StringVar(&o.Other, "other-adit", "", "an adit of another version, the contender adit-other")
 	f.StringVar(&o.WireGuard, "wireguard-go", "", "a wireguard-go to be measured instead of building one")
 	f.StringVar(&o.Secgw, "secgw", "", "a dpdk-ipsec-secgw (looked for in PATH)")
 	return cmd

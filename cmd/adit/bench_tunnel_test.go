@@ -94,6 +94,7 @@ func TestBenchTunnelOptions(t *testing.T) {
 	for want, args := range map[string][]string{
 		"known are plain, adit":   {"--contenders", "pptp"},
 		"named twice":             {"--contenders", "adit,adit"},
+		"known are rtt_idle":      {"--measures", "speed"},
 		"1 to 100 rounds":         {"--rounds", "1000"},
 		"no such file or directo": {"--json", "/nowhere/at/all"},
 	} {

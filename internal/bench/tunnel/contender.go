@@ -48,6 +48,7 @@ func contenders() []*contender {
 		{"adit", "adit, ESP in UDP", aditVersion, startAdit("auto", "auto")},
 		{"adit-go", "adit with Go's AES-GCM", aditGoVersion, startAdit("auto", "go")},
 		{"adit-raw", "adit, raw ESP", aditVersion, startAdit("no", "auto")},
+		{"adit-other", "another adit", otherVersion, startOther},
 		{"wireguard-go", "wireguard-go", findWireGuard, startWireGuard},
 		{"libipsec", "strongSwan kernel-libipsec", findStrongSwan, startStrongSwan},
 		{"openvpn", "OpenVPN without DCO", findOpenVPN, startOpenVPN},
@@ -126,6 +127,18 @@ func aditVersion(_ context.Context, o *Options) (string, error) {
 	out, err := exec.Command(o.Binary, "version").Output()
 	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return first, err
+}
+
+// otherVersion is that of the adit given by an option.
+func otherVersion(ctx context.Context, o *Options) (string, error) {
+	if o.Other == "" {
+		return "", errors.New("no --other-adit is given")
+	}
+	return aditVersion(ctx, &Options{Binary: o.Other})
+}
+
+func startOther(ctx context.Context, l *lab.Lab, o *Options) (*running, error) {
+	return startAdit("auto", "auto")(ctx, l, &Options{Binary: o.Other})
 }
 
 // aditGoVersion leaves out what would be measured twice.

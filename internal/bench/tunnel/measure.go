@@ -29,29 +29,30 @@ type bench struct {
 
 // measure is one measurement of every contender. do fills the values in.
 type measure struct {
-	name string
-	what string
-	do   func(b *bench, ctx context.Context, s *Sample) error
+	name  string
+	what  string
+	asked bool // made only if asked for
+	do    func(b *bench, ctx context.Context, s *Sample) error
 }
 
 // measures are made in this order. Round trips come first, while the gateways are as
 // idle as their users leave them; trains last: they make some gateways grow by gigabytes,
 // and memory is that of ordinary load.
 var measures = []measure{
-	{"rtt_idle", "round trips, idle", func(b *bench, ctx context.Context, s *Sample) error { return b.roundTrips(ctx, s, 0) }},
-	{"rtt_paused", "round trips with pauses", func(b *bench, ctx context.Context, s *Sample) error { return b.roundTrips(ctx, s, pingPause) }},
-	{"tcp1_lr", "TCP, 1 stream ->", func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 1, true) }},
-	{"tcp1_rl", "TCP, 1 stream <-", func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 1, false) }},
-	{"tcp4_lr", "TCP, 4 streams ->", func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 4, true) }},
-	{"tcp4_rl", "TCP, 4 streams <-", func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 4, false) }},
-	{"rtt_loaded", "round trips beside TCP", (*bench).loaded},
-	{"udp64", "UDP, 64 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, false) }},
-	{"udp512", "UDP, 512 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 512, false) }},
-	{"udp1300", "UDP, 1300 bytes", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, false) }},
-	{"file", "a file", (*bench).file},
-	{"rss", "memory", (*bench).memory},
-	{"udp64_trains", "UDP, 64 bytes, in trains", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, true) }},
-	{"udp1300_trains", "UDP, 1300 bytes, in trains", func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, true) }},
+	{name: "rtt_idle", what: "round trips, idle", do: func(b *bench, ctx context.Context, s *Sample) error { return b.roundTrips(ctx, s, 0) }},
+	{name: "rtt_paused", what: "round trips with pauses", do: func(b *bench, ctx context.Context, s *Sample) error { return b.roundTrips(ctx, s, pingPause) }},
+	{name: "tcp1_lr", what: "TCP, 1 stream ->", do: func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 1, true) }},
+	{name: "tcp1_rl", what: "TCP, 1 stream <-", do: func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 1, false) }},
+	{name: "tcp4_lr", what: "TCP, 4 streams ->", do: func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 4, true) }},
+	{name: "tcp4_rl", what: "TCP, 4 streams <-", do: func(b *bench, ctx context.Context, s *Sample) error { return b.tcp(ctx, s, 4, false) }},
+	{name: "rtt_loaded", what: "round trips beside TCP", do: (*bench).loaded},
+	{name: "udp64", what: "UDP, 64 bytes", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, false) }},
+	{name: "udp512", what: "UDP, 512 bytes", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 512, false) }},
+	{name: "udp1300", what: "UDP, 1300 bytes", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, false) }},
+	{name: "file", what: "a file", do: (*bench).file},
+	{name: "rss", what: "memory", do: (*bench).memory},
+	{name: "udp64_trains", what: "UDP, 64 bytes, in trains", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, true) }},
+	{name: "udp1300_trains", what: "UDP, 1300 bytes, in trains", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, true) }},
 }
 
 const (
@@ -75,7 +76,7 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	defer b.left.Close()
 	defer b.right.Close()
-	for _, m := range measures {
+	for _, m := range b.o.chosen {
 		b.rec.bar.step(m.what)
 		if err := b.undisturbed(ctx, m); err != nil {
 			return fmt.Errorf("%s: %w", m.what, err)

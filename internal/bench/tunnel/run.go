@@ -21,7 +21,8 @@ type Options struct {
 	Progress io.Writer
 	Terminal bool // Progress is one
 
-	Contenders []string      // by name (all but adit-raw)
+	Contenders []string      // by name (all but adit-raw and adit-other)
+	Measures   []string      // by name; none: the usual ones
 	Rounds     int           // of all contenders; medians count (5)
 	Length     time.Duration // of one measurement of throughput (3 s)
 	// Quick is one round with measurements of a third of a second: to see that all
@@ -29,9 +30,12 @@ type Options struct {
 	Quick bool
 
 	Binary    string // the adit that is measured; empty: the program that runs
+	Other     string // another adit, measured as adit-other
 	WireGuard string // a wireguard-go; empty: one is built
 	Secgw     string // a dpdk-ipsec-secgw; empty: looked for in PATH
 	JSON, SVG string // files to be written; empty: none
+
+	chosen []measure
 }
 
 // Limits of the options.
@@ -57,6 +61,9 @@ func (o *Options) complete() error {
 		if slices.Contains(o.Contenders[:i], n) {
 			return fmt.Errorf("contender %q is named twice", n)
 		}
+	}
+	if err := o.choose(); err != nil {
+		return err
 	}
 	if o.Rounds == 0 {
 		o.Rounds = 5
@@ -84,6 +91,29 @@ func (o *Options) complete() error {
 		o.Out = io.Discard
 	}
 	return nil
+}
+
+// choose finds the measurements that are asked for, which are made in their usual order.
+func (o *Options) choose() error {
+	for _, n := range o.Measures {
+		if !slices.ContainsFunc(measures, func(m measure) bool { return m.name == n }) {
+			return fmt.Errorf("measurement %q: known are %s", n, strings.Join(Measures(), ", "))
+		}
+	}
+	for _, m := range measures {
+		if len(o.Measures) == 0 && !m.asked || slices.Contains(o.Measures, m.name) {
+			o.chosen = append(o.chosen, m)
+		}
+	}
+	return nil
+}
+
+// Measures are the names of all measurements.
+func Measures() (names []string) {
+	for _, m := range measures {
+		names = append(names, m.name)
+	}
+	return names
 }
 
 // Run measures and prints. It needs root. What it made on the host is gone when it
@@ -118,7 +148,7 @@ func Run(ctx context.Context, o Options) error {
 	if len(list) == 0 {
 		return errors.New("no contender can be measured: " + strings.Join(res.missing(), "; "))
 	}
-	bar := newProgress(o.Progress, o.Terminal, o.Rounds*len(list)*len(measures))
+	bar := newProgress(o.Progress, o.Terminal, o.Rounds*len(list)*len(o.chosen))
 	err := rounds(ctx, &o, res, list, bar)
 	bar.end()
 	if err != nil {
@@ -145,7 +175,7 @@ func rounds(ctx context.Context, o *Options, res *Result, list []*contender, bar
 				res.Failures = append(res.Failures, Failure{Round: round + 1, Contender: c.name, Error: err.Error()})
 				bar.say(fmt.Sprintf("round %d, %s failed: %v", round+1, c.name, err))
 			}
-			bar.reach((round*len(list) + place + 1) * len(measures))
+			bar.reach((round*len(list) + place + 1) * len(o.chosen))
 		}
 	}
 	return nil
