@@ -270,19 +270,6 @@ func (r *socketReader) open(i int) bool {
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// stripIPv4 takes off the IP header that raw IPv4 sockets deliver.
-func (m *message) stripIPv4() bool {
-	if len(m.buf) < 20 || m.buf[0]>>4 != 4 {
-		return false
-	}
-	ihl := int(m.buf[0]&15) * 4
-	if ihl < 20 || ihl >= len(m.buf) {
-		return false
-	}
-	m.buf = m.buf[ihl:]
-	return true
-}
-
 // addrPort decodes a socket address of either family.
 func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	switch sa.Family {

@@ -22,6 +22,7 @@ type sender struct {
 	names [sendSlots]unix.RawSockaddrInet6
 	ctrl  [sendSlots][controlLen]byte
 	train [sendSlots]train
+	heads [sendSlots][ipv6Len]byte // of raw ESP with DF
 	iovs  [maxIov]unix.Iovec
 
 	n     int        // messages built
@@ -150,6 +151,9 @@ func (s *sender) add(p *Packet) {
 		s.addIov(keepalive[:])
 	case p.Kind == IKE && p.Encap:
 		s.addIov(marker[:])
+		s.addIov(p.Buf)
+	case s.sock.ttl != 0:
+		s.addIov(s.putHeader(&s.heads[s.n], p))
 		s.addIov(p.Buf)
 	default:
 		s.addIov(p.Buf)

@@ -34,7 +34,8 @@ type socket struct {
 	role role
 	df   bool // the send-only twin with DF set
 	port uint16
-	gso  bool // UDP_SEGMENT is there
+	gso  bool  // UDP_SEGMENT is there
+	ttl  uint8 // of the headers made here; 0: the kernel makes them
 	// worker is the number of the worker that it is for; own: it only sends, from a
 	// port of its own.
 	worker int
@@ -266,16 +267,6 @@ func reusePort(fd int) error {
 	return nil
 }
 
-// openRaw opens a raw ESP socket. Every raw socket gets a copy of each packet;
-// the send-only one has a filter that takes none.
-func (c *linuxConn) openRaw(v6, df bool) error {
-	s, err := c.newSocket(v6, roleRaw, df, 0)
-	if err != nil || !df {
-		return err
-	}
-	return attach(s.fd, unix.SO_ATTACH_FILTER, zero)
-}
-
 // zero is the classic BPF program "return 0": for a filter it means "keep no byte",
 // for a SO_REUSEPORT selector "member 0".
 var zero = []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
@@ -303,6 +294,9 @@ func (c *linuxConn) newSocket(v6 bool, r role, df bool, worker int) (*socket, er
 	typ, proto := unix.SOCK_DGRAM, unix.IPPROTO_UDP
 	if r == roleRaw {
 		typ, proto = unix.SOCK_RAW, unix.IPPROTO_ESP
+		if df {
+			proto = unix.IPPROTO_RAW
+		}
 	}
 	fd, err := unix.Socket(domain(v6), typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err != nil {
@@ -349,8 +343,10 @@ func (s *socket) configure(fd int) error {
 		list = append(list,
 			option{unix.SOL_IP, unix.IP_MTU_DISCOVER, discover},
 			option{unix.SOL_IP, unix.IP_PKTINFO, 1},
-			option{unix.SOL_IP, unix.IP_RECVTOS, 1},
 			option{unix.SOL_IP, unix.IP_RECVERR, 1})
+		if s.role != roleRaw { // there it is in the header
+			list = append(list, option{unix.SOL_IP, unix.IP_RECVTOS, 1})
+		}
 	}
 	for _, o := range list {
 		if s.v6 && s.role == roleRaw && o.name == unix.IPV6_V6ONLY {
