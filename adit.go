@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,7 +202,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	var plane atomic.Pointer[userspace.Plane]
 	sockets, err := g.listen(conn.Options{
 		Ports: conn.Ports{IKE: g.daemon.Port, NATT: g.daemon.NATPort}, Mark: mark,
-		NoIPv4: g.daemon.NoIPv4, NoIPv6: g.daemon.NoIPv6, TemporaryAddrs: g.daemon.TemporaryAddrs,
+		NoIPv4: g.daemon.NoIPv4, NoIPv6: g.daemon.NoIPv6, TemporaryAddrs: g.daemon.TemporaryAddrs, Workers: g.Workers(),
 		OnReport: func(r conn.Report) {
 			if p := plane.Load(); p != nil {
 				p.Report(r)
@@ -223,7 +224,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	var gw *gateway.Gateway
 	usable := hostnet.NewInterfaces(g.daemon.InterfacesUse, g.daemon.InterfacesIgnore)
 	out := gateway.Sockets{Conn: sockets, Usable: usable.Usable}
-	cfg := userspace.Config{Tun: dev, Conn: sockets, IKE: func(p *conn.Packet) {
+	cfg := userspace.Config{Tun: dev, Conn: sockets, Workers: g.Workers(), IKE: func(p *conn.Packet) {
 		if tap != nil {
 			tap.IKE(ipsec.In, p.Local, p.Remote, p.Encap, p.Buf)
 		}
@@ -392,12 +393,23 @@ func drops(dp *userspace.Plane) func() map[string]uint64 {
 	}
 }
 
+// Workers is the number of threads that move packets (option `workers`). On two
+// processors, which the hosts of a test shared, two threads were slower than one; from
+// four on half of them are left to the rest: network interrupts, IKE, and whatever else
+// the machine is there for.
+func (g *Gateway) Workers() int {
+	if n := g.daemon.Workers; n > 0 {
+		return n
+	}
+	return max(1, min(runtime.NumCPU()/2, 8))
+}
+
 // openDevice makes adit0, or the next free name.
 func (g *Gateway) openDevice() (tun.Device, error) {
 	var err error
 	for i := range 16 {
 		var dev *tun.Linux
-		if dev, err = tun.CreateTUN(fmt.Sprintf("adit%d", i), tun.Options{}); err == nil {
+		if dev, err = tun.CreateTUN(fmt.Sprintf("adit%d", i), tun.Options{Queues: g.Workers()}); err == nil {
 			if missing := dev.Offload().Missing(); missing != "" {
 				g.log.Info("the kernel's TUN device lacks an offload: packets of that kind pass one by one, more slowly", "device", dev.Name(), "lacks", missing)
 			}

@@ -87,8 +87,6 @@ func run(ctx context.Context, o adit.Options) error {
 	}
 	profile(o.Log)
 	go returnMemory(ctx)
-	// Workers are locked threads of their own beside the engine and its pool.
-	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	ready := make(chan struct{})
 	o.Ready = func() {
 		notify(daemon.SdNotifyReady)
@@ -98,6 +96,8 @@ func run(ctx context.Context, o adit.Options) error {
 	if err != nil {
 		return err
 	}
+	// Workers are locked threads of their own beside the engine and its pool.
+	runtime.GOMAXPROCS(runtime.NumCPU() + g.Workers())
 	w := newWatch(g, o.Log)
 	go func() {
 		select {

@@ -26,6 +26,7 @@ const (
 	OutExpired                    // the SA's hard lifetime or sequence numbers are used up
 	OutSeal                       // could not be sealed for another reason
 	OutSend                       // the socket refused it
+	OutWorker                     // the worker that seals for its SA is too far behind
 	InShort                       // too short to be ESP
 	InNoSA                        // unknown SPI
 	InReplay                      // replayed or behind the window
@@ -46,7 +47,7 @@ const (
 var reasonNames = [numReasons]string{
 	"out-malformed", "out-extension-headers", "out-no-policy", "out-discard-policy", "out-bypass-policy", "out-no-sa",
 	"out-wait-full", "out-wait-expired", "out-too-big", "out-too-big-silent", "out-not-peer", "out-transport-fragment",
-	"out-sa-expired", "out-seal-failed", "out-send-failed",
+	"out-sa-expired", "out-seal-failed", "out-send-failed", "out-worker-behind",
 	"in-too-short", "in-unknown-spi", "in-replayed", "in-auth-failed", "in-malformed", "in-next-header", "in-dummy",
 	"in-ecn", "in-sa-expired", "in-extension-headers", "in-selector-mismatch", "in-device-refused", "batch-panic",
 }

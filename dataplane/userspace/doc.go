@@ -28,6 +28,10 @@ type Config struct {
 	Tun tun.Device
 	// Conn carries ESP. The Plane is its only reader.
 	Conn conn.Conn
+	// Workers is the number of threads that move packets, 1 if it is 0. Each serves its
+	// queue of each device that has several (tun.Queued), and its readers of the Conn
+	// (conn.Options.Workers); what has one queue or one reader is the first one's.
+	Workers int
 	// IKE takes every datagram that is not ESP (IKE messages and keepalives). It
 	// is called from the readers' goroutines, must not block, and the packet's
 	// memory is its own during the call only.

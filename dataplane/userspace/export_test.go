@@ -66,3 +66,11 @@ const (
 	LimitOrphans     = limitOrphans
 	LimitICMP        = limitICMP
 )
+
+// Moved is how many packets each worker sealed and opened.
+func (p *Plane) Moved() (out, in []uint64) {
+	for _, w := range p.workers {
+		out, in = append(out, w.out.count.outPackets.Load()), append(in, w.in.count.inPackets.Load())
+	}
+	return out, in
+}

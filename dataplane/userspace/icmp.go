@@ -56,7 +56,7 @@ func (w *outbound) tooBig(s *sa, b []byte) {
 		w.icmp.out[0] = tooBig4(w.icmp.buf, b, from, src, mtu)
 	}
 	w.count.drop(OutTooBig)
-	w.dev.tun.Write(w.icmp.out[:], 0)
+	w.dev.of(w.worker).Write(w.icmp.out[:], 0)
 }
 
 func unicast(a netip.Addr) bool {

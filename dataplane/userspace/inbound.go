@@ -18,6 +18,8 @@ type inbound struct {
 	count *counters
 	beat  *beat
 	now   time.Time
+	// worker is the number of the worker that this is part of.
+	worker int
 
 	recv []conn.Packet
 	pkts []esp.Packet   // the run at hand, n of them
@@ -265,7 +267,7 @@ func (w *inbound) deliver() {
 	if len(w.out) == 0 {
 		return
 	}
-	n, err := w.dev.tun.Write(w.out, 0)
+	n, err := w.dev.of(w.worker).Write(w.out, 0)
 	if err != nil {
 		w.count.drops[InDevice].Add(uint64(len(w.out) - n))
 	}

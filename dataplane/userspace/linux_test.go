@@ -29,29 +29,39 @@ var namespaces atomic.Int32
 // TestConformanceLinux runs the suite over kernel TUN devices, UDP and raw
 // sockets, between two network namespaces joined by a veth pair. (Coalescing is
 // off, as the test sees packets where the kernel has not yet split them again.)
-func TestConformanceLinux(t *testing.T) {
+func TestConformanceLinux(t *testing.T) { conformanceLinux(t, 1) }
+
+// TestConformanceWorkers is the same with several threads.
+func TestConformanceWorkers(t *testing.T) { conformanceLinux(t, 3) }
+
+func conformanceLinux(t *testing.T, workers int) {
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
 	dptest.Run(t, func(t *testing.T) dptest.Link {
-		n := namespaces.Add(1)
-		a, b := fmt.Sprintf("adp%da%d", n, os.Getpid()), fmt.Sprintf("adp%db%d", n, os.Getpid())
-		for _, ns := range []string{a, b} {
-			ipCommand(t, "netns add "+ns)
-			t.Cleanup(func() { ipCommand(t, "netns del "+ns) })
-		}
-		ipCommand(t, fmt.Sprintf("link add out netns %s type veth peer name out netns %s", a, b))
-		for i, ns := range []string{a, b} {
-			ipCommand(t, fmt.Sprintf("-n %s addr add 192.0.2.%d/24 dev out", ns, i+1))
-			ipCommand(t, fmt.Sprintf("-n %s addr add 2001:db8::%d/64 dev out nodad", ns, i+1))
-			ipCommand(t, fmt.Sprintf("-n %s link set out up", ns))
-			ipCommand(t, fmt.Sprintf("-n %s link set lo up", ns))
-		}
-		l := dptest.Link{A: linuxEnd(t, a), B: linuxEnd(t, b), Quiet: 100 * time.Millisecond}
+		l := linuxLink(t, workers)
 		l.A.Outer4, l.B.Outer4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 		l.A.Outer6, l.B.Outer6 = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 		return l
 	})
+}
+
+// linuxLink is two gateways in namespaces of their own.
+func linuxLink(t *testing.T, workers int) dptest.Link {
+	n := namespaces.Add(1)
+	a, b := fmt.Sprintf("adp%da%d", n, os.Getpid()), fmt.Sprintf("adp%db%d", n, os.Getpid())
+	for _, ns := range []string{a, b} {
+		ipCommand(t, "netns add "+ns)
+		t.Cleanup(func() { ipCommand(t, "netns del "+ns) })
+	}
+	ipCommand(t, fmt.Sprintf("link add out netns %s type veth peer name out netns %s", a, b))
+	for i, ns := range []string{a, b} {
+		ipCommand(t, fmt.Sprintf("-n %s addr add 192.0.2.%d/24 dev out", ns, i+1))
+		ipCommand(t, fmt.Sprintf("-n %s addr add 2001:db8::%d/64 dev out nodad", ns, i+1))
+		ipCommand(t, fmt.Sprintf("-n %s link set out up", ns))
+		ipCommand(t, fmt.Sprintf("-n %s link set lo up", ns))
+	}
+	return dptest.Link{A: linuxEnd(t, a, workers), B: linuxEnd(t, b, workers), Quiet: 100 * time.Millisecond, Workers: uint32(workers)}
 }
 
 func ipCommand(t *testing.T, args string) {
@@ -62,23 +72,23 @@ func ipCommand(t *testing.T, args string) {
 }
 
 // linuxEnd makes a gateway in a namespace.
-func linuxEnd(t *testing.T, ns string) dptest.End {
+func linuxEnd(t *testing.T, ns string, workers int) dptest.End {
 	t.Helper()
 	var dev *tun.Linux
 	var sockets conn.Conn
 	fd := -1
 	inNamespace(t, ns, func() (err error) {
-		if dev, err = tun.CreateTUN("adit0", tun.Options{MTU: 1400, NoCoalesce: true}); err != nil {
+		if dev, err = tun.CreateTUN("adit0", tun.Options{MTU: 1400, NoCoalesce: true, Queues: workers}); err != nil {
 			return err
 		}
-		if sockets, err = conn.Listen(conn.Options{}); err != nil {
+		if sockets, err = conn.Listen(conn.Options{Workers: workers}); err != nil {
 			return err
 		}
 		fd, err = packetSocket(dev.Name())
 		return err
 	})
 	taken := &takenTap{}
-	plane, err := userspace.New(userspace.Config{Tun: dev, Conn: sockets, IKE: func(*conn.Packet) {}, Tap: taken})
+	plane, err := userspace.New(userspace.Config{Tun: dev, Conn: sockets, Workers: workers, IKE: func(*conn.Packet) {}, Tap: taken})
 	must(t, err)
 	must(t, plane.Start())
 	t.Cleanup(func() {
@@ -133,6 +143,9 @@ func packetSocket(device string) (int, error) {
 		return -1, err
 	}
 	ifr, err := unix.NewIfreq(device)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
+	}
 	if err == nil {
 		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr)
 	}

@@ -19,7 +19,11 @@ type outbound struct {
 	count *counters
 	beat  *beat
 	dev   *device // where what is at hand came from
-	now   time.Time
+	// worker is the number of the worker that this is part of.
+	worker int
+	handed bool        // what is at hand came from another worker
+	to     []*handover // the others, which seal for SAs of theirs; nil: there are none
+	now    time.Time
 
 	arena []byte
 	end   int          // of what is taken of it
@@ -149,7 +153,7 @@ func (w *outbound) packet(t *tun.Super) {
 		w.apart(t)
 		return
 	}
-	if s == nil {
+	if s == nil || s.owner != w.worker && w.handOver(s, t) {
 		return
 	}
 	switch fitness := w.fit(s, t); {
@@ -333,6 +337,11 @@ func (w *outbound) put(s *sa, t *tun.Super) {
 // they were routed are taken up again: a rekey must not lose them. The policy has
 // its new SA by now, or packets wait for one.
 func (w *outbound) flush() {
+	for _, h := range w.to {
+		if h != nil {
+			h.tell()
+		}
+	}
 	w.seal()
 	for range limitAgain {
 		if len(w.again) == 0 {
@@ -402,7 +411,7 @@ func (w *outbound) sealRun(s *sa, from, to int) bool {
 		df := p.DF && outer+p.Len <= mtu // what was let through too big leaves in fragments
 		if !w.extend(p, w.at[from+i]+p.Off, df) {
 			w.send = append(w.send, conn.Packet{Buf: p.Bytes(), Local: e.Local, Remote: e.Remote, Kind: conn.ESP,
-				TOS: p.TOS, Encap: e.Encap, DF: df})
+				TOS: p.TOS, Encap: e.Encap, DF: df, Worker: uint8(w.worker)})
 		}
 		if w.p.cfg.Tap != nil {
 			w.p.cfg.Tap.Outer(ipsec.Out, e.Local, e.Remote, e.Encap, p.TOS, p.Bytes())

@@ -30,7 +30,7 @@ type Plane struct {
 	devices  map[uint32]*device
 	flusher  *outbound   // sends what waited
 	counts   []*counters // count and those of the workers
-	worker   *worker     // moves what can be polled; nil: there is nothing of the kind
+	workers  []*worker   // move what can be polled; none until there is something of the kind
 	started  bool
 	closed   bool
 
@@ -61,8 +61,26 @@ type Plane struct {
 
 // device is a packet device and the interface ID of the SAs and policies that use it.
 type device struct {
-	tun  tun.Device
-	ifID uint32
+	tun    tun.Device
+	ifID   uint32
+	queues []tun.Polled // one for each worker, as far as there are; nil: tun alone
+}
+
+func newDevice(t tun.Device, ifID uint32) *device {
+	d := &device{tun: t, ifID: ifID}
+	if q, ok := t.(tun.Queued); ok {
+		d.queues = q.Queues()
+	}
+	return d
+}
+
+// of is where a worker writes to: its own queue, so that the kernel sends it the
+// answers of the same flows.
+func (d *device) of(worker int) tun.Device {
+	if worker < len(d.queues) {
+		return d.queues[worker]
+	}
+	return d.tun
 }
 
 var _ ipsec.Dataplane = (*Plane)(nil)
@@ -75,12 +93,13 @@ func New(cfg Config) (*Plane, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	cfg.Workers = max(cfg.Workers, 1)
 	p := &Plane{cfg: cfg, byRef: map[ipsec.SARef]*sa{}, outBySPI: map[ipsec.SPI][]*sa{}, policies: map[ipsec.PolicyID]*entry{},
 		devices: map[uint32]*device{}, waiters: map[*entry]struct{}{}, stop: make(chan struct{}), done: make(chan struct{})}
 	p.spd.index = map[netip.Prefix][]*entry{}
 	p.spd.gen.Store(1)
 	p.spis.init()
-	p.devices[0] = &device{tun: cfg.Tun}
+	p.devices[0] = newDevice(cfg.Tun, 0)
 	p.count = p.newCounters()
 	p.flusher = newOutbound(p, p.devices[0], limitPacket, 16)
 	return p, nil
@@ -97,7 +116,7 @@ func (p *Plane) AddDevice(ifID uint32, t tun.Device) error {
 	case p.devices[ifID] != nil:
 		return ErrIfID
 	}
-	d := &device{tun: t, ifID: ifID}
+	d := newDevice(t, ifID)
 	p.devices[ifID] = d
 	if p.started {
 		return p.startDevice(d)
@@ -105,7 +124,7 @@ func (p *Plane) AddDevice(ifID uint32, t tun.Device) error {
 	return nil
 }
 
-// Start begins to move packets: one worker for all that can be polled, and a
+// Start begins to move packets: Config.Workers for all that can be polled, and a
 // goroutine for each device and each reader that only knows how to wait.
 func (p *Plane) Start() error {
 	p.mu.Lock()
@@ -166,8 +185,11 @@ func (p *Plane) Close() error {
 	}
 	p.closed = true
 	close(p.stop)
-	if p.worker != nil {
-		p.worker.end() // before what it polls is closed
+	for _, w := range p.workers {
+		w.end() // before what it polls is closed
+	}
+	for _, w := range p.workers {
+		w.close() // they rouse each other
 	}
 	errs := []error{p.cfg.Conn.Close()}
 	for _, d := range p.devices {
@@ -215,6 +237,7 @@ func (p *Plane) AddSA(params ipsec.SAParams) error {
 	case !resolved(params.LocalTS) || !resolved(params.RemoteTS):
 		return ErrSelector
 	}
+	s.owner = p.ownerOf(s)
 	p.refMu.Lock()
 	p.byRef[params.Ref] = s
 	p.refMu.Unlock()
@@ -230,6 +253,18 @@ func (p *Plane) AddSA(params ipsec.SAParams) error {
 		twin.twin.Store(s)
 	}
 	return nil
+}
+
+// ownerOf is the worker of an SA: that which gets what comes for the inbound one, so
+// that the kernel sends it the answers of the same flows. Called with p.mu held.
+func (p *Plane) ownerOf(s *sa) int {
+	if s.ref.Dir == ipsec.In {
+		return conn.WorkerOf(uint32(s.spi), p.cfg.Workers)
+	}
+	if twin := p.byRef[ipsec.SARef{Child: s.ref.Child, Dir: ipsec.In}]; twin != nil {
+		return twin.owner
+	}
+	return int(s.ref.Child % uint32(p.cfg.Workers))
 }
 
 func resolved(ts []ipsec.Selector) bool {

@@ -21,6 +21,10 @@ type sa struct {
 	// when a peer changes between raw and UDP, or when waiting packets leave.
 	mu   sync.Mutex
 	dead atomic.Bool // set under mu: after that no packet passes
+	// owner is the worker that seals: numbers must leave in their order, for a peer's
+	// window may be as short as 32, and two threads that send cannot keep one, whatever
+	// they lock: each processor has queues of its own. It opens, too, what comes in UDP.
+	owner int
 
 	mapped   netip.AddrPort // last MappingChange told; under mu
 	mappedAt time.Time

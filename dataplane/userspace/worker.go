@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -21,8 +22,13 @@ import (
 // Its goroutine is locked to its thread: that took a third off an idle round trip,
 // and some of the time under load, where another thread had to be found for it
 // whenever it came back from waiting.
+//
+// There can be several. A flow stays with one of them, by the kernel's choice of the
+// queue, and an inbound SA, by the socket's selector. An outbound SA has an owner among
+// them, to which the others hand its packets over.
 type worker struct {
 	p     *Plane
+	n     int // its number
 	beat  *beat
 	out   *outbound
 	in    *inbound
@@ -37,6 +43,9 @@ type worker struct {
 	sources     map[int32]*source // by descriptor
 	hot         []*source         // those that are asked without waiting for the poller
 	done        chan struct{}
+
+	from   []*handover // what others hand over
+	asleep atomic.Bool // it must be roused to look there
 
 	mu  sync.Mutex
 	add []*source // to be polled, too
@@ -81,8 +90,8 @@ const (
 	readSlots = 32
 )
 
-func (p *Plane) newWorker() (*worker, error) {
-	w := &worker{p: p, mem: make([]byte, tun.TakeSize), sources: map[int32]*source{}, epoll: -1, linger: unix.NsecToTimespec(int64(lingerTime)), done: make(chan struct{})}
+func (p *Plane) newWorker(n int) (*worker, error) {
+	w := &worker{p: p, n: n, mem: make([]byte, tun.TakeSize), sources: map[int32]*source{}, epoll: -1, linger: unix.NsecToTimespec(int64(lingerTime)), done: make(chan struct{})}
 	var err error
 	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("userspace: eventfd: %w", err)
@@ -94,9 +103,10 @@ func (p *Plane) newWorker() (*worker, error) {
 		w.close()
 		return nil, fmt.Errorf("userspace: epoll: %w", err)
 	}
-	w.beat = p.newBeat("plane-0")
+	w.beat = p.newBeat(fmt.Sprintf("plane-%d", n))
 	w.out, w.in = newOutbound(p, nil, arenaSize, arenaPackets), newInbound(p, readSlots)
 	w.out.flows, w.out.beat, w.in.beat = newFlowCache(), w.beat, w.beat
+	w.out.worker, w.in.worker = n, n
 	return w, nil
 }
 
@@ -111,24 +121,31 @@ func (w *worker) close() {
 	}
 }
 
-// poll gives a source to the worker, which is made when the first one comes. It is
+// poll gives a source to a worker; they are made when the first one comes. It is
 // called with p.mu held.
-func (p *Plane) poll(s *source) error {
-	if p.worker == nil {
-		w, err := p.newWorker()
-		if err != nil {
-			return err
+func (p *Plane) poll(n int, s *source) error {
+	if p.workers == nil {
+		list := make([]*worker, p.cfg.Workers)
+		for i := range list {
+			var err error
+			if list[i], err = p.newWorker(i); err != nil {
+				for _, w := range list[:i] {
+					w.close()
+				}
+				return err
+			}
 		}
-		p.worker = w
-		w.add = append(w.add, s)
-		go w.run()
-	} else {
-		w := p.worker
-		w.mu.Lock()
-		w.add = append(w.add, s)
-		w.mu.Unlock()
+		meet(list)
+		p.workers = list
+		for _, w := range list {
+			go w.run()
+		}
 	}
-	p.worker.rouse()
+	w := p.workers[n%len(p.workers)]
+	w.mu.Lock()
+	w.add = append(w.add, s)
+	w.mu.Unlock()
+	w.rouse()
 	return nil
 }
 
@@ -139,7 +156,6 @@ func (w *worker) rouse() { _, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0,
 func (w *worker) end() {
 	w.rouse()
 	<-w.done
-	w.close()
 }
 
 func (w *worker) run() {
@@ -186,7 +202,11 @@ func (w *worker) sleep() {
 	w.hot = w.hot[:0]
 	w.gathered()
 	start := time.Now()
-	w.look(-1)
+	w.asleep.Store(true)
+	if !w.waiting() {
+		w.look(-1)
+	}
+	w.asleep.Store(false)
 	if time.Since(start) >= denseSleep {
 		w.dense = 0
 	}
@@ -216,6 +236,9 @@ func (w *worker) round() (moved bool) {
 		kept = append(kept, s)
 	}
 	w.hot = kept
+	for _, h := range w.from {
+		moved = w.takeOver(h) || moved
+	}
 	return moved
 }
 
@@ -301,8 +324,17 @@ func (w *worker) changed() {
 
 // startDevice begins to read a device. It is called with p.mu held.
 func (p *Plane) startDevice(d *device) error {
+	for i, q := range d.queues {
+		// More queues than workers are those of one that has several of them.
+		if err := p.poll(i, &source{fd: int32(q.FD()), dev: d, tun: q}); err != nil {
+			return err
+		}
+	}
+	if len(d.queues) > 0 {
+		return nil
+	}
 	if t, ok := d.tun.(tun.Polled); ok {
-		return p.poll(&source{fd: int32(t.FD()), dev: d, tun: t})
+		return p.poll(0, &source{fd: int32(t.FD()), dev: d, tun: t})
 	}
 	b := p.newBeat(fmt.Sprintf("tun-%d", d.ifID))
 	w := newOutbound(p, d, arenaSize, arenaPackets)
@@ -314,7 +346,7 @@ func (p *Plane) startDevice(d *device) error {
 // startReader begins to read from the Conn. It is called with p.mu held.
 func (p *Plane) startReader(i int, r conn.Reader) error {
 	if c, ok := r.(conn.Polled); ok {
-		return p.poll(&source{fd: int32(c.FD()), reader: c})
+		return p.poll(c.Worker(), &source{fd: int32(c.FD()), reader: c})
 	}
 	w := newInbound(p, batchSize)
 	w.beat = p.newBeat(fmt.Sprintf("conn-%d", i))

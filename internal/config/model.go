@@ -158,5 +158,6 @@ type Daemon struct {
 	Attributes                                                    []wire.Attribute // charon.plugins.attr, dns1 …: for every peer with an address
 	Logs                                                          []LogTarget      // charon.filelog, .syslog, .journal
 	Health                                                        string           // adit.health: where GET /healthz is answered, empty: nowhere
+	Workers                                                       int              // adit.workers: threads that move packets, 0: as the machine is
 	Warnings                                                      []Warning
 }

@@ -104,6 +104,21 @@ func scriptOf(v conf.Value) (string, error) {
 func boolOf(v conf.Value) (bool, error)              { return v.Bool() }
 func durationOf(v conf.Value) (time.Duration, error) { return v.Duration() }
 
+// workersOf reads the number of threads that move packets; 0 is `auto`.
+func workersOf(v conf.Value) (int, error) {
+	if v.Text == "auto" && !v.IsList {
+		return 0, nil
+	}
+	n, err := v.Uint(limitWorkers)
+	if err == nil && n == 0 {
+		err = v.Errorf("without a worker no packet moves; 1 is the least")
+	}
+	return int(n), err
+}
+
+// limitWorkers is the greatest number of threads that move packets.
+const limitWorkers = 64
+
 func uint32Of(v conf.Value) (uint32, error) {
 	n, err := v.Uint(1<<32 - 1)
 	return uint32(n), err

@@ -124,6 +124,7 @@ var builtOptions = []option[Daemon]{
 	{name: "reject_trusted_end_entity", def: "no", note: "refuses peers by certificates that are loaded as trusted ones", set: into(func(d *Daemon) *bool { return &d.RejectTrusted }, boolOf)},
 	{name: "dns1", note: "DNS server for every peer that gets an address", set: readLater}, {name: "dns2", note: "a second one", set: readLater}, {name: "nbns1", note: "WINS server for every peer that gets an address", set: readLater}, {name: "nbns2", note: "a second one", set: readLater},
 	{name: "health", state: Own, note: "in section `adit`: where `GET /healthz` is answered, `HOST:PORT` or `unix:///PATH` ([running](running.md))", set: into(func(d *Daemon) *string { return &d.Health }, conf.Value.One)},
+	{name: "workers", state: Own, def: "auto", note: "in section `adit`: threads that move packets, 1 to 64; `auto` is half of the processors, 8 at most, and 1 on less than four ([many cores](performance.md#many-cores))", set: into(func(d *Daemon) *int { return &d.Workers }, workersOf)},
 	{name: "replay_window", def: "4096", note: "default of all children", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
 }
 

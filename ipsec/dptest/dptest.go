@@ -42,6 +42,10 @@ type Link struct {
 	// Quiet is how long to wait before it is believed that a packet does not come;
 	// 0 means 50 ms.
 	Quiet time.Duration
+	// Workers is by how much the SPIs of one Child SA and of the next differ, 0 is 1: a
+	// backend with several threads gives each the SPIs that have one remainder, and a
+	// rekey keeps the order of packets only if it keeps the thread.
+	Workers uint32
 }
 
 // Networks behind the gateways: every inner packet is between them, except in
@@ -229,8 +233,15 @@ func (p *pair) policies() (a, b ipsec.Policy) {
 func (r *run) install(p pair) {
 	r.Helper()
 	a, b := p.fill(r)
-	r.direction(p, r.a, r.b, a, b, ipsec.SPI(0xA000_0000+p.n), p.a, p.b)
-	r.direction(p, r.b, r.a, b, a, ipsec.SPI(0xB000_0000+p.n), p.b, p.a)
+	there := r.direction(p, r.a, r.b, a, b, r.spi(0xA000_0000, p), p.a, p.b)
+	back := r.direction(p, r.b, r.a, b, a, r.spi(0xB000_0000, p), p.b, p.a)
+	r.ok(r.a.Plane.AddSA(there))
+	r.ok(r.b.Plane.AddSA(back))
+	for _, k := range []suite.Key{there.EncKey, there.IntegKey, back.EncKey, back.IntegKey} {
+		if !bytes.Equal(k, make([]byte, len(k))) {
+			r.Fatal("AddSA left a key in its parameters")
+		}
+	}
 	if p.noPolicies {
 		return
 	}
@@ -239,7 +250,13 @@ func (r *run) install(p pair) {
 	r.ok(r.b.Plane.AddPolicy(pb))
 }
 
-func (r *run) direction(p pair, from, to *gateway, local, remote netip.AddrPort, spi ipsec.SPI, lts, rts []ipsec.Selector) {
+func (r *run) spi(base uint32, p pair) ipsec.SPI {
+	step := max(r.Workers, 1)
+	return ipsec.SPI(base + 1 + (p.n-1)*step)
+}
+
+// direction installs the inbound SA of one direction and returns the outbound one.
+func (r *run) direction(p pair, from, to *gateway, local, remote netip.AddrPort, spi ipsec.SPI, lts, rts []ipsec.Selector) ipsec.SAParams {
 	r.Helper()
 	enc, ing := r.keys(p)
 	s := ipsec.SAParams{Ref: ipsec.SARef{Child: p.n, Dir: ipsec.Out}, SPI: spi, Name: "dptest", ReqID: p.n,
@@ -251,12 +268,12 @@ func (r *run) direction(p pair, from, to *gateway, local, remote netip.AddrPort,
 	in.EncKey, in.IntegKey = bytes.Clone(enc), bytes.Clone(ing)
 	r.ok(to.Plane.AddSA(in))
 	s.EncKey, s.IntegKey = enc, ing
-	r.ok(from.Plane.AddSA(s))
-	for _, k := range []suite.Key{enc, ing, in.EncKey, in.IntegKey} {
+	for _, k := range []suite.Key{in.EncKey, in.IntegKey} {
 		if !bytes.Equal(k, make([]byte, len(k))) {
 			r.Fatal("AddSA left a key in its parameters")
 		}
 	}
+	return s
 }
 
 func (r *run) keys(p pair) (enc, ing suite.Key) {
