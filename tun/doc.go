@@ -123,17 +123,18 @@ type Options struct {
 	// NoOffload does without superpackets at all (no virtio header): one packet
 	// a system call. For kernels or tests that want it so.
 	NoOffload bool
-	// NoTSO, NoUSO and NoCoalesce switch single offloads off: TCP superpackets
-	// in Read, UDP superpackets in Read, superpackets in Write.
-	NoTSO, NoUSO, NoCoalesce bool
+	// These switch single offloads off: in Read TCP superpackets of each family, those
+	// with CWR set, UDP superpackets of each family; in Write superpackets.
+	NoTSO4, NoTSO6, NoECN, NoUSO4, NoUSO6, NoCoalesce bool
 }
 
 // Offload says which offloads a device has after probing.
 type Offload struct {
 	// Header: the virtio header is there at all.
 	Header bool
-	// TSO and USO: Read gets TCP and UDP superpackets and splits them.
-	TSO, USO bool
+	// TSO4, TSO6, USO4, USO6: Read gets TCP and UDP superpackets of IPv4 and IPv6 and
+	// splits them. ECN: those of TCP, too, whose first segment has CWR set.
+	TSO4, TSO6, ECN, USO4, USO6 bool
 	// Coalesce and CoalesceUDP: Write joins TCP segments and UDP datagrams.
 	Coalesce, CoalesceUDP bool
 }
@@ -144,7 +145,8 @@ func (o Offload) Missing() string {
 	for _, m := range []struct {
 		there bool
 		name  string
-	}{{o.Header, "virtio header"}, {o.TSO, "TSO"}, {o.USO, "USO"}, {o.Coalesce, "TCP coalescing"}, {o.CoalesceUDP, "UDP coalescing"}} {
+	}{{o.Header, "virtio header"}, {o.TSO4, "TSO4"}, {o.TSO6, "TSO6"}, {o.ECN, "TSO with ECN"},
+		{o.USO4, "USO4"}, {o.USO6, "USO6"}, {o.Coalesce, "TCP coalescing"}, {o.CoalesceUDP, "UDP coalescing"}} {
 		if !m.there {
 			list = append(list, m.name)
 		}

@@ -192,6 +192,9 @@ const (
 	tunUSO6 = 0x40
 )
 
+// kernelOffloads asks for offloads (TUNSETOFFLOAD); tests put older kernels in its place.
+var kernelOffloads = func(fd, mask int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, mask) }
+
 // probe switches on what the kernel has and the options allow.
 func (t *Linux) probe(fd int) error {
 	if t.opts.NoOffload {
@@ -201,26 +204,42 @@ func (t *Linux) probe(fd int) error {
 		return fmt.Errorf("tun: virtio header: %w", err)
 	}
 	t.offload.Header = true
-	const tso = tunCsum | tunTSO4 | tunTSO6 | tunECN
-	const uso = tunUSO4 | tunUSO6
-	// Writing UDP superpackets came with the same kernel (6.2) as reading them.
-	hasUSO := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso|uso) == nil
-	hasTSO := hasUSO || unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tso) == nil
-	t.offload.TSO = hasTSO && !t.opts.NoTSO
-	t.offload.USO = hasUSO && !t.opts.NoUSO
-	t.offload.Coalesce = hasTSO && !t.opts.NoCoalesce
-	t.offload.CoalesceUDP = hasUSO && !t.opts.NoCoalesce
-	mask := 0
-	if t.offload.TSO {
-		mask |= tso
-	}
-	if t.offload.USO {
-		mask |= tunCsum | uso
-	}
-	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, mask); err != nil {
+	has := accepted(fd, 0)
+	mask := accepted(fd, t.opts.off())
+	t.offload.TSO4, t.offload.TSO6, t.offload.ECN = mask&tunTSO4 != 0, mask&tunTSO6 != 0, mask&tunECN != 0
+	t.offload.USO4, t.offload.USO6 = mask&tunUSO4 != 0, mask&tunUSO6 != 0
+	// The device takes TCP superpackets from us as long as it has had this header. Those
+	// of UDP came with the kernel (6.2) that could give them.
+	t.offload.Coalesce = !t.opts.NoCoalesce
+	t.offload.CoalesceUDP = has&(tunUSO4|tunUSO6) != 0 && !t.opts.NoCoalesce
+	if err := kernelOffloads(fd, mask); err != nil {
 		return fmt.Errorf("tun: set offloads: %w", err)
 	}
 	return nil
+}
+
+// accepted tries the offloads but those in off, each on top of those before it, and
+// returns what the kernel takes. It has UDP's for both families only together, so far.
+func accepted(fd, off int) (mask int) {
+	for _, more := range []int{tunTSO4, tunTSO6, tunECN, tunUSO4, tunUSO6, tunUSO4 | tunUSO6} {
+		if more&off == 0 && mask&more != more && kernelOffloads(fd, tunCsum|mask|more) == nil {
+			mask |= tunCsum | more
+		}
+	}
+	return mask
+}
+
+// off are the offloads that the options forbid.
+func (o *Options) off() (mask int) {
+	for _, c := range []struct {
+		no  bool
+		bit int
+	}{{o.NoTSO4, tunTSO4}, {o.NoTSO6, tunTSO6}, {o.NoECN, tunECN}, {o.NoUSO4, tunUSO4}, {o.NoUSO6, tunUSO6}} {
+		if c.no {
+			mask |= c.bit
+		}
+	}
+	return mask
 }
 
 // queueLength is how many packets wait in the kernel for a reader.

@@ -72,8 +72,11 @@ func address(t testing.TB, name string, prefixes ...string) {
 var offloads = map[string]tun.Options{
 	"all":        {},
 	"none":       {NoOffload: true},
-	"noTSO":      {NoTSO: true},
-	"noUSO":      {NoUSO: true},
+	"noTSO4":     {NoTSO4: true},
+	"noTSO6":     {NoTSO6: true},
+	"noECN":      {NoECN: true},
+	"noUSO4":     {NoUSO4: true},
+	"noUSO6":     {NoUSO6: true},
 	"noCoalesce": {NoCoalesce: true},
 	"queues":     {MultiQueue: true},
 }
@@ -279,35 +282,44 @@ func transfer(t *testing.T, opts tun.Options, v6 bool) {
 	if st.ReadMalformed+st.ReadTooShort+st.WriteRefused != 0 {
 		t.Errorf("dropped: %+v", st)
 	}
-	if (st.ReadSuper > 0) != dev.Offload().TSO {
+	has := dev.Offload().TSO4
+	if v6 {
+		has = dev.Offload().TSO6
+	}
+	if (st.ReadSuper > 0) != has {
 		t.Errorf("superpackets: %d, offload %+v", st.ReadSuper, dev.Offload())
 	}
 	if (st.WriteSuper > 0) != dev.Offload().Coalesce {
 		t.Errorf("joined: %d, offload %+v", st.WriteSuper, dev.Offload())
-	}
-	if opts == (tun.Options{MTU: mtu}) && !dev.Offload().TSO {
-		t.Error("this kernel has TSO on a TUN, but probing did not find it")
 	}
 }
 
 // UDP trains of the kernel (UDP_SEGMENT) arrive as datagrams of one size.
 func TestUSOThroughKernel(t *testing.T) {
 	for name, opts := range offloads {
-		t.Run(name, func(t *testing.T) {
-			inNamespace(t, func() { datagrams(t, opts) })
-		})
+		for _, v6 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/v6=%v", name, v6), func(t *testing.T) {
+				inNamespace(t, func() { datagrams(t, opts, v6) })
+			})
+		}
 	}
 }
 
-func datagrams(t *testing.T, opts tun.Options) {
+func datagrams(t *testing.T, opts tun.Options, v6 bool) {
 	dev, err := tun.CreateTUN("", opts)
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	defer dev.Close()
-	address(t, dev.Name(), "10.99.0.1/24")
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	address(t, dev.Name(), "10.99.0.1/24", "2001:db8:99::1/64")
+	family, has := unix.AF_INET, dev.Offload().USO4
+	var to unix.Sockaddr = &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 99, 0, 2}}
+	if v6 {
+		family, has = unix.AF_INET6, dev.Offload().USO6
+		to = &unix.SockaddrInet6{Port: 9, Addr: netip.MustParseAddr("2001:db8:99::2").As16()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		t.Error(err)
 		return
@@ -318,7 +330,7 @@ func datagrams(t *testing.T, opts tun.Options) {
 		return
 	}
 	data := payload(10*1000 + 123)
-	if err := unix.Sendto(fd, data, 0, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 99, 0, 2}}); err != nil {
+	if err := unix.Sendto(fd, data, 0, to); err != nil {
 		t.Errorf("send: %v", err)
 		return
 	}
@@ -332,21 +344,83 @@ func datagrams(t *testing.T, opts tun.Options) {
 		}
 		for i := range n {
 			p := bufs[i][7 : 7+sizes[i]]
-			if p[0]>>4 != 4 || p[9] != 17 {
-				continue // IPv6's own
+			at, addrs := 20, 12
+			if v6 {
+				at, addrs = 40, 8
 			}
-			ph := append(bytes.Clone(p[12:20]), 0, 17, byte((len(p)-20)>>8), byte(len(p)-20))
-			if tun.Checksum(p[:20]) != 0 || tun.Checksum(append(ph, p[20:]...)) != 0 {
+			if (p[0]>>4 == 6) != v6 || !v6 && p[9] != 17 || v6 && p[6] != 17 {
+				continue // the kernel's own
+			}
+			ph := append(bytes.Clone(p[addrs:at]), 0, 17, byte((len(p)-at)>>8), byte(len(p)-at))
+			if !v6 && tun.Checksum(p[:at]) != 0 || tun.Checksum(append(ph, p[at:]...)) != 0 {
 				t.Errorf("checksums of a datagram of %d bytes", len(p))
 			}
-			got = append(got, p[28:]...)
+			got = append(got, p[at+8:]...)
 		}
 	}
 	if !bytes.Equal(got, data) {
 		t.Error("data changed")
 	}
-	if st := dev.Stats(); (st.ReadSuper > 0) != dev.Offload().USO {
+	if st := dev.Stats(); (st.ReadSuper > 0) != has {
 		t.Errorf("%+v, %+v", st, dev.Offload())
+	}
+}
+
+// A kernel that refuses an offload is asked for the others all the same, and gives and
+// takes what it has.
+func TestOffloadsOfOtherKernels(t *testing.T) {
+	const csum, tso4, tso6, ecn, uso4, uso6 = 1, 2, 4, 8, 0x20, 0x40
+	for name, c := range map[string]struct {
+		lacks   int
+		missing string
+		single  bool // UDP's offloads go singly
+	}{
+		"all":           {csum, "TSO4, TSO6, TSO with ECN, USO4, USO6, UDP coalescing", true},
+		"TSO4":          {tso4, "TSO4", false},
+		"TSO6":          {tso6, "TSO6", false},
+		"ECN":           {ecn, "TSO with ECN", false},
+		"before 6.2":    {uso4 | uso6, "USO4, USO6, UDP coalescing", false},
+		"USO6 singly":   {uso6, "USO6", true},
+		"USO4 singly":   {uso4, "USO4", true},
+		"none of these": {0, "", false}, // the real one's, if it is not older than 6.2
+		"all of a late": {0, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var real string
+			inNamespace(t, func() {
+				if dev, err := tun.CreateTUN("", tun.Options{}); err != nil {
+					t.Error(err)
+				} else {
+					real = dev.Offload().Missing()
+					dev.Close()
+				}
+			})
+			if real != "" {
+				t.Skipf("the real one lacks %s", real)
+			}
+			defer tun.OtherKernel(func(mask int) bool {
+				return mask&c.lacks == 0 && (c.single || mask&(uso4|uso6) == 0 || mask&(uso4|uso6) == uso4|uso6)
+			})()
+			inNamespace(t, func() {
+				dev, err := tun.CreateTUN("", tun.Options{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got := dev.Offload().Missing()
+				dev.Close()
+				if got != c.missing {
+					t.Errorf("it lacks %q, want %q", got, c.missing)
+				}
+				if c.single { // which the real one cannot do
+					return
+				}
+				for _, v6 := range []bool{false, true} {
+					transfer(t, tun.Options{}, v6)
+					datagrams(t, tun.Options{}, v6)
+				}
+			})
+		})
 	}
 }
 

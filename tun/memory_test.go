@@ -105,10 +105,10 @@ func TestPipeDoesNotAllocate(t *testing.T) {
 
 func TestOffloadMissing(t *testing.T) {
 	for want, o := range map[string]tun.Offload{
-		"": {Header: true, TSO: true, USO: true, Coalesce: true, CoalesceUDP: true},
+		"": {Header: true, TSO4: true, TSO6: true, ECN: true, USO4: true, USO6: true, Coalesce: true, CoalesceUDP: true},
 		// Linux before 6.2
-		"USO, UDP coalescing": {Header: true, TSO: true, Coalesce: true},
-		"virtio header, TSO, USO, TCP coalescing, UDP coalescing": {},
+		"USO4, USO6, UDP coalescing": {Header: true, TSO4: true, TSO6: true, ECN: true, Coalesce: true},
+		"virtio header, TSO4, TSO6, TSO with ECN, USO4, USO6, TCP coalescing, UDP coalescing": {},
 	} {
 		if got := o.Missing(); got != want {
 			t.Errorf("%+v: %q, want %q", o, got, want)
