@@ -44,7 +44,7 @@ type admitted struct {
 }
 
 // runPackets is the number of packets opened at a time, and of those written.
-const runPackets = 128
+const runPackets = 256
 
 func newInbound(p *Plane, size int) *inbound {
 	return &inbound{p: p, count: p.newCounters(), recv: make([]conn.Packet, size), pkts: make([]esp.Packet, runPackets),

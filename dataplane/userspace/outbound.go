@@ -61,8 +61,8 @@ const (
 	limitPacket = 65535 + 1024
 	// arenaSize and arenaPackets are what a worker seals and sends at a time: two
 	// superpackets and some, which stay in the processor's second cache.
-	arenaSize    = 192 << 10
-	arenaPackets = 160
+	arenaSize    = 288 << 10
+	arenaPackets = 200
 )
 
 func newOutbound(p *Plane, d *device, size, packets int) *outbound {
@@ -83,7 +83,7 @@ func (w *outbound) guarded(d *device, packets []tun.Super) {
 
 // guardedTurn runs what was taken of a device, and what can be taken of it then, up
 // to the bounds of a turn.
-func (w *outbound) guardedTurn(d *device, from tun.Polled, t *tun.Super, mem []byte) (err error) {
+func (w *outbound) guardedTurn(d *device, from tun.Polled, t *tun.Super, mem []byte) (more bool, err error) {
 	defer w.recovered()
 	w.begin(d)
 	for n, size, ok := 0, 0, true; ok; ok, err = from.Take(t, mem) {
@@ -91,11 +91,12 @@ func (w *outbound) guardedTurn(d *device, from tun.Polled, t *tun.Super, mem []b
 		size += len(t.Packet)
 		w.packet(t)
 		if n >= turnPackets || size >= turnBytes {
+			more = true
 			break
 		}
 	}
 	w.flush()
-	return err
+	return more, err
 }
 
 func (w *outbound) begin(d *device) {

@@ -66,16 +66,13 @@ const (
 	// turnPackets and turnBytes are what is taken of one source before the next
 	// has its turn.
 	turnPackets = arenaPackets
-	turnBytes   = 2 * tun.MaxPacket
+	turnBytes   = 3 * tun.MaxPacket
 	// lookEvery is the number of rounds after which sources that had nothing are
 	// looked at again, missLimit that of empty turns that make one of them.
 	lookEvery = 16
 	missLimit = 64
-	// spinRounds is how often all hot sources are asked in vain before the thread
-	// sleeps: the next packet of a stream is often on its way, and to be woken costs
-	// sender and receiver more. More of them, and giving the core away in between
-	// (sched_yield), made round trips longer on two cores and saved nothing.
-	spinRounds = 3
+	// shortWait is how many milliseconds the thread waits before it lets Go know.
+	shortWait = 1
 	// After denseSleeps sleeps in a row that were shorter than denseSleep, with
 	// densePackets and more passed between them, packets come faster than a thread
 	// is woken: then it lets them gather for lingerTime, in which nobody has to wake
@@ -164,25 +161,24 @@ func (w *worker) run() {
 	defer runtime.UnlockOSThread()
 	// Else the kernel adds 50 µs to those of a linger.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
-	idle := 0
+	lingered := false
 	for round := 0; ; round++ {
-		moved := w.round()
+		moved, more := w.round()
+		if moved {
+			lingered = false
+		}
 		switch {
-		case moved && round%lookEvery != 0:
-			idle = 0
+		case more && round%lookEvery != 0:
 			continue
-		case moved:
-			idle = 0
+		case more:
 			w.look(0)
-		case idle < spinRounds && len(w.hot) > 0:
-			idle++
-		case w.dense >= denseSleeps && len(w.hot) > 0 && idle == spinRounds:
-			idle++ // if that brings nothing, sleep
+		case w.dense >= denseSleeps && len(w.hot) > 0 && !lingered:
+			lingered = true // if that brings nothing, sleep
 			w.gathered()
-			_ = unix.Nanosleep(&w.linger, nil)
+			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&w.linger)), 0, 0)
 			w.look(0)
 		default:
-			idle = 0
+			lingered = false
 			w.sleep()
 		}
 		select {
@@ -223,12 +219,15 @@ func (w *worker) gathered() {
 	w.packets = n
 }
 
-// round gives every hot source a turn and reports whether one had something.
-func (w *worker) round() (moved bool) {
+// round gives every hot source a turn. It tells whether one had something, and whether
+// one may have more.
+func (w *worker) round() (moved, more bool) {
 	kept := w.hot[:0]
 	for _, s := range w.hot {
-		if w.turn(s) {
-			moved, s.misses = true, 0
+		some, rest := w.turn(s)
+		moved, more = moved || some, more || rest
+		if some {
+			s.misses = 0
 		} else if s.misses++; s.misses >= missLimit {
 			s.hot = false
 			continue
@@ -237,13 +236,16 @@ func (w *worker) round() (moved bool) {
 	}
 	w.hot = kept
 	for _, h := range w.from {
-		moved = w.takeOver(h) || moved
+		if w.takeOver(h) {
+			moved, more = true, true
+		}
 	}
-	return moved
+	return moved, more
 }
 
-// turn moves what a source has, up to a bound; false: it had nothing.
-func (w *worker) turn(s *source) bool {
+// turn moves what a source has, up to a bound. some: it had something; rest: it may
+// have more.
+func (w *worker) turn(s *source) (some, rest bool) {
 	if s.tun != nil {
 		return w.turnDevice(s)
 	}
@@ -254,18 +256,18 @@ func (w *worker) turn(s *source) bool {
 	if err != nil {
 		w.drop(s, err)
 	}
-	return n > 0
+	return n > 0, !s.reader.Drained()
 }
 
-func (w *worker) turnDevice(s *source) bool {
+func (w *worker) turnDevice(s *source) (some, rest bool) {
 	ok, err := s.tun.Take(&w.taken[0], w.mem)
 	if ok {
-		err = w.out.guardedTurn(s.dev, s.tun, &w.taken[0], w.mem)
+		rest, err = w.out.guardedTurn(s.dev, s.tun, &w.taken[0], w.mem)
 	}
 	if err != nil {
 		w.drop(s, err)
 	}
-	return ok
+	return ok, rest
 }
 
 // drop gives up a source that failed for good.
@@ -284,7 +286,7 @@ func (w *worker) look(timeout int) {
 		r, _, _ := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epoll), uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
 		n = max(int(r), 0)
 	} else {
-		n, _ = unix.EpollWait(w.epoll, w.events[:], timeout)
+		n = w.await()
 	}
 	for i := range max(n, 0) {
 		e := &w.events[i]
@@ -304,6 +306,19 @@ func (w *worker) look(timeout int) {
 			w.hot = append(w.hot, s)
 		}
 	}
+}
+
+// await waits for the poller. The first shortWait of it keeps hold of the P, as the
+// calls that return at once do: to let go of it and take it up again for every packet
+// of a dialogue, and what Go's monitor does about a thread that mostly waits, cost a
+// tenth of the gateway's time. A collection waits that long for this thread.
+func (w *worker) await() int {
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epoll), uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), shortWait, 0, 0)
+	if e == 0 && n > 0 {
+		return int(n)
+	}
+	long, _ := unix.EpollWait(w.epoll, w.events[:], -1)
+	return long
 }
 
 // changed takes in new sources.

@@ -146,6 +146,9 @@ type Polled interface {
 	// must not run while ReadBatch does, and have ended before Close.
 	Take(pkts []Packet) (n int, err error)
 
+	// Drained reports whether the last Take is known to have left nothing.
+	Drained() bool
+
 	// Errors reports the ICMP errors that wait at the descriptor (POLLERR).
 	Errors()
 

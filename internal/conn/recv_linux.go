@@ -37,7 +37,9 @@ type socketReader struct {
 	pos  int // where its next segment starts
 	meta message
 	mean int // bytes of a message of the last call, about
-	poll [2]unix.PollFd
+
+	drained bool // the last call left nothing behind
+	poll    [2]unix.PollFd
 }
 
 var _ Polled = (*socketReader)(nil)
@@ -104,6 +106,9 @@ func (r *socketReader) Errors() { r.sock.clearErrors() }
 // Worker implements Polled.
 func (r *socketReader) Worker() int { return r.sock.worker }
 
+// Drained implements Polled.
+func (r *socketReader) Drained() bool { return r.drained && r.cur == r.got }
+
 // Take implements Polled.
 func (r *socketReader) Take(pkts []Packet) (int, error) { return r.next(pkts, true) }
 
@@ -121,7 +126,7 @@ func (r *socketReader) next(pkts []Packet, trains bool) (int, error) {
 
 // largeMessage is the size in bytes from which on few messages are taken at a time,
 // so that a call stays short.
-const largeMessage, fewSlots = 8 << 10, 4
+const largeMessage, fewSlots = 8 << 10, 6
 
 // receive is one system call, which never waits.
 func (r *socketReader) receive(most int) error {
@@ -135,13 +140,14 @@ func (r *socketReader) receive(most int) error {
 		h.SetControllen(controlLen)
 		h.Flags = 0
 	}
-	r.got, r.cur, r.pos = 0, 0, 0
+	r.got, r.cur, r.pos, r.drained = 0, 0, 0, true
 	for range maxReports {
 		n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(r.sock.fd), uintptr(unsafe.Pointer(&r.msgs[0])),
 			uintptr(vlen), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
 			r.got = int(n)
+			r.drained = r.got < vlen
 			sum := 0
 			for i := range r.got {
 				sum += int(r.msgs[i].n)
