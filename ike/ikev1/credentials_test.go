@@ -23,6 +23,8 @@ type credentials struct {
 	trusted map[ike.Identity]crypto.PublicKey
 	// users are the passwords of XAUTH.
 	users map[string]string
+	// certs go with a signature.
+	certs []ike.CertPayload
 }
 
 func newCredentials() *credentials {
@@ -82,7 +84,7 @@ func (c *credentials) answer(q ike.Question) (v any, err error) {
 			return nil, errors.New("no private key for " + q.ID.String())
 		}
 		data, err := sig.SignV1(key, sig.V1Method(key.Public()), q.Octets)
-		return &ike.Signature{Data: data}, err
+		return &ike.Signature{Data: data, Certs: c.certs}, err
 	case ike.VerifyAuth:
 		key := c.trusted[q.ID]
 		if key == nil {

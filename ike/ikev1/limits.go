@@ -17,6 +17,10 @@ const (
 	// limitHeld and limitHeldBytes bound what waits while the SA is busy.
 	limitHeld      = 16
 	limitHeldBytes = 64 << 10
+	// limitPartials bounds the messages of the peer's that have not come whole,
+	// timeoutFragments how long they are kept.
+	limitPartials    = 2
+	timeoutFragments = 30 * time.Second
 	// limitOffered bounds the transforms that we offer in one proposal, whose number is
 	// one byte; limitLooked those of the peer that are looked at.
 	limitOffered = 120

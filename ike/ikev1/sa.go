@@ -39,12 +39,15 @@ type sa struct {
 	ids       [2]ike.Identity // ours, the peer's
 	tieBreak  []byte
 
-	first     *exchange // phase 1
-	ext       *extended // XAUTH, nil outside of it
-	vips      addresses
-	eapID     string      // the peer's name in XAUTH
-	exchanges []*exchange // quick modes under way, of either side
-	answers   []answer
+	first    *exchange // phase 1
+	ext      *extended // XAUTH, nil outside of it
+	vips     addresses
+	eapID    string     // the peer's name in XAUTH
+	partials []*partial // messages of the peer's that have not come whole
+	// fragmentID is that of our last message in fragments.
+	fragmentID uint16
+	exchanges  []*exchange // quick modes under way, of either side
+	answers    []answer
 	// lastConfig is the last transaction of the peer's that was answered.
 	lastConfig *exchange
 	children   []*child
@@ -62,6 +65,8 @@ type capabilities struct {
 	xauth  bool
 	unity  bool
 	vendor string
+	// fragments tells that it puts fragments together.
+	fragments bool
 }
 
 // life are the timers of an ISAKMP SA.
@@ -86,6 +91,13 @@ func (s *sa) key() ike.SAKey {
 
 // Datagram takes a message that was routed here.
 func (s *sa) Datagram(now time.Time, d ike.Datagram, h wire.Header) {
+	if h.NextPayload == wire.PayloadV1Fragment && s.phase != phaseDead {
+		whole := s.collect(now, d)
+		if whole == nil {
+			return
+		}
+		d.Data = whole
+	}
 	switch {
 	case s.phase == phaseDead:
 		s.env.Drop(now, ike.DropUnexpected, d.Remote)
@@ -167,6 +179,7 @@ func (s *sa) Wake(now time.Time) {
 	if due(s.life.keepAliveAt) {
 		s.keepAlive(now)
 	}
+	s.forgetPartials(func(p *partial) bool { return due(p.until) })
 	s.wakeChildren(now)
 	s.sched.wakeDelayed(now)
 	s.run(now)
@@ -199,6 +212,9 @@ func (s *sa) NextWake() time.Time {
 	}
 	for _, d := range s.sched.delayed {
 		sooner(d.at)
+	}
+	for _, p := range s.partials {
+		sooner(p.until)
 	}
 	return next
 }
@@ -250,6 +266,7 @@ func (s *sa) Wipe() {
 	s.keys.wipe()
 	s.leaveSetup()
 	s.phase = phaseDead
+	s.forgetPartials(func(*partial) bool { return true })
 	s.releaseAddresses()
 	s.exchanges, s.first, s.answers, s.ext, s.lastConfig = nil, nil, nil, nil, nil
 	s.sched = scheduler{}

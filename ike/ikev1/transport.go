@@ -119,7 +119,7 @@ func (s *sa) forgetExchange(x *exchange) {
 // clear builds a message of phase 1 that is not encrypted.
 func (s *sa) clear(x *exchange, list []wire.V1Payload) ([][]byte, string) {
 	h := s.header(x)
-	return [][]byte{wire.AppendV1Message(nil, h, list)}, wire.V1Summary(h, list)
+	return s.pieces(wire.AppendV1Message(nil, h, list), list), wire.V1Summary(h, list)
 }
 
 // sealed builds an encrypted message and moves the exchange's chain on.
@@ -133,7 +133,7 @@ func (s *sa) sealed(x *exchange, list []wire.V1Payload) ([][]byte, string) {
 	}
 	binary.BigEndian.PutUint32(b[24:], uint32(len(b)))
 	x.iv = s.keys.chain.Encrypt(x.iv, b[wire.HeaderLen:])
-	return [][]byte{b}, wire.V1Summary(h, list)
+	return s.pieces(b, list), wire.V1Summary(h, list)
 }
 
 // hashed builds a message of phase 2: the HASH payload that hash makes of the rest,

@@ -414,3 +414,38 @@ func (p *V1Attributes) Payload() V1Payload {
 	}
 	return V1Payload{PayloadV1Attributes, w.b}
 }
+
+// V1Fragment is the Fragment payload of Cisco and Microsoft ([MS-IKEE] §2.2.2.1): a
+// part of a whole message, header and all. It comes in the clear, alone in a message
+// whose message ID and exchange type mean nothing.
+type V1Fragment struct {
+	ID     uint16 // of the message that it is a part of
+	Number uint8  // from 1
+	Last   bool
+	Data   []byte
+}
+
+// V1FragmentOverhead is what a Fragment payload takes beside its data.
+const V1FragmentOverhead = payloadHeaderLen + 4
+
+// ParseV1Fragment reads the body of a Fragment payload.
+func ParseV1Fragment(body []byte) (V1Fragment, error) {
+	c := cursor{b: body, end: len(body)}
+	p := V1Fragment{ID: c.u16(), Number: c.u8(), Last: c.u8()&1 != 0, Data: c.rest()}
+	if c.err == nil && (p.Number == 0 || len(p.Data) == 0) {
+		c.fail(2, ErrCount)
+	}
+	if c.err != nil {
+		return V1Fragment{}, &ParseError{Offset: c.errAt, Payload: PayloadV1Fragment, Err: c.err}
+	}
+	return p, nil
+}
+
+// Payload is the payload.
+func (p V1Fragment) Payload() V1Payload {
+	b := append(make([]byte, 0, 4+len(p.Data)), byte(p.ID>>8), byte(p.ID), p.Number, 0)
+	if p.Last {
+		b[3] = 1
+	}
+	return V1Payload{PayloadV1Fragment, append(b, p.Data...)}
+}

@@ -23,6 +23,7 @@ func firstV1() []wire.V1Payload {
 		wire.V1Notify{Protocol: wire.ProtocolIKE, SPI: make([]byte, 16), Type: wire.V1RUThere, Data: []byte{0, 0, 0, 7}}.Payload(),
 		wire.V1Delete{Protocol: wire.ProtocolESP, SPIs: [][]byte{{1, 2, 3, 4}, {5, 6, 7, 8}}}.Payload(),
 		(&wire.V1Attributes{CFGType: wire.CFGRequest, Identifier: 7, Attributes: []wire.V1Attribute{{Type: 1, Value: []byte{}}, wire.Basic16(16520, 0)}}).Payload(),
+		wire.V1Fragment{ID: 1, Number: 2, Last: true, Data: []byte("the end")}.Payload(),
 		{Type: wire.PayloadV1VendorID, Body: []byte("a vendor")},
 	}
 }
@@ -51,6 +52,9 @@ func again(p wire.V1Payload) (wire.V1Payload, error) {
 			return p, err
 		}
 		return x.Payload(), nil
+	case wire.PayloadV1Fragment:
+		x, err := wire.ParseV1Fragment(p.Body)
+		return x.Payload(), err
 	}
 	return p, nil
 }
@@ -138,3 +142,4 @@ func FuzzParseV1ID(f *testing.F)         { fuzzV1(f, wire.PayloadV1ID) }
 func FuzzParseV1Notify(f *testing.F)     { fuzzV1(f, wire.PayloadV1Notification) }
 func FuzzParseV1Delete(f *testing.F)     { fuzzV1(f, wire.PayloadV1Delete) }
 func FuzzParseV1Attributes(f *testing.F) { fuzzV1(f, wire.PayloadV1Attributes) }
+func FuzzParseV1Fragment(f *testing.F)   { fuzzV1(f, wire.PayloadV1Fragment) }
