@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -40,9 +41,9 @@ func (c conn) with(top string, sites ...site) string {
 		if s.remoteTS != "" {
 			remoteTS = s.remoteTS
 		}
-		fmt.Fprintf(&b, "%s {\nversion = 2\nlocal_addrs = %s\nremote_addrs = %s\nproposals = aes128gcm16-prfsha256-x25519\n%s\n", s.name, c.local, c.remote, c.extra+s.extra)
+		fmt.Fprintf(&b, "%s {\nversion = %s\nlocal_addrs = %s\nremote_addrs = %s\nproposals = %s\n%s\n", s.name, cmp.Or(c.version, "2"), c.local, c.remote, cmp.Or(c.ike, "aes128gcm16-prfsha256-x25519"), c.extra+s.extra)
 		fmt.Fprintf(&b, "local {\n%s\n}\nremote {\n%s\n}\n%s\n", s.local, s.remote, s.rounds)
-		fmt.Fprintf(&b, "children {\n%s {\nlocal_ts = %s\nremote_ts = %s\nesp_proposals = aes128gcm16\n%s\n}\n}\n}\n", s.name, localTS, remoteTS, s.child)
+		fmt.Fprintf(&b, "children {\n%s {\nlocal_ts = %s\nremote_ts = %s\nesp_proposals = %s\n%s\n}\n}\n}\n", s.name, localTS, remoteTS, cmp.Or(c.esp, "aes128gcm16"), s.child)
 	}
 	return b.String() + "}\n" + top + "\n"
 }

@@ -16,7 +16,7 @@ const narrow = 1280
 // with losses, and with each setting of `fragmentation`.
 func TestFragmentationOfLongChains(t *testing.T) {
 	across(t, settings{middle: lab.Impaired, charon: "fragment_size = 1280\nretransmit_timeout = 0.4\nretransmit_base = 1.1\nretransmit_tries = 12\n"}, func(t *testing.T, p *path) {
-		p.giveLongChains(t)
+		p.giveLongChains(t, p.ends)
 		t.Run("narrow", func(t *testing.T) {
 			p.impair(t, lab.Impairment{Filter: narrowPath})
 			p.fragments(t, "yes", true, true)
@@ -55,7 +55,7 @@ func (p *path) impair(t *testing.T, i lab.Impairment) {
 
 // giveLongChains loads a connection for each value of `fragmentation` at the left; the
 // right has one for all.
-func (p *path) giveLongChains(t *testing.T) {
+func (p *path) giveLongChains(t *testing.T, ends func(v6 bool) (conn, conn)) {
 	root := pkitest.NewCA(t, pkitest.Spec{Name: "Root", Key: pkitest.RSA2048})
 	wordy := func(own string) (names []string) { // some 30 octets each
 		for i := range 60 {
@@ -81,7 +81,7 @@ func (p *path) giveLongChains(t *testing.T) {
 	}
 	lf, ll := end("left", leftID)
 	rf, rl := end("right", rightID)
-	l, r := p.ends(false)
+	l, r := ends(false)
 	var sites []site
 	for _, v := range []string{"yes", "force", "accept", "no"} {
 		sites = append(sites, site{name: v, local: ll, remote: "auth = pubkey\nid = " + rightID, extra: "send_cert = always\nfragmentation = " + v + "\n"})

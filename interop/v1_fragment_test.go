@@ -1,0 +1,68 @@
+package interop_test
+
+import (
+	"testing"
+
+	"adit/interop/lab"
+)
+
+// Certificate chains of 6 kB in main mode, through a path that drops long packets and IP
+// fragments, with losses, and with each setting of `fragmentation`.
+func TestV1Fragmentation(t *testing.T) {
+	across(t, settings{middle: lab.Impaired, charon: "fragment_size = 1280\nretransmit_timeout = 0.4\nretransmit_base = 1.1\nretransmit_tries = 12\n"}, func(t *testing.T, p *path) {
+		p.giveLongChains(t, p.v1)
+		p.impair(t, lab.Impairment{Filter: narrowPath})
+		p.v1Fragments(t, "yes", true, true)
+		p.v1Fragments(t, "force", true, true)
+		p.impair(t, lab.Impairment{Filter: narrowPath, Seed: 11, Loss: 0.1, Duplicate: 0.1, Reorder: 0.3})
+		if err := p.left.Initiate("yes"); err != nil {
+			t.Errorf("with losses: %v", err)
+		}
+		p.impair(t, lab.Impairment{})
+		p.down(t, "yes")
+		p.v1Fragments(t, "accept", false, true)
+		p.v1Fragments(t, "no", false, false)
+	})
+}
+
+// v1Fragments sets a connection up and takes it down, and looks who sent fragments of
+// ISAKMP and who left it to IP.
+func (p *path) v1Fragments(t *testing.T, name string, byLeft, byRight bool) {
+	t.Helper()
+	p.freshCapture()
+	p.reach(t, name)
+	var ours, ips [2]int
+	p.outside.Count(func(k *lab.Packet) bool {
+		side := 0
+		if k.Src == p.R.Wan4 {
+			side = 1
+		}
+		switch {
+		case k.Class == lab.ClassFragment:
+			ips[side]++
+		case k.Class == lab.ClassIKE && isakmpFragment(k.Bytes):
+			ours[side]++
+			if k.Len > narrow {
+				t.Errorf("%s: a fragment of %d octets", name, k.Len)
+			}
+		}
+		return false
+	})
+	for side, by := range []bool{byLeft, byRight} {
+		if by && (ours[side] < 5 || ips[side] != 0) || !by && (ours[side] != 0 || ips[side] == 0) {
+			t.Errorf("%s: end %d sent %d fragments of ISAKMP and %d of IP", name, side, ours[side], ips[side])
+		}
+	}
+}
+
+// isakmpFragment reports whether an IPv4 packet of UDP is an ISAKMP message that begins
+// with a Fragment payload, with or without the marker of port 4500.
+func isakmpFragment(b []byte) bool {
+	const ip, udp, marker, next, version, frag = 20, 8, 4, 16, 17, 132
+	for _, at := range []int{ip + udp, ip + udp + marker} {
+		if len(b) > at+version && b[0] == 0x45 && b[at+next] == frag && b[at+version] == 0x10 {
+			return true
+		}
+	}
+	return false
+}
