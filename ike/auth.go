@@ -199,6 +199,7 @@ type XAuth struct {
 	Round    int // index into Peer.Local, or as Server into Peer.Remote
 	User     string
 	Password suite.Key
+	Local    netip.AddrPort
 	Remote   netip.AddrPort
 }
 
@@ -207,6 +208,11 @@ type XAuthAnswer struct {
 	Password suite.Key // for the client
 	Success  bool      // for the server; Why is for the local log only
 	Why      string
+	// What a RADIUS server tells of a user whom it lets in: the Class attributes, how long
+	// the session may last (0: as long as it likes) and what it calls the user.
+	Groups   []string
+	Lifetime time.Duration
+	Identity string
 }
 
 // Signature is the answer to SignAuth. Certs are the CERT payloads to send, the end

@@ -182,9 +182,18 @@ func (r *Relay) takeIdentity(eap []byte) error {
 // request builds the Access-Request. RFC 3579 §2.1 wants the same User-Name in every
 // one of a conversation.
 func (r *Relay) request(eap []byte) *Packet {
-	c := &r.cfg
+	p := r.cfg.request(r.identity)
+	if r.hasState {
+		p.Add(TypeState, r.state)
+	}
+	p.AddEAP(eap)
+	return p
+}
+
+// request is an Access-Request without what proves the user.
+func (c *RelayConfig) request(user string) *Packet {
 	p := &Packet{Code: AccessRequest}
-	p.AddString(TypeUserName, r.identity)
+	p.AddString(TypeUserName, user)
 	if a := c.NASAddress.Unmap(); a.Is4() {
 		p.Add(TypeNASIPAddress, a.AsSlice())
 	} else if a.Is6() {
@@ -208,10 +217,6 @@ func (r *Relay) request(eap []byte) *Packet {
 		}
 	}
 	p.Attributes = append(p.Attributes, c.Extra...)
-	if r.hasState {
-		p.Add(TypeState, r.state)
-	}
-	p.AddEAP(eap)
 	return p
 }
 
@@ -266,6 +271,11 @@ func (r *Relay) accepted(resp *Response) Step {
 		}
 		out = eap
 	}
+	return r.granted(resp, out)
+}
+
+// granted is what an Access-Accept says, beside the EAP packet for the peer.
+func (r *Relay) granted(resp *Response, out []byte) Step {
 	msk, err := resp.MSK()
 	if err != nil {
 		return r.failed(resp, err)

@@ -323,7 +323,7 @@ func (c *viewChild) print(out io.Writer) {
 func endpoint(m map[string]any, side string) string {
 	id := text(m, side+"-id")
 	if side == "remote" {
-		id = cmp.Or(text(m, "remote-eap-id"), id)
+		id = cmp.Or(text(m, "remote-eap-id"), text(m, "remote-xauth-id"), id)
 	}
 	return fmt.Sprintf("%s @ %s[%s]", id, text(m, side+"-host"), text(m, side+"-port"))
 }

@@ -445,6 +445,9 @@ func (s *sa) setTimers(now time.Time, agreed time.Duration) {
 	if at == 0 {
 		hard = 0
 	}
+	if agreed == 0 || s.life.session > 0 && s.life.session < agreed {
+		agreed = s.life.session
+	}
 	if agreed >= leastLife && (hard == 0 || agreed < hard) {
 		hard = agreed
 		if at == 0 || at > hard/10*9 {

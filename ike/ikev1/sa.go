@@ -76,7 +76,8 @@ type life struct {
 	setupEnd           time.Time // half-open: closed by then
 	lastIn, lastOut    time.Time
 	dpdAt, keepAliveAt time.Time
-	emptyAt            time.Time // closed then, unless it has IPsec SAs again
+	emptyAt            time.Time     // closed then, unless it has IPsec SAs again
+	session            time.Duration // how long the user may stay at most, 0: as long as it likes
 }
 
 func (s *sa) config() *ike.Config { return s.env.Config() }
@@ -288,8 +289,14 @@ func (s *sa) Dataplane(now time.Time, ev ipsec.Event) {
 }
 
 // RekeyIKE makes a new ISAKMP SA: IKEv1 has no other way, so it authenticates again.
+// A client that gave a password, or has an address of ours, only itself can do so: the SA
+// ends when its lifetime does, as in strongSwan.
 func (s *sa) RekeyIKE(now time.Time) {
-	if s.Usable() {
+	switch {
+	case !s.Usable():
+	case !s.initiator && (s.eapID != "" || len(s.vips.given) > 0):
+		s.note(1, "only the client can authenticate again; it has until the end of the SA's lifetime")
+	default:
 		s.env.Reauthenticate(now)
 	}
 }

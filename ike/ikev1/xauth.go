@@ -1,6 +1,8 @@
 package ikev1
 
 import (
+	"bytes"
+	"cmp"
 	"slices"
 	"time"
 
@@ -189,13 +191,17 @@ func (s *sa) xauthReply(now time.Time, p *wire.V1Attributes) {
 	if password == nil {
 		password = attributeOf(p, xauthPasscode)
 	}
-	q := ike.XAuth{Server: true, Peer: s.peer, Round: len(s.peer.Remote) - 1, Remote: s.remote}
+	q := ike.XAuth{Server: true, Peer: s.peer, Round: len(s.peer.Remote) - 1, Local: s.local, Remote: s.remote}
 	if user != nil && password != nil && len(user.Value) <= limitUser && len(password.Value) <= limitUser {
-		q.User, q.Password = string(user.Value), suite.Key(slices.Clone(password.Value))
+		// peer quirk: Android ends the password with a zero.
+		q.User, q.Password = string(user.Value), suite.Key(bytes.TrimRight(slices.Clone(password.Value), "\x00"))
 	}
 	s.ask(now, timeoutXAuthAnswer, q, func(now time.Time, r ike.Result) {
 		a, ok := r.Value.(*ike.XAuthAnswer)
 		good := r.Err == nil && ok && a != nil && a.Success && q.User != ""
+		if groups := s.peer.Remote[q.Round].Groups; good && len(groups) > 0 && !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(a.Groups, g) }) {
+			good, a.Why = false, "the user "+shortText(q.User)+" is in none of its groups (XAUTH)"
+		}
 		status := uint16(0)
 		if good {
 			status = 1
@@ -203,7 +209,7 @@ func (s *sa) xauthReply(now time.Time, p *wire.V1Attributes) {
 		s.ext.user = q.User
 		s.transact(now, wire.V1Attributes{CFGType: wire.CFGSet, Attributes: []wire.V1Attribute{wire.Basic16(xauthStatus, status)}}, func(s *sa, now time.Time, _ *wire.V1Attributes) {
 			if good {
-				s.eapID = q.User
+				s.eapID, s.life.session = cmp.Or(a.Identity, q.User), a.Lifetime
 				if r := s.checkUnique(); r != nil {
 					s.refuseProof(now, r)
 					return

@@ -137,10 +137,8 @@ func setAuth(_ *decoder, a *authDraft, v conf.Value) error {
 	case lower == "any":
 		return v.Errorf("any is for the remote side only: say how this side proves itself")
 	case word == "xauth":
-		if backend := strings.TrimPrefix(lower, "xauth"); backend != "" && backend != "-generic" && backend != "-any" {
-			return v.Errorf("adit checks XAuth against secrets.eap* and secrets.xauth* alone: xauth or xauth-generic, not %q", text)
-		}
 		a.Method = ike.AuthXAuth
+		return setXAuth(a, v, lower)
 	case strings.HasPrefix(word, "eap"):
 		return setEAP(a, v, lower)
 	case slices.Contains([]string{"pubkey", "rsa", "rsa/pss", "ecdsa", "ed25519", "ed448", "bliss"}, word):
@@ -148,6 +146,23 @@ func setAuth(_ *decoder, a *authDraft, v conf.Value) error {
 		return setConstraints(a, v, lower)
 	default:
 		return v.Errorf("unknown authentication %q%s", text, didYouMean(text, []string{"psk", "pubkey", "eap", "eap-tls", "eap-mschapv2", "any", "rsa", "ecdsa", "ed25519", "ed448"}))
+	}
+	return nil
+}
+
+// setXAuth reads xauth and xauth-backend.
+func setXAuth(a *authDraft, v conf.Value, text string) error {
+	switch backend := strings.TrimPrefix(text, "xauth"); {
+	case backend == "" || backend == "-generic" || backend == "-any":
+		return nil
+	case a.local:
+		return v.Errorf("%s is for the side that asks; a client uses xauth", text)
+	case backend == "-radius":
+		a.EAP = ike.EAPRadius
+	case backend == "-eap":
+		a.EAP = ike.EAPDynamic
+	default:
+		return v.Errorf("adit checks XAuth against its secrets (xauth, xauth-generic) or a RADIUS server (xauth-radius with name and password, xauth-eap with an EAP method), not by %q", text)
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func TestAuthErrors(t *testing.T) {
 	for _, c := range []struct{ name, local, remote, want string }{
 		{"misspelt", "auth = pubky", "", `swanctl.conf:4: connections.gw.local.auth: unknown authentication "pubky"; did you mean pubkey?`},
 		{"xauth", "", "auth = xauth-generic", "XAuth belongs to IKEv1"},
-		{"xauth of a plugin", "", "auth = xauth-pam", "adit checks XAuth against secrets.eap*"},
+		{"xauth of a plugin", "", "auth = xauth-pam", "adit checks XAuth against its secrets"},
 		{"any of our own", "auth = any", "", "any is for the remote side only"},
 		{"EAP method misspelt", "auth = eap-mschpv2", "", "did you mean mschapv2?"},
 		{"EAP method not built", "", "auth = eap-sim", `adit does not support the EAP method "sim"`},

@@ -173,7 +173,7 @@ var peerOptions = []option[peerDraft]{
 	{name: "mobike", def: "yes", note: "MOBIKE (RFC 4555): the tunnel [moves with the addresses](mobility.md) of either end", set: into(func(p *peerDraft) *bool { return &p.MOBIKE }, boolOf)},
 	{name: "dpd_delay", def: "0s", note: "liveness check after so much silence; 0: none", set: into(func(p *peerDraft) *time.Duration { return &p.DPDDelay }, durationOf)},
 	{name: "dpd_timeout", def: "0s", note: "of IKEv1 only: in IKEv2 the retransmission schedule decides, as in strongSwan; 0: in IKEv1 too", set: into(func(p *peerDraft) *time.Duration { return &p.DPDTimeout }, durationOf)},
-	{name: "fragmentation", def: "yes", note: "RFC 7383: `yes`, `accept`, `force` (as `yes`), `no`", set: into(func(p *peerDraft) *ike.FragmentPolicy { return &p.Fragmentation },
+	{name: "fragmentation", def: "yes", note: "RFC 7383, and Cisco's and Microsoft's of IKEv1: `yes`, `accept`, `force` (in IKEv2 as `yes`, in IKEv1 also to who does not announce it), `no`", set: into(func(p *peerDraft) *ike.FragmentPolicy { return &p.Fragmentation },
 		yesOr(ike.FragmentYes, ike.FragmentNo, []string{"accept", "force"}, []ike.FragmentPolicy{ike.FragmentAccept, ike.FragmentForce}))},
 	{name: "childless", def: "allow", note: "RFC 6023: `allow`, `prefer`, `force`, `never`", set: into(func(p *peerDraft) *ike.ChildlessPolicy { return &p.Childless }, oneOf([]string{"allow", "prefer", "force", "never"},
 		[]ike.ChildlessPolicy{ike.ChildlessAllow, ike.ChildlessPrefer, ike.ChildlessForce, ike.ChildlessNever}))},

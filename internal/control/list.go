@@ -58,7 +58,7 @@ func describeIKE(s *conf.Section, sa ike.SAInfo, now time.Time) {
 		s.Set("ppk", "yes")
 	}
 	if sa.RemoteEAPID != "" && sa.RemoteEAPID != sa.RemoteID.String() {
-		s.Set("remote-eap-id", sa.RemoteEAPID)
+		s.Set(map[bool]string{true: "remote-xauth-id", false: "remote-eap-id"}[sa.Version == 1], sa.RemoteEAPID)
 	}
 	setYes(s, "initiator", sa.Initiator)
 	s.Setf("initiator-spi", "%016x", sa.SPIi)

@@ -199,6 +199,10 @@ func (s *shard) ask(e ike.Ask) {
 	case ike.VerifyAuth:
 		s.verify(e, q)
 	case ike.XAuth:
+		if q.Server && q.Peer.Remote[q.Round].EAP != ike.EAPAny {
+			s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.xauth(ctx, q) })
+			return
+		}
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.g.inv.xauth(q)}})
 	case ike.SignerKinds:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.kinds(q) })

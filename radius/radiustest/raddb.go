@@ -191,8 +191,14 @@ thread pool {
 }
 server outer {
 ` + listen(cfg.Listen) + authorize + `	post-auth {
+		update reply {
+			&Message-Authenticator := 0x00
+		}
 		replies
 		Post-Auth-Type REJECT {
+			update reply {
+				&Message-Authenticator := 0x00
+			}
 			eap
 		}
 	}
