@@ -3,6 +3,7 @@ package ikev1
 import (
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/ipsec"
 	"adit/suite"
 )
 
@@ -26,6 +27,19 @@ func Derive(sel suite.Selected, psk, shared []byte, cookies [16]byte, publicI, p
 	}
 	e := prf.Sum(skeyid, k.a, shared, cookies[:], []byte{2})
 	return Derived{SKEYID: k.skeyid, D: k.d, A: k.a, E: e, Key: lengthen(prf, e, int(sel.Encr.KeyBits)/8), IV: k.iv}, nil
+}
+
+// Lengthen and Expand make longer keys of shorter ones.
+var Lengthen, Expand = lengthen, expand
+
+// Keymat is the keys of one direction of a quick mode.
+func Keymat(prf suite.Transform, d, shared suite.Key, sel suite.Selected, spi ipsec.SPI, ni, nr []byte) (enc, integ suite.Key, err error) {
+	f, err := suite.NewPRF(prf)
+	if err != nil {
+		return nil, nil, err
+	}
+	k := &keys{prf: f, d: d}
+	return k.keymat(sel, shared, spi, ni, nr)
 }
 
 // Usable reports whether the SA can protect a message.

@@ -145,10 +145,16 @@ func (k *keys) keymat(sel suite.Selected, shared suite.Key, spi ipsec.SPI, ni, n
 	seed = binary.BigEndian.AppendUint32(seed, uint32(spi))
 	seed = append(append(seed, ni...), nr...)
 	defer clear(seed)
+	out := expand(k.prf, k.d, seed, n+m)
+	return out[:n:n], out[n : n+m : n+m], nil
+}
+
+// expand is K1 | K2 | …, K1 = prf(key, seed), K2 = prf(key, K1 | seed), cut to n octets.
+func expand(prf suite.PRF, key suite.Key, seed []byte, n int) suite.Key {
 	var out, block suite.Key
-	for len(out) < n+m {
-		block = k.prf.Sum(k.d, block, seed)
+	for len(out) < n {
+		block = prf.Sum(key, block, seed)
 		out = append(out, block...)
 	}
-	return out[:n:n], out[n : n+m : n+m], nil
+	return out[:n:n]
 }
