@@ -117,5 +117,7 @@ func (s *sa) checkAnswered(n wire.V1Notify) {
 		return
 	}
 	s.dpd.tries = 0
-	s.life.dpdAt = s.life.lastIn.Add(s.peer.DPDDelay)
+	if s.life.dpdAt = (time.Time{}); s.peer.DPDDelay > 0 { // not where a late keepalive asked
+		s.life.dpdAt = s.life.lastIn.Add(s.peer.DPDDelay)
+	}
 }

@@ -119,8 +119,13 @@ func (s *sa) keepAlive(now time.Time) {
 		s.life.keepAliveAt = at
 		return
 	}
+	late := now.Sub(s.life.keepAliveAt)
 	s.life.keepAliveAt = now.Add(every)
 	s.life.lastOut = now
+	if margin := s.config().KeepAliveDPDMargin; margin > 0 && late > margin && s.caps.dpd {
+		s.firstCheck(now) // the host slept: the NAT or the peer may have forgotten us
+		return
+	}
 	d := s.outward()
 	d.Data = []byte{0xff}
 	s.env.Effect(ike.Send{Datagram: d})

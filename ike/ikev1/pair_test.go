@@ -25,6 +25,7 @@ type pair struct {
 	// filter sees every datagram before it is delivered; false loses it.
 	filter func(from *host, d ike.Datagram) bool
 	delay  func(from *host, d ike.Datagram) time.Duration
+	nat    func(from *host, d *ike.Datagram) // changes addresses on the way
 	seq    int
 }
 
@@ -319,6 +320,9 @@ func (p *pair) transmit(from *host, d ike.Datagram) {
 	after := 10 * time.Millisecond
 	if p.delay != nil {
 		after = p.delay(from, d)
+	}
+	if p.nat != nil {
+		p.nat(from, &d)
 	}
 	to := p.other(from)
 	p.seq++

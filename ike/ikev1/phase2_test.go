@@ -125,6 +125,53 @@ func TestRFC3706_DeadPeer(t *testing.T) {
 	}
 }
 
+// TestLateKeepAlive: who slept asks whether the peer lives instead of sending a keepalive,
+// once, though there is no dpd_delay.
+func TestLateKeepAlive(t *testing.T) {
+	p := newPair(t, func(a, b *side) {
+		b.peer.RemoteAddrs = nil
+		a.config.KeepAlive, a.config.KeepAliveDPDMargin = 20*time.Second, 10*time.Second
+	})
+	outside := netip.MustParseAddr("198.51.100.1")
+	p.nat = func(from *host, d *ike.Datagram) {
+		if from == p.a {
+			d.Local = netip.AddrPortFrom(outside, d.Local.Port())
+		} else {
+			d.Remote = netip.AddrPortFrom(addrA, d.Remote.Port())
+		}
+	}
+	p.a.initiate("net")
+	p.run(time.Second)
+	p.up()
+	count := func() (alive, other int) {
+		for _, d := range p.a.sent {
+			if len(d.Data) == 1 {
+				alive++
+			} else {
+				other++
+			}
+		}
+		return alive, other
+	}
+	p.run(50 * time.Second)
+	alive, before := count()
+	if alive == 0 {
+		t.Fatal("no keepalive")
+	}
+	p.now = p.now.Add(time.Hour) // the host sleeps
+	p.a.e.Wake(p.now)
+	p.a.drain()
+	p.run(time.Second)
+	if now, after := count(); now != alive || after != before+1 {
+		t.Errorf("after the sleep %d keepalives and %d messages", now-alive, after-before)
+	}
+	p.run(50 * time.Second)
+	if now, after := count(); now <= alive || after != before+1 {
+		t.Errorf("later %d keepalives and %d messages", now-alive, after-before)
+	}
+	p.up()
+}
+
 // TestRefusals names what differs on the side that is refused.
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct {

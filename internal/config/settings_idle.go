@@ -31,11 +31,11 @@ const (
 // idleOptions are those of section charon.
 var idleOptions = []option[Daemon]{
 	{name: "accept_private_algs", def: "no", state: Idle, off: []string{"no"}, note: "algorithms of private numbers are none that adit knows"},
-	{name: "accept_unencrypted_mainmode_messages", def: "no", state: Accepted, note: noIKEv1},
+	{name: "accept_unencrypted_mainmode_messages", def: "no", state: Accepted, note: noIKEv1 + ": message 5 of main mode must be encrypted"},
 	{name: "cert_cache", def: "yes", state: Accepted, note: "what was verified is remembered by adit’s own rules"},
 	{name: "cache_crls", def: "no", state: Idle, off: []string{"no"}, note: "CRLs that were fetched are kept in memory, not in x509crl"},
 	{name: "check_current_path", def: "no", state: Accepted, note: "of MOBIKE; `dpd_delay` tells whether a path still works"},
-	{name: "cisco_unity", def: "no", state: Accepted, note: noIKEv1},
+	{name: "cisco_unity", def: "no", state: Accepted, note: noIKEv1 + ": who gives or wants virtual addresses speaks Cisco's attributes"},
 	{name: "crypto_test.*", state: Accepted, note: noCrypto},
 	{name: "delete_rekeyed", def: "no", state: Accepted, note: noIKEv1 + ": IKEv2 deletes what was rekeyed anyway"},
 	{name: "dh_exponent_ansi_x9_42", def: "yes", state: Accepted, note: "exponents are as long as the group’s strength asks for"},
@@ -57,7 +57,7 @@ var idleOptions = []option[Daemon]{
 		return nil
 	}},
 	{name: "load_modular", def: "no", state: Accepted, note: noModules},
-	{name: "max_ikev1_exchanges", def: "3", state: Accepted, note: noIKEv1},
+	{name: "max_ikev1_exchanges", def: "3", state: Accepted, note: noIKEv1 + ": always 8"},
 	{name: "ocsp_nonce_len", def: "32", state: Accepted, note: "always 32"},
 	{name: "plugindir", state: Accepted, note: noModules},
 	{name: "prefer_best_path", def: "no", state: Accepted, note: "of MOBIKE"},
