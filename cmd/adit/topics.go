@@ -13,6 +13,7 @@ func topics() []*cobra.Command {
   /etc/swanctl/x509*/, private/, ...
                               certificates and keys, in swanctl's directories
   /etc/swanctl/users          who logs in with a password that adit user gave
+  /etc/swanctl/ca/            authority of adit pki, with its key
   /etc/strongswan.conf        settings of the daemon, charon's section
   /run/charon.vici            control socket
   /var/lib/adit/crash.key     secret by which peers notice a restart

@@ -43,6 +43,7 @@ var Imports = map[string][]string{
 	"internal/config":     {"conf", "ike", "ike/wire", "ipsec", "suite", "suite/sig", "pki", "internal/users"},
 
 	"internal/users":     {"eap", "suite"},
+	"internal/ca":        {"pki"},
 	"internal/capture":   {"ike", "ipsec", "suite"},
 	"internal/updown":    {"ike", "ipsec"},
 	"internal/ipsecconf": {"conf", "internal/config", "suite"},
