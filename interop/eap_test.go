@@ -50,6 +50,7 @@ type login struct {
 	gateway, ofGateway string
 	rounds, ofRounds   string // further sections of the client and of the gateway
 	extra, ofExtra     string // lines of the client's and of the gateway's connection
+	ppk                string // that list-sas shows
 }
 
 // both are the two connections of a login.
@@ -127,7 +128,19 @@ var eapMethods = []login{
 	{name: "two", client: "auth = pubkey\ncerts = client.pem", server: "auth = pubkey", eapID: "alice",
 		rounds:   "local-2 {\nround = 2\nauth = eap-mschapv2\nid = " + clientID("two") + "\neap_id = alice\n}",
 		ofRounds: "remote-2 {\nround = 2\nauth = eap-mschapv2\nid = " + clientID("two") + "\neap_id = %any\n}"},
+	// RFC 8784: a PPK beside the AUTH of EAP, beside the first AUTH of two, and one that only the client has.
+	{name: "ppk", client: "auth = eap-mschapv2\neap_id = alice", server: "auth = eap-mschapv2\neap_id = %any", eapID: "alice", extra: demandsPPK, ofExtra: demandsPPK, ppk: "yes"},
+	{name: "ppktwo", client: "auth = pubkey\ncerts = client.pem", server: "auth = pubkey", eapID: "alice", extra: demandsPPK, ofExtra: demandsPPK, ppk: "yes",
+		rounds:   "local-2 {\nround = 2\nauth = eap-mschapv2\nid = " + clientID("ppktwo") + "\neap_id = alice\n}",
+		ofRounds: "remote-2 {\nround = 2\nauth = eap-mschapv2\nid = " + clientID("ppktwo") + "\neap_id = %any\n}"},
+	{name: "noppk", client: "auth = eap-mschapv2\neap_id = alice", server: "auth = eap-mschapv2\neap_id = %any", eapID: "alice", extra: "ppk_id = dave\n"},
 }
+
+// demandsPPK is of a connection that takes nothing less than the PPK of ppkSecret.
+const (
+	demandsPPK = "ppk_id = carol\nppk_required = yes\n"
+	ppkSecret  = "ppk-1 {\nid = carol\nsecret = 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n}\n"
+)
 
 // refusedLogins fail, each for the reason that adit as gateway must tell in its log.
 var refusedLogins = []struct {
@@ -177,11 +190,12 @@ func (p *path) eap(t *testing.T, ends pair) {
 		all = append(all, g.login)
 	}
 	all = append(all, reauthLogins...)
-	e := newEAPEnds(t, "tls", "dyntls", "only", "two")
+	e := newEAPEnds(t, "tls", "dyntls", "only", "two", "ppktwo")
 	p.logins(all, e,
-		users("alice", "Tweedle dee & dum", clientID("bare"), "another secret", "carol", "password", "mallory", "a wrong guess", "nobody1", "whatever"),
+		users("alice", "Tweedle dee & dum", clientID("bare"), "another secret", "carol", "password", "mallory", "a wrong guess", "nobody1", "whatever")+
+			ppkSecret+strings.NewReplacer("ppk-1", "ppk-2", "carol", "dave").Replace(ppkSecret),
 		users("alice", "Tweedle dee & dum", "bob", "not alice's", clientID("bare"), "another secret", "mallory", "the real one")+
-			"ntlm-1 {\nid = carol\nsecret = 0x8846f7eaee8fb117ad06bdd830b7586c\n}\n")
+			ppkSecret+"ntlm-1 {\nid = carol\nsecret = 0x8846f7eaee8fb117ad06bdd830b7586c\n}\n")
 	for _, g := range eapMethods {
 		if g.only == nil || g.only(ends) == "" {
 			t.Run(g.name, func(t *testing.T) { p.logsIn(t, g) })
@@ -250,7 +264,10 @@ func (p *path) ikeSizes() (sizes []int) {
 // logsIn sets up and takes down the connection of a login.
 func (p *path) logsIn(t *testing.T, g login) {
 	t.Helper()
-	_, right := p.reach(t, g.name)
+	left, right := p.reach(t, g.name)
+	if left.Fields["ppk"] != g.ppk || right.Fields["ppk"] != g.ppk {
+		t.Errorf("ppk = %q and %q, want %q", left.Fields["ppk"], right.Fields["ppk"], g.ppk)
+	}
 	if right.Name != g.name || right.RemoteID != clientID(g.name) {
 		t.Errorf("the gateway chose %s for %s", right.Name, right.RemoteID)
 	}

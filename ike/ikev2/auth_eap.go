@@ -350,17 +350,32 @@ func (s *sa) eapProgress(now time.Time, st *authSent, in *inbound, auth *wire.Au
 			s.fail(now, s.eapFailed(a, answer)) // it knows
 		case answer.Done && !answer.Success:
 			s.abortAuth(now, s.eapFailed(a, answer))
+		case answer.Done && !st.ppkDone:
+			s.offerPPK(now, st, func(now time.Time) { s.proveByEAP(now, st) })
 		case answer.Done:
-			octets := a.covered(true)
-			list := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(c.msk, octets, a.ourID, true)}}
-			if a.ours+1 < len(s.peer.Local) && a.multiple {
-				list = append(list, notify(wire.AnotherAuthFollows, nil))
-			}
-			s.continueAuth(now, st, list)
+			s.proveByEAP(now, st)
 		default:
 			s.continueAuth(now, st, []wire.Payload{&wire.EAP{Raw: answer.Message}})
 		}
 	})
+}
+
+// proveByEAP sends our AUTH with the key of EAP.
+func (s *sa) proveByEAP(now time.Time, st *authSent) {
+	a := &st.authentication
+	octets := a.covered(true)
+	list := []wire.Payload{&wire.Auth{Method: wire.AuthSharedKey, Data: s.keys.eapAuth(a.eap.msk, octets, a.ourID, true)}}
+	if st.ppk != nil {
+		var second *wire.Auth
+		if s.secondAuth(st) {
+			second = &wire.Auth{Data: s.keys.plain(st.ppk).eapAuth(a.eap.msk, octets, a.ourID, true)}
+		}
+		list = append(list, ppkNotifies(s.peer, second)...)
+	}
+	if a.ours+1 < len(s.peer.Local) && a.multiple {
+		list = append(list, notify(wire.AnotherAuthFollows, nil))
+	}
+	s.continueAuth(now, st, list)
 }
 
 // continueAuth sends a further request of the set-up.

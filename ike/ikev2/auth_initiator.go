@@ -12,6 +12,10 @@ import (
 // beginAuth sends the first IKE_AUTH request, with our first round in it (RFC 7296 §1.2).
 func (s *sa) beginAuth(now time.Time) {
 	st := s.state.(*authSent)
+	if s.peer.Local[0].Method == ike.AuthEAP && s.peerCaps.ppk {
+		s.sendRound(now, st) // the PPK goes with AUTH, after EAP (RFC 8784 §3)
+		return
+	}
 	s.offerPPK(now, st, func(now time.Time) { s.sendRound(now, st) })
 }
 
@@ -101,6 +105,7 @@ func (s *sa) sendAuth(now time.Time, st *authSent, certs []wire.Payload, auth *w
 		st.unanswered = true
 		if st.ppk != nil {
 			list = append(list, ppkNotifies(s.peer, st.second)...)
+			st.second = nil
 		}
 		if a.ours+1 < len(s.peer.Local) && a.multiple {
 			list = append(list, notify(wire.AnotherAuthFollows, nil))

@@ -34,12 +34,25 @@ func (s *sa) authRequest(now time.Time, in *inbound) {
 		s.resumeAuthRequest(now, st, in)
 		return
 	}
-	s.takePPK(now, st, in, func(now time.Time) { s.authNext(now, in) })
+	s.authNext(now, in)
 }
 
-// authNext takes the next IKE_AUTH request of the set-up.
+// authNext takes the next IKE_AUTH request of the set-up, with the PPK that it may name.
 func (s *sa) authNext(now time.Time, in *inbound) {
 	st := s.state.(*authReceived)
+	s.takePPK(now, st, in, func(now time.Time) {
+		if a := &st.authentication; a.eap != nil && a.best() == nil {
+			r := a.noCandidate(ike.ReasonAuthentication, "no connection goes with the peer's PPK, or with none")
+			r.Notify, r.Theirs = wire.AuthenticationFailed.String(), idText(a.peerID)
+			s.refuseAuth(now, in, r)
+			return
+		}
+		s.authRound(now, st, in)
+	})
+}
+
+// authRound goes on with the round that is due.
+func (s *sa) authRound(now time.Time, st *authReceived, in *inbound) {
 	a := &st.authentication
 	a.announced.read(in.payloads, !s.config().NoSignatureAuth)
 	s.prolong(now, s.config().HalfOpenTimeout)
@@ -163,9 +176,6 @@ func (s *sa) ownRound(now time.Time, st *authReceived, in *inbound, tail []wire.
 		if auth != nil {
 			list = append(list, auth)
 		}
-		if s.ppk && !s.peerCaps.ppkInt && a.ours == 0 {
-			list = append(list, notify(wire.PPKIdentity, nil))
-		}
 		a.ourID = idr
 		a.shown = append(a.shown, shown{*round, ours})
 		a.ours++
@@ -219,6 +229,10 @@ func (s *sa) answerPSK(now time.Time, st *authReceived, in *inbound, ours ike.Id
 // authAnswer sends an answer: in between, or the last one with the Child SA.
 func (s *sa) authAnswer(now time.Time, st *authReceived, in *inbound, list []wire.Payload) {
 	a := &st.authentication
+	if st.ppkTell {
+		st.ppkTell = false
+		list = append(slices.Clone(list), notify(wire.PPKIdentity, nil))
+	}
 	if a.expects || a.eap != nil || a.ours < len(a.best().Local) && a.multiple {
 		s.respond(now, in, list)
 		return

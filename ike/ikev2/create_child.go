@@ -25,7 +25,7 @@ func (x *childExchange) prepare(s *sa, now time.Time, send func(time.Time)) {
 	o.nonce = newNonce()
 	with := send
 	send = func(now time.Time) {
-		s.offerFresh(now, func(now time.Time, list []wire.Payload) {
+		s.offerFresh(now, o.nonce, func(now time.Time, list []wire.Payload) {
 			o.ppk = list
 			with(now)
 		})
@@ -112,12 +112,15 @@ func (x *childExchange) complete(s *sa, now time.Time, in *inbound, then func(no
 	}
 	nr, _ := wire.First[*wire.Nonce](in.payloads)
 	ke, _ := wire.First[*wire.KE](in.payloads)
-	ppk := s.freshAnswered(in.payloads)
+	ppk, wrongPPK := s.freshAnswered(in.payloads)
 	wrong := func(why string) {
 		ppk.Zero() // if it is still here
 		then(now, secrets{}, nil, s.reject(&ike.Rejection{SAKey: ike.SAKey{Child: o.c.cfg.Name}, Reason: ike.ReasonSyntax, Difference: why}))
 	}
 	switch {
+	case wrongPPK != "":
+		wrong(wrongPPK)
+		return
 	case nr == nil:
 		wrong("the answer has no nonce")
 		return

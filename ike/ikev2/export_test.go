@@ -188,7 +188,7 @@ func FloodFragments(t testing.TB, e *ike.Engine, now time.Time, sas, fragments, 
 func AllowRedirect(x ike.SA) { x.(*sa).peerCaps.redirect = true }
 
 // PPKKeys derives what RFC 9867 has derived of SK_d and a PPK: all keys of an IKE SA after
-// IKE_INTERMEDIATE, the PPK Confirmation, a Child SA's keys and the SKEYSEED of a rekey.
+// IKE_INTERMEDIATE, the PPK Confirmations of there and of CREATE_CHILD_SA, a Child SA's keys and the SKEYSEED of a rekey.
 func PPKKeys(sel suite.Selected, d, ppk, shared suite.Key, ni, nr []byte, spiI, spiR uint64) (ike, confirm, child, rekey []byte, err error) {
 	prf, err := suite.NewPRF(sel.PRF)
 	if err != nil {
@@ -203,8 +203,6 @@ func PPKKeys(sel suite.Selected, d, ppk, shared suite.Key, ni, nr []byte, spiI, 
 		ike = append(ike, part...)
 	}
 	s := &sa{spiI: spiI, spiR: spiR, keys: old}
-	s.peerCaps.ppkInt = true
-	s.bindPPKs(ni, nr)
 	c, err := old.deriveChild(sel, secrets{first: shared, ppk: ppk}, ni, nr)
 	if err != nil {
 		return
@@ -212,5 +210,5 @@ func PPKKeys(sel suite.Selected, d, ppk, shared suite.Key, ni, nr []byte, spiI, 
 	for _, part := range []suite.Key{c.encI, c.intI, c.encR, c.intR} {
 		child = append(child, part...)
 	}
-	return ike, old.confirm(ppk, s.ppkContext), child, old.rekeySeed(secrets{first: shared, ppk: ppk}, ni, nr), nil
+	return ike, append(s.confirmPPK(ppk, ni, nr), s.confirmPPK(ppk, ni)...), child, old.rekeySeed(secrets{first: shared, ppk: ppk}, ni, nr), nil
 }

@@ -45,6 +45,11 @@ func (s *sa) sendInit(now time.Time, st *initSent) {
 		s.sendResume(now, st)
 		return
 	}
+	if wantsPPK(s.peer) && !st.sought {
+		st.sought = true
+		s.seekPPK(now, st)
+		return
+	}
 	if st.ke != nil {
 		s.sendInitWith(now, st)
 		return
@@ -80,7 +85,7 @@ func (s *sa) sendInitWith(now time.Time, st *initSent) {
 	if announcesFragments(s.peer) {
 		list = append(list, notify(wire.FragmentationSupported, nil))
 	}
-	ppks := ppkAnnounced(s.peer)
+	ppks := st.ppks(s.peer)
 	list = append(list, ppks...)
 	if offersAdditional(st.offered) || wire.FindNotify(ppks, wire.UsePPKInt) != nil {
 		list = append(list, notify(wire.IntermediateExchangeSupported, nil))
@@ -193,6 +198,10 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 			r.Candidates = append(r.Candidates, ike.Candidate{Name: p.Name, Why: "its proposals do not contain any of the peer's", Detail: ike.DetailTransform})
 		}
 		return refuse(wire.NoProposalChosen, nil, r)
+	case wire.FindNotify(msg.Payloads, wire.UsePPKInt) == nil && !slices.ContainsFunc(peers, func(p *ike.Peer) bool { return !insistsOnPPKInt(p) }):
+		refused = peers[0] // RFC 9867 §3.1
+		return refuse(wire.NoProposalChosen, nil, &ike.Rejection{Reason: ike.ReasonAuthentication, Detail: ike.DetailPPK,
+			Difference: "the peer does not offer a PPK before IKE_AUTH (RFC 9867), which ppk_required and ppk_intermediate = require demand"})
 	case sel.KE.ID != suite.TransformID(ke.Group):
 		return refuse(wire.InvalidKEPayload, binary.BigEndian.AppendUint16(nil, uint16(sel.KE.ID)), nil)
 	}
@@ -215,7 +224,6 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.peerCaps.redirect = takesRedirect(msg.Payloads)
 	s.peerCaps.ppkInt = intermediates && offersPPKInt(chosen) && wire.FindNotify(msg.Payloads, wire.UsePPKInt) != nil
 	s.peerCaps.ppk = !s.peerCaps.ppkInt && wire.FindNotify(msg.Payloads, wire.UsePPK) != nil
-	s.bindPPKs(st.ni, st.nr)
 	s.received(d, summary(h, msg.Payloads))
 	s.respondInit(now, st, sel, saP.Proposals[index].Number, suite.TransformID(ke.Group), slices.Clone(ke.Data))
 	return s
@@ -397,13 +405,12 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.tieBreak = slices.Clone(lowerNonce(st.ni, nonce))
 		s.vendor = vendor(payloads)
 		s.peerCaps.fragments = announcesFragments(s.peer) && wire.FindNotify(payloads, wire.FragmentationSupported) != nil
-		announced := ppkAnnounced(s.peer)
+		announced := st.ppks(s.peer)
 		both := func(t wire.NotifyType) bool {
 			return wire.FindNotify(announced, t) != nil && wire.FindNotify(payloads, t) != nil
 		}
 		s.peerCaps.ppkInt = both(wire.UsePPKInt) && wire.FindNotify(payloads, wire.IntermediateExchangeSupported) != nil
 		s.peerCaps.ppk = both(wire.UsePPK) && !s.peerCaps.ppkInt
-		s.bindPPKs(st.ni, nonce)
 		s.peerCaps.childless = wire.FindNotify(payloads, wire.ChildlessIKEv2Supported) != nil
 		if s.peer.Childless == ike.ChildlessForce && !s.peerCaps.childless {
 			s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Difference: "the peer does not know childless IKE SAs (RFC 6023)", Options: []string{s.peer.Option("childless")}})
@@ -412,7 +419,7 @@ func (s *sa) initResponse(now time.Time, in *inbound) {
 		s.nat = detectNAT(payloads, s.spiI, s.spiR, s.local, s.remote)
 		s.nat.fake = s.nat.supported && st.fakeHash
 		s.floatPorts()
-		next := &authSent{child: st.child, reauth: st.reauth}
+		next := &authSent{child: st.child, reauth: st.reauth, havePPK: st.havePPK}
 		next.authentication = authentication{request: out.packets[0], response: response, ni: st.ni, nr: nonce, candidates: []*ike.Peer{s.peer}, expects: true,
 			first: []*ike.Peer{s.peer}, multiple: s.multipleAuth(payloads)}
 		next.transcript = st.transcript && wire.FindNotify(payloads, wire.IKESAInitFullTranscriptAuth) != nil

@@ -126,7 +126,7 @@ func (s *sa) intermediatesDone(now time.Time, st *intermediateSent) {
 func (s *sa) sendIntermediate(now time.Time, st *intermediateSent) {
 	send := func(now time.Time, list []wire.Payload) {
 		if st.ppk != nil && len(st.left) <= 1 {
-			list = append(list, s.identityKey(st.ppk))
+			list = append(list, s.identityKey(st.ppk, st.next.ni, st.next.nr))
 		}
 		s.win.sendID = max(s.win.sendID, 1)
 		st.authI = s.keys.intAuthSent(st.authI, true, s.header(wire.ExchangeIKEIntermediate, s.win.sendID, false), list)
@@ -169,7 +169,12 @@ func (s *sa) intermediateResponse(now time.Time, in *inbound) {
 	}
 	var ppk suite.Key
 	if st.ppk != nil && len(st.left) <= 1 {
-		if n := wire.FindNotify(in.payloads, wire.PPKIdentity); n != nil && readPPKID(n.Data) == st.ppk.id {
+		taken, why := answeredPPK(in.payloads, st.ppk)
+		if why != "" {
+			s.fail(now, s.ppkRefused(why))
+			return
+		}
+		if taken {
 			ppk, s.ppk, s.ppkID = st.ppk.take(), true, st.ppk.id
 		}
 	}
@@ -294,7 +299,7 @@ func (s *sa) answerIntermediate(now time.Time, st *initReceived, in *inbound, li
 		return
 	}
 	st.ppkDone = true
-	s.choosePPK(now, proposed, func(now time.Time, ppk *namedPPK, why string) {
+	s.choosePPK(now, proposed, slices.Concat(st.ni, st.nr), func(now time.Time, ppk *namedPPK, why string) {
 		if ppk == nil && !slices.ContainsFunc(st.candidates, func(p *ike.Peer) bool { return !p.PPKRequired }) {
 			s.respondNotify(now, in, wire.AuthenticationFailed, nil)
 			s.peer = st.candidates[0]

@@ -12,9 +12,9 @@ import (
 // Post-quantum preshared keys (RFC 8784): a PPK that both sides have goes into SK_d,
 // SK_pi and SK_pr before IKE_AUTH, so into the keys of all Child SAs and of every later
 // IKE SA, and into AUTH. The initiator names it by PPK_IDENTITY; unless it insists, it
-// sends a second AUTH, NO_PPK_AUTH, for a responder that does not have it. That is so
-// with one round of a shared key or signature on either side; with EAP and in several
-// rounds there are no PPKs here but those of RFC 9867 (ppk_intermediate.go).
+// sends a second AUTH, NO_PPK_AUTH, for a responder that does not have it. Both are beside
+// its first AUTH payload: with EAP the last one, so that the responder's first AUTH is
+// without the PPK. RFC 9867 has another way (ppk_intermediate.go).
 
 // ppkOpaque and ppkFixed are the types of a PPK_ID (RFC 8784 §5.1).
 const (
@@ -75,9 +75,30 @@ func (s *sa) askPPK(now time.Time, id string, then func(time.Time, suite.Key)) {
 	})
 }
 
+// seekPPK sees whether we have the PPK that we are to use, before it is announced: a
+// responder refuses who announces and then names none (RFC 8784 §3).
+func (s *sa) seekPPK(now time.Time, st *initSent) {
+	s.askPPK(now, s.peer.PPKID, func(now time.Time, k suite.Key) {
+		st.havePPK = k != nil
+		k.Zero()
+		if k == nil {
+			why := "there is no secret for ppk_id " + s.peer.PPKID
+			if s.peer.PPKRequired {
+				r := s.ppkRefused(why)
+				r.Notify = ""
+				s.fail(now, r)
+				return
+			}
+			s.note(1, "no PPK is used: "+why)
+		}
+		s.sendInit(now, st)
+	})
+}
+
 // offerPPK mixes in the initiator's PPK before its AUTH, if the peer knows PPKs.
 func (s *sa) offerPPK(now time.Time, st *authSent, then func(time.Time)) {
 	p := s.peer
+	st.ppkDone = true
 	without := func(now time.Time, why string) {
 		if p.PPKRequired {
 			r := s.ppkRefused(why)
@@ -89,14 +110,12 @@ func (s *sa) offerPPK(now time.Time, st *authSent, then func(time.Time)) {
 		then(now)
 	}
 	switch {
-	case p.PPKID == "" && !p.PPKRequired:
+	case !st.havePPK && !p.PPKRequired:
 		then(now)
 	case s.peerCaps.ppkInt:
 		s.offerPPKInt(now, then)
 	case !s.peerCaps.ppk:
 		without(now, "the peer does not know PPKs (RFC 8784)")
-	case !onePPKRound(p):
-		without(now, "with EAP or several rounds of authentication there are none")
 	default:
 		s.askPPK(now, p.PPKID, func(now time.Time, k suite.Key) {
 			if k == nil {
@@ -107,11 +126,6 @@ func (s *sa) offerPPK(now time.Time, st *authSent, then func(time.Time)) {
 			then(now)
 		})
 	}
-}
-
-// onePPKRound reports whether both sides prove themselves once, and not by EAP.
-func onePPKRound(p *ike.Peer) bool {
-	return len(p.Local) == 1 && len(p.Remote) == 1 && p.Local[0].Method != ike.AuthEAP && p.Remote[0].Method != ike.AuthEAP
 }
 
 // ppkNotifies go beside the initiator's AUTH; second is its AUTH without the PPK.
@@ -132,7 +146,7 @@ func (s *sa) ppkAnswered(in *inbound, st *authSent) *ike.Rejection {
 	st.ppk = nil
 	if wire.FindNotify(in.payloads, wire.PPKIdentity) != nil {
 		w.wipe()
-		s.ppk = true
+		s.ppk, s.ppkID = true, s.peer.PPKID
 		return nil
 	}
 	s.keys.unmixPPK(w)
@@ -148,7 +162,12 @@ func (s *sa) ppkAnswered(in *inbound, st *authSent) *ike.Rejection {
 // that insist on a PPK, or on another one, are not meant then.
 func (s *sa) takePPK(now time.Time, st *authReceived, in *inbound, then func(time.Time)) {
 	a := &st.authentication
+	if st.ppkDone {
+		then(now)
+		return
+	}
 	if s.peerCaps.ppkInt {
+		st.ppkDone = true
 		s.ppkDemands(a)
 		then(now)
 		return
@@ -164,8 +183,17 @@ func (s *sa) takePPK(now time.Time, st *authReceived, in *inbound, then func(tim
 		})
 		then(now)
 	}
-	if !s.peerCaps.ppk || n == nil || auth == nil {
+	if s.peerCaps.ppk && auth == nil {
+		then(now) // EAP: it comes with AUTH
+		return
+	}
+	st.ppkDone = true
+	switch {
+	case !s.peerCaps.ppk:
 		without(now, "the peer uses no PPK")
+		return
+	case n == nil:
+		s.refuseAuth(now, in, s.ppkRefused("the peer announced a PPK and names none"))
 		return
 	}
 	id := readPPKID(n.Data)
@@ -174,7 +202,7 @@ func (s *sa) takePPK(now time.Time, st *authReceived, in *inbound, then func(tim
 		switch {
 		case k != nil && id != "":
 			s.keys.mixPPK(k).wipe()
-			s.ppk = true
+			s.ppk, s.ppkID, st.ppkTell = true, id, true
 			a.keep(func(p *ike.Peer) (ike.Detail, string) {
 				if !offersPPKAuth(p) {
 					return ike.DetailPPK, "its ppk_intermediate = require, and the peer uses a PPK as of RFC 8784"

@@ -18,7 +18,7 @@ import (
 // EAP and several rounds work as well. In CREATE_CHILD_SA either side does the same, with the
 // secret that the identity has by then.
 
-// confirmLen is the length of a PPK Confirmation (RFC 9867 §3.3).
+// confirmLen is the length of a PPK Confirmation (RFC 9867 §3.1).
 const confirmLen = 8
 
 // namedPPK is a PPK and its identity. It is ours alone: who is done with it wipes it.
@@ -44,23 +44,31 @@ func (p *namedPPK) take() suite.Key {
 	return k
 }
 
-// bindPPKs keeps what PPK Confirmations are bound to: Ni | Nr | SPIi | SPIr of the IKE SA.
-func (s *sa) bindPPKs(ni, nr []byte) {
-	if s.peerCaps.ppkInt {
-		s.ppkContext = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(slices.Concat(ni, nr), s.spiI), s.spiR)
-	}
-}
-
-// confirm is the PPK Confirmation: the first 8 octets of prf(PPK, Ni | Nr | SPIi | SPIr)
-// (RFC 9867 §3.3).
-func (k *ikeKeys) confirm(ppk suite.Key, context []byte) []byte {
-	return k.prf.Sum(ppk, context)[:confirmLen]
+// confirmPPK is the PPK Confirmation: the first 8 octets of prf(PPK, Ni | Nr | SPIi | SPIr), in
+// CREATE_CHILD_SA of prf(PPK, Ni | SPIi | SPIr) with its Ni (RFC 9867 §3.1, §3.2).
+func (s *sa) confirmPPK(ppk suite.Key, nonces ...[]byte) []byte {
+	context := slices.Concat(nonces...)
+	context = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(context, s.spiI), s.spiR)
+	return s.keys.prf.Sum(ppk, context)[:confirmLen]
 }
 
 // identityKey is PPK_IDENTITY_KEY for a PPK.
-func (s *sa) identityKey(p *namedPPK) *wire.Notify {
+func (s *sa) identityKey(p *namedPPK, nonces ...[]byte) *wire.Notify {
 	data := append([]byte{ppkFixed}, p.id...)
-	return notify(wire.PPKIdentityKey, append(data, s.keys.confirm(p.key, s.ppkContext)...))
+	return notify(wire.PPKIdentityKey, append(data, s.confirmPPK(p.key, nonces...)...))
+}
+
+// answeredPPK reads the responder's PPK_IDENTITY: whether it takes the PPK that we have
+// offered. An identity that was not offered is an error (RFC 9867 §3.1).
+func answeredPPK(payloads []wire.Payload, offered *namedPPK) (taken bool, why string) {
+	n := wire.FindNotify(payloads, wire.PPKIdentity)
+	switch {
+	case n == nil || offered == nil:
+		return false, ""
+	case readPPKID(n.Data) != offered.id:
+		return false, "the peer takes a PPK that was not offered"
+	}
+	return true, ""
 }
 
 // ppkSeed is SKEYSEED after a PPK: prf+ (PPK, SK_d) (RFC 9867 §3.1.1).
@@ -98,7 +106,7 @@ func proposedPPKs(payloads []wire.Payload) (list []proposedPPK, ok bool) {
 }
 
 // choosePPK finds the first PPK of the list that we have, too; then gets nil and why not.
-func (s *sa) choosePPK(now time.Time, list []proposedPPK, then func(time.Time, *namedPPK, string)) {
+func (s *sa) choosePPK(now time.Time, list []proposedPPK, nonces []byte, then func(time.Time, *namedPPK, string)) {
 	if len(list) == 0 {
 		then(now, nil, "the peer names none")
 		return
@@ -107,7 +115,7 @@ func (s *sa) choosePPK(now time.Time, list []proposedPPK, then func(time.Time, *
 	s.askPPK(now, p.id, func(now time.Time, k suite.Key) {
 		why := "there is no secret for the " + shortText(p.id) + " that the peer uses"
 		if k != nil {
-			if hmac.Equal(s.keys.confirm(k, s.ppkContext), p.confirm) {
+			if hmac.Equal(s.confirmPPK(k, nonces), p.confirm) {
 				then(now, &namedPPK{p.id, k}, "")
 				return
 			}
@@ -118,20 +126,25 @@ func (s *sa) choosePPK(now time.Time, list []proposedPPK, then func(time.Time, *
 			then(now, nil, why)
 			return
 		}
-		s.choosePPK(now, list[1:], then)
+		s.choosePPK(now, list[1:], nonces, then)
 	})
 }
 
 // offersPPKInt reports whether a connection takes PPKs before IKE_AUTH.
 func offersPPKInt(p *ike.Peer) bool { return p.PPKIntermediate != ike.PPKIntermediateOff }
 
+// insistsOnPPKInt reports whether it takes nothing less.
+func insistsOnPPKInt(p *ike.Peer) bool {
+	return p.PPKRequired && p.PPKIntermediate == ike.PPKIntermediateRequire
+}
+
 // offersPPKAuth reports whether it takes them as RFC 8784 has it.
 func offersPPKAuth(p *ike.Peer) bool { return p.PPKIntermediate != ike.PPKIntermediateRequire }
 
-// ppkAnnounced are the notifies of IKE_SA_INIT by which an initiator asks for a PPK: the
+// ppks are the notifies of IKE_SA_INIT by which an initiator that has its PPK asks for it: the
 // responder gives back one of them (RFC 9867 §3.1).
-func ppkAnnounced(p *ike.Peer) (list []wire.Payload) {
-	if !wantsPPK(p) {
+func (st *initSent) ppks(p *ike.Peer) (list []wire.Payload) {
+	if !st.havePPK {
 		return nil
 	}
 	if offersPPKAuth(p) {
@@ -190,8 +203,8 @@ func (s *sa) ppkDemands(a *authentication) {
 	})
 }
 
-// freshID is the PPK that goes into the next CREATE_CHILD_SA; "": none does. A reload can
-// have changed it.
+// freshID is the PPK that goes into our next CREATE_CHILD_SA; "": none does. A reload can
+// have changed it. Peers of RFC 8784 are not asked: they would pass over it.
 func (s *sa) freshID() string {
 	if !s.peerCaps.ppkInt || !s.ppk {
 		return ""
@@ -203,7 +216,7 @@ func (s *sa) freshID() string {
 }
 
 // offerFresh adds PPK_IDENTITY_KEY to our CREATE_CHILD_SA request (RFC 9867 §3.2).
-func (s *sa) offerFresh(now time.Time, then func(time.Time, []wire.Payload)) {
+func (s *sa) offerFresh(now time.Time, nonce []byte, then func(time.Time, []wire.Payload)) {
 	s.sched.ppk.wipe()
 	s.sched.ppk = nil
 	id := s.freshID()
@@ -218,34 +231,33 @@ func (s *sa) offerFresh(now time.Time, then func(time.Time, []wire.Payload)) {
 			return
 		}
 		s.sched.ppk = &namedPPK{id, k}
-		then(now, []wire.Payload{s.identityKey(s.sched.ppk)})
+		then(now, []wire.Payload{s.identityKey(s.sched.ppk, nonce)})
 	})
 }
 
 // freshAnswered is the PPK that the answer to our CREATE_CHILD_SA takes; nil: none. What SK_d
 // holds already stays in the keys, so the exchange goes on without: two ends get a new
 // secret one after the other.
-func (s *sa) freshAnswered(payloads []wire.Payload) suite.Key {
+func (s *sa) freshAnswered(payloads []wire.Payload) (ppk suite.Key, why string) {
 	offered := s.sched.ppk
 	s.sched.ppk = nil
-	n := wire.FindNotify(payloads, wire.PPKIdentity)
+	taken, why := answeredPPK(payloads, offered)
 	switch {
-	case offered == nil:
-		return nil
-	case n == nil || readPPKID(n.Data) != offered.id:
+	case taken:
+		s.ppkID = offered.id
+		return offered.take(), ""
+	case offered != nil && why == "":
 		s.note(1, "no fresh PPK goes into the new keys: the peer's secret for "+shortText(offered.id)+" is another one, or it has none")
-		offered.wipe()
-		return nil
 	}
-	s.ppkID = offered.id
-	return offered.take()
+	offered.wipe()
+	return nil, why
 }
 
 // takeFresh finds the PPK of the peer's CREATE_CHILD_SA before it is worked on.
 func (s *sa) takeFresh(now time.Time, in *inbound, then func(time.Time)) {
 	list, ok := proposedPPKs(in.payloads)
 	switch {
-	case s.freshID() == "":
+	case !offersPPKInt(s.peer):
 		then(now) // the notify means nothing here
 		return
 	case !ok:
@@ -259,7 +271,8 @@ func (s *sa) takeFresh(now time.Time, in *inbound, then func(time.Time)) {
 	if p := s.env.CurrentPeer(s.peer); p.PPKID != "" {
 		list = slices.DeleteFunc(list, func(x proposedPPK) bool { return x.id != p.PPKID })
 	}
-	s.choosePPK(now, list, func(now time.Time, p *namedPPK, why string) {
+	ni, _ := wire.First[*wire.Nonce](in.payloads)
+	s.choosePPK(now, list, ni.Data, func(now time.Time, p *namedPPK, why string) {
 		if p == nil {
 			s.note(1, "no fresh PPK goes into the new keys: "+why)
 		}

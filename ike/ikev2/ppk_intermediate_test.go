@@ -55,7 +55,8 @@ func TestRFC9867_3_KeyMaterial(t *testing.T) {
 		got, want []byte
 	}{
 		{"keys of the IKE SA", gotIKE, prfPlus(prfPlus(ppk, d, 32), context, 32+2*32+2*16+2*32)},
-		{"PPK Confirmation", confirm, hmac256(ppk, context)[:8]},
+		{"PPK Confirmation", confirm[:8], hmac256(ppk, context)[:8]},
+		{"PPK Confirmation in CREATE_CHILD_SA", confirm[8:], hmac256(ppk, ni, context[64:])[:8]},
 		{"KEYMAT", child, prfPlus(fresh, slices.Concat(shared, ni, nr), 2*(16+32))},
 		{"SKEYSEED", rekey, hmac256(fresh, shared, ni, nr)},
 	} {
@@ -92,15 +93,16 @@ func TestRFC9867_3_1_PPK(t *testing.T) {
 		"the responder has another":     {ppkEnd{"carol", false, prefer, k}, ppkEnd{"", false, prefer, other}, "", ""},
 		"the initiator has none":        {ppkEnd{"carol", false, prefer, nil}, ppkEnd{"", false, prefer, k}, "", ""},
 		"the initiator insists":         {ppkEnd{"carol", true, prefer, k}, ppkEnd{"", false, prefer, other}, "", "has not the same secret for carol"},
-		"the initiator lacks its own":   {ppkEnd{"carol", true, prefer, nil}, ppkEnd{"", false, prefer, k}, "", "has not the same secret for carol"},
+		"the initiator lacks its own":   {ppkEnd{"carol", true, prefer, nil}, ppkEnd{"", false, prefer, k}, "", "there is no secret for ppk_id carol"},
 		"the responder insists":         {ppkEnd{"carol", false, prefer, k}, ppkEnd{"", true, prefer, other}, "", "the peer's secret for carol is another one than ours"},
-		"it insists, none is named":     {ppkEnd{"carol", false, prefer, nil}, ppkEnd{"", true, prefer, k}, "", "no PPK was agreed on"},
+		"it insists, none is named":     {ppkEnd{"carol", false, prefer, nil}, ppkEnd{"", true, prefer, k}, "", "the peer uses no PPK"},
 		"it insists on another":         {ppkEnd{"carol", false, prefer, k}, ppkEnd{"dave", false, prefer, k}, "", "is not the carol that the peer uses"},
 		"the responder has it off":      {ppkEnd{"carol", true, prefer, k}, ppkEnd{"", true, off, k}, "AUTH", ""},
 		"the initiator has it off":      {ppkEnd{"carol", true, off, k}, ppkEnd{"", true, prefer, k}, "AUTH", ""},
 		"required here, off there":      {ppkEnd{"carol", true, require, k}, ppkEnd{"", false, off, k}, "", "does not know PPKs"},
 		"preferred here, off there":     {ppkEnd{"carol", false, require, k}, ppkEnd{"", false, off, k}, "", ""},
 		"off here, required there":      {ppkEnd{"carol", true, off, k}, ppkEnd{"", false, require, k}, "", "its ppk_intermediate = require"},
+		"off here, insisted on there":   {ppkEnd{"carol", true, off, k}, ppkEnd{"", true, require, k}, "", "the peer does not offer a PPK before IKE_AUTH"},
 		"neither asks, nobody is asked": {ppkEnd{"", false, prefer, k}, ppkEnd{"carol", false, prefer, k}, "", ""},
 	} {
 		for _, proposals := range []string{"aes128-sha256-x25519", hybrid, triple} {
@@ -275,7 +277,8 @@ func TestRFC9867_3_Hostile(t *testing.T) {
 		"another identity":       {wire.ExchangeIKEIntermediate, false, func(l []wire.Payload) []wire.Payload { find(l).Data[2] ^= 1; return l }, "there is no secret for the"},
 		"left out":               {wire.ExchangeIKEIntermediate, false, func(l []wire.Payload) []wire.Payload { return l[:1] }, "has not the same secret"},
 		"answer taken out":       {wire.ExchangeIKEIntermediate, true, func(l []wire.Payload) []wire.Payload { return l[:1] }, "has not the same secret"},
-		"answer of another name": {wire.ExchangeIKEIntermediate, true, func(l []wire.Payload) []wire.Payload { wire.FindNotify(l, wire.PPKIdentity).Data[1] ^= 1; return l }, "has not the same secret"},
+		"answer of another name": {wire.ExchangeIKEIntermediate, true, func(l []wire.Payload) []wire.Payload { wire.FindNotify(l, wire.PPKIdentity).Data[1] ^= 1; return l }, "takes a PPK that was not offered"},
+		"the same in a rekey":    {wire.ExchangeCreateChildSA, true, func(l []wire.Payload) []wire.Payload { wire.FindNotify(l, wire.PPKIdentity).Data[1] ^= 1; return l }, "takes a PPK that was not offered"},
 		"in CREATE_CHILD_SA":     {wire.ExchangeCreateChildSA, false, func(l []wire.Payload) []wire.Payload { find(l).Data = nil; return l }, "a malformed PPK_IDENTITY_KEY"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -296,6 +299,9 @@ func TestRFC9867_3_Hostile(t *testing.T) {
 				m.up()
 				m.a.do(ike.Rekey{Child: "net"})
 				m.run(3 * time.Second)
+				m.up()
+				m.change = nil
+				m.run(80 * time.Second)
 				m.up()
 			} else if len(eventsOf[ike.IKEUp](m.a))+len(eventsOf[ike.IKEUp](m.b)) != 0 {
 				t.Error("up")

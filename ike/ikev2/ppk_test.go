@@ -153,3 +153,90 @@ func TestRFC8784_3_Hostile(t *testing.T) {
 		m.down()
 	}
 }
+
+// With EAP the PPK goes with the initiator's AUTH, the last one; in several rounds with the
+// first one (RFC 8784 §3).
+func TestRFC8784_3_EAPAndRounds(t *testing.T) {
+	k, other := map[string]string{"carol": "the one"}, map[string]string{"carol": "another"}
+	for name, c := range map[string]struct {
+		a, b     map[string]string
+		required bool
+		used     bool
+		says     string
+	}{
+		"both":                      {k, k, true, true, ""},
+		"both, optional":            {k, k, false, true, ""},
+		"the responder has none":    {k, nil, false, false, ""},
+		"the initiator has none":    {nil, k, false, false, ""},
+		"on which the other relies": {k, nil, true, false, "on which the peer insists"},
+		"other secrets":             {k, other, true, false, "authentication failed"},
+	} {
+		for how, make := range map[string]func(tweak func(a, b *side)) *pair{
+			"eap": func(tweak func(a, b *side)) *pair { return eapPair(t, tweak) },
+			"psk, then eap": func(tweak func(a, b *side)) *pair {
+				return rounds(t, tweak, ike.AuthPSK, ike.AuthEAP)
+			},
+			"eap, then signature": func(tweak func(a, b *side)) *pair {
+				return rounds(t, tweak, ike.AuthEAP, ike.AuthPubkey)
+			},
+			"signature, then psk": func(tweak func(a, b *side)) *pair {
+				return rounds(t, tweak, ike.AuthPubkey, ike.AuthPSK)
+			},
+		} {
+			t.Run(how+" "+name, func(t *testing.T) {
+				p := make(func(a, b *side) {
+					a.peer.PPKID, a.peer.PPKRequired, a.peer.PPKIntermediate, b.peer.PPKRequired = "carol", c.required, ike.PPKIntermediateOff, c.required && c.used
+				})
+				p.ppks(c.a, c.b)
+				dump(t, p)
+				p.a.initiate("net")
+				p.run(5 * time.Second)
+				if c.says != "" {
+					if !strings.Contains(p.said(), c.says) || len(eventsOf[ike.IKEUp](p.a))+len(eventsOf[ike.IKEUp](p.b)) != 0 {
+						t.Errorf("want %q", c.says)
+					}
+					return
+				}
+				p.up()
+				if p.a.e.SAs()[0].PPK != c.used || p.b.e.SAs()[0].PPK != c.used {
+					t.Error("the two list something else")
+				}
+				p.b.do(ike.Rekey{IKE: "b"})
+				p.run(80 * time.Second)
+				p.up()
+			})
+		}
+	}
+}
+
+// rounds is a pair whose initiator proves itself twice.
+func rounds(t testing.TB, tweak func(a, b *side), m1, m2 ike.AuthMethod) *pair {
+	p := newPair(t, func(a, b *side) {
+		by(a, b, m1, ike.AuthPubkey)
+		a.peer.Local = append(a.peer.Local, ike.AuthRound{Method: m2, ID: id("user@example.org")})
+		b.peer.Remote = append(b.peer.Remote, ike.AuthRound{Method: m2, ID: id("*@example.org")})
+		tweak(a, b)
+	})
+	credentialsFor(t, p)
+	return p
+}
+
+// Who announces a PPK and then names none is refused (RFC 8784 §3).
+func TestRFC8784_3_NamesNone(t *testing.T) {
+	m := newMITM(t, func(a, b *side) { a.peer.PPKID, a.peer.PPKIntermediate = "carol", ike.PPKIntermediateOff })
+	m.ppks(map[string]string{"carol": "the one"}, map[string]string{"carol": "the one"})
+	m.change = func(from *host, h *wire.Header, payloads []wire.Payload) []wire.Payload {
+		if from == m.a && h.Exchange == wire.ExchangeIKEAuth {
+			payloads = slices.DeleteFunc(slices.Clone(payloads), func(p wire.Payload) bool {
+				n, ok := p.(*wire.Notify)
+				return ok && n.NotifyType == wire.PPKIdentity
+			})
+		}
+		return payloads
+	}
+	m.a.initiate("net")
+	m.run(3 * time.Second)
+	if len(eventsOf[ike.IKEUp](m.b)) != 0 || !strings.Contains(m.said(), "announced a PPK and names none") {
+		t.Error(m.said())
+	}
+}

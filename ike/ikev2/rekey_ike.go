@@ -65,7 +65,7 @@ func (t *rekeyIKE) begin(s *sa, now time.Time) {
 		}
 		t.ke = ke
 		spi := binary.BigEndian.AppendUint64(nil, t.spi)
-		s.offerFresh(now, func(now time.Time, ppk []wire.Payload) {
+		s.offerFresh(now, t.nonce, func(now time.Time, ppk []wire.Payload) {
 			list := []wire.Payload{toWire(t.offered, spi), &wire.Nonce{Data: t.nonce}, &wire.KE{Group: uint16(t.group), Data: ke.Public()}}
 			s.request(now, wire.ExchangeCreateChildSA, append(list, ppk...))
 		})
@@ -79,7 +79,7 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 		t.refused(s, now, n)
 		return
 	}
-	ppk := s.freshAnswered(in.payloads)
+	ppk, wrong := s.freshAnswered(in.payloads)
 	fail := func(why string) {
 		ppk.Zero()
 		s.reject(&ike.Rejection{Reason: ike.ReasonSyntax, Difference: "answer to the IKE SA rekey: " + why})
@@ -89,6 +89,10 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 			return
 		}
 		s.life.rekeyAt = now.Add(retryRekey)
+	}
+	if wrong != "" {
+		fail(wrong)
+		return
 	}
 	saP, _ := wire.First[*wire.SA](in.payloads)
 	nr, _ := wire.First[*wire.Nonce](in.payloads)
@@ -200,7 +204,6 @@ func (s *sa) successor(now time.Time, initiator bool, ours, peers uint64, sel su
 		n.spiI, n.spiR = peers, ours
 	}
 	n.env = s.env
-	n.bindPPKs(ni, nr)
 	skeyseed := s.keys.rekeySeed(x, ni, nr)
 	x.zero()
 	if err := n.armKeys(sel, skeyseed, ni, nr); err != nil {

@@ -49,10 +49,8 @@ type sa struct {
 	eapID     string   // the peer's identity inside EAP
 	auth      authLife // of what is proved
 	tieBreak  []byte
-	// ppkID names that PPK, and ppkContext is what confirmations of further ones are bound
-	// to (RFC 9867).
-	ppkID      string
-	ppkContext []byte
+	// ppkID names that PPK (RFC 9867).
+	ppkID string
 	// crashToken is the peer's of this IKE SA (RFC 6290), nil: it makes none.
 	crashToken []byte
 	// nextToken is that of the IKE SA that our rekey is about to make.

@@ -48,6 +48,8 @@ type initSent struct {
 	from     netip.Addr // the gateway that redirected us here, invalid: none
 	fakeHash bool
 	ticket   *ike.Ticket // IKE_SESSION_RESUME is out in place of IKE_SA_INIT
+	// sought: we know whether ppk_id has a secret, which havePPK says.
+	sought, havePPK bool
 	// transcript: we announced IKE_SA_INIT_FULL_TRANSCRIPT_AUTH.
 	transcript bool
 	// refused is the first refusal that came; it counts if no true answer comes soon.
@@ -82,6 +84,8 @@ type authReceived struct {
 	from    ike.Datagram   // where it came from and went to, without its data
 	contact bool           // INITIAL_CONTACT came
 	eapOnly bool           // the initiator takes EAP alone for our proof (RFC 5998)
+	ppkDone bool           // the PPK had its turn
+	ppkTell bool           // the next answer says that it is used
 }
 
 // authSent is the initiator's state from the answer to IKE_SA_INIT on.
@@ -92,6 +96,8 @@ type authSent struct {
 	reauth     bool
 	unanswered bool        // our AUTH went out, and the peer has not gone on yet
 	second     *wire.Auth  // our AUTH without the PPK
+	havePPK    bool        // we announced it
+	ppkDone    bool        // it had its turn
 	ppk        *withoutPPK // our PPK is mixed in, and the peer has not said that its is
 }
 

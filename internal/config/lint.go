@@ -123,6 +123,7 @@ func (l *linter) conn(p *ike.Peer) {
 			}
 		}
 	}
+	l.ppk(p)
 	for _, name := range p.Pools {
 		i := slices.IndexFunc(l.m.Pools, func(q Pool) bool { return q.Name == name })
 		if i < 0 || !l.m.Pools[i].From.IsValid() {
@@ -136,6 +137,22 @@ func (l *linter) conn(p *ike.Peer) {
 				}
 			}
 		}
+	}
+}
+
+// ppk finds post-quantum preshared keys that cannot be used.
+func (l *linter) ppk(p *ike.Peer) {
+	stand := slices.ContainsFunc(p.Children, stands)
+	switch {
+	case p.PPKRequired && p.PPKID == "" && stand:
+		l.warn(connPath(p, "ppk_required"), "no IKE SA that begins here comes up, since nothing names the PPK to use; give ppk_id")
+	case (p.PPKRequired || p.PPKID != "") && p.Version == 1:
+		l.warn(connPath(p, "version"), "IKEv1 has no PPKs; leave ppk_id and ppk_required out, or version = 1")
+	}
+	if p.PPKID != "" && !slices.ContainsFunc(l.m.Secrets, func(s Secret) bool {
+		return s.Kind == SecretPPK && (len(s.Owners) == 0 || slices.ContainsFunc(s.Owners, func(id ike.Identity) bool { return id.Data == p.PPKID || id.String() == p.PPKID }))
+	}) {
+		l.warn(connPath(p, "ppk_id"), "no section ppk* of secrets has the id %s, so that it is not used", p.PPKID)
 	}
 }
 
