@@ -44,12 +44,22 @@ func sum(b []byte, acc uint64) uint64 {
 		a += carry
 		b = b[8:]
 	}
-	if len(b) > 0 {
-		var last [8]byte
-		copy(last[:], b)
-		a, carry = bits.Add64(a, binary.NativeEndian.Uint64(last[:]), 0)
-		a += carry
+	// The rest is less than 2^33 and needs no carry of its own.
+	var rest uint64
+	if len(b) >= 4 {
+		rest = uint64(binary.NativeEndian.Uint32(b))
+		b = b[4:]
 	}
+	if len(b) >= 2 {
+		rest += uint64(binary.NativeEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) > 0 {
+		last := [2]byte{b[0], 0}
+		rest += uint64(binary.NativeEndian.Uint16(last[:]))
+	}
+	a, carry = bits.Add64(a, rest, 0)
+	a += carry
 	var two [2]byte
 	binary.NativeEndian.PutUint16(two[:], fold(a))
 	return acc>>32 + acc&0xffffffff + uint64(binary.BigEndian.Uint16(two[:]))
