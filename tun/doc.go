@@ -87,6 +87,10 @@ const (
 	// maxBatch is the number of packets that one Read or Write works best with:
 	// two full TSO superpackets at an MTU of 1400.
 	maxBatch = 128
+	// maxHeader is the size in bytes of the largest header of what is joined.
+	maxHeader = ipv6Len + 60
+	// maxFailed is how many reads in a row may fail before a device is given up.
+	maxFailed = 1000
 	// memoryQueue is the number of packets that wait on one side of a Pipe.
 	memoryQueue = 1024
 )
@@ -164,6 +168,9 @@ type Stats struct {
 	ReadMalformed, ReadTooShort uint64
 	// WritePackets are packets taken, WriteSuper the superpackets made of them.
 	WritePackets, WriteSuper uint64
-	// WriteRefused are packets that the kernel did not take.
-	WriteRefused uint64
+	// WriteRefused are packets that the kernel did not take, WriteApart the
+	// superpackets that it did not take as such, but were written one by one.
+	WriteRefused, WriteApart uint64
+	// ReadFailed are reads that failed, for a passing reason but the last.
+	ReadFailed uint64
 }

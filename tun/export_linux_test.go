@@ -2,7 +2,11 @@
 
 package tun
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 // OtherKernel has the device refuse offloads that has does not name, until the
 // returned function is called.
@@ -20,3 +24,17 @@ func OtherKernel(has func(mask int) bool) (restore func()) {
 	}
 	return func() { kernelOffloads = real }
 }
+
+// OnWrite has f take the device's writes.
+func (t *Linux) OnWrite(f func(vectors [][]byte) unix.Errno) {
+	t.wr.call = func(_ int, iov []unix.Iovec) unix.Errno {
+		var list [][]byte
+		for _, v := range iov {
+			list = append(list, unsafe.Slice(v.Base, v.Len))
+		}
+		return f(list)
+	}
+}
+
+// Misread says what becomes of a failed read.
+func (t *Linux) Misread(e unix.Errno) error { return t.misread(e) }

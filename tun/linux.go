@@ -39,6 +39,7 @@ type Linux struct {
 	stats struct {
 		readPackets, readSuper, readMalformed, readTooShort atomic.Uint64
 		writePackets, writeSuper, writeRefused              atomic.Uint64
+		writeApart, readFailed                              atomic.Uint64
 	}
 }
 
@@ -49,19 +50,22 @@ var (
 
 // reader is the state of Read.
 type reader struct {
-	mem   []byte // virtio header and superpacket
-	super Super
-	poll  [2]unix.PollFd
+	mem    []byte // virtio header and superpacket
+	super  Super
+	poll   [2]unix.PollFd
+	failed int // calls in a row that failed without a reason
 }
 
 // writer is the state of Write, under wrMu.
 type writer struct {
 	iov  []unix.Iovec
 	hdr  [vnetHdrLen]byte
+	head [maxHeader]byte // what the header of a train's first packet was
 	co   coalescer
-	emit func(*train) // writeTrain, bound once
-	took int          // packets taken by this Write
-	fail error        // the last refusal of this Write
+	call func(fd int, iov []unix.Iovec) unix.Errno // writev, but for tests
+	emit func(*train)                              // writeTrain, bound once
+	took int                                       // packets taken by this Write
+	fail error                                     // the last refusal of this Write
 }
 
 // CreateTUN makes a TUN interface in the network namespace of the calling
@@ -167,7 +171,7 @@ func (t *Linux) open() (err error) {
 		return fmt.Errorf("tun: eventfd: %w", err)
 	}
 	t.rd.poll = [2]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
-	t.wr.emit = t.writeTrain
+	t.wr.emit, t.wr.call = t.writeTrain, writev
 	t.wr.iov = make([]unix.Iovec, 0, maxTrain+1)
 	return nil
 }
@@ -283,16 +287,31 @@ func (t *Linux) Take(s *Super, mem []byte) (bool, error) {
 	for range maxBatch { // as many malformed ones are passed over at a time
 		n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(t.fd), uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)))
 		switch {
+		case e == 0:
+			t.rd.failed = 0
+			if t.takeUp(s, mem[:n]) {
+				return true, nil
+			}
 		case e == unix.EINTR:
 		case e == unix.EAGAIN:
+			t.rd.failed = 0
 			return false, nil
-		case e != 0:
-			return false, t.fault(e)
-		case t.takeUp(s, mem[:n]):
-			return true, nil
+		default:
+			return false, t.misread(e)
 		}
 	}
 	return false, nil
+}
+
+// misread tells whether a failure to read is lasting: the device is gone, or fails again
+// and again. What passes, as a shortage of memory does, costs no more than a packet.
+func (t *Linux) misread(e unix.Errno) error {
+	t.stats.readFailed.Add(1)
+	t.rd.failed++
+	if e == unix.EBADF || e == unix.EBADFD || e == unix.ENODEV || e == unix.EFAULT || t.rd.failed >= maxFailed {
+		return t.fault(e)
+	}
+	return nil
 }
 
 // takeUp makes a Super of what was read; false: it is malformed.
@@ -400,16 +419,18 @@ func (t *Linux) writeOne(p []byte) {
 		w.add(w.hdr[:])
 	}
 	w.add(p)
-	t.flush(1)
+	t.booked(t.flush(), 1)
 }
 
-// writeTrain writes a train as one superpacket.
+// writeTrain writes a train as one superpacket. One that the kernel refuses is written
+// packet by packet, so that what may pass does.
 func (t *Linux) writeTrain(tr *train) {
 	if tr.n == 1 {
 		t.writeOne(tr.pkts[0])
 		return
 	}
 	w := &t.wr
+	head := w.head[:copy(w.head[:], tr.pkts[0][:tr.hdr])]
 	var h vnetHdr
 	tr.superHeader(&h)
 	h.put(w.hdr[:])
@@ -419,8 +440,18 @@ func (t *Linux) writeTrain(tr *train) {
 	for _, p := range tr.pkts[1:tr.n] {
 		w.add(p[tr.hdr:])
 	}
-	if t.flush(tr.n) {
+	switch e := t.flush(); e {
+	case 0:
 		t.stats.writeSuper.Add(1)
+		t.booked(e, tr.n)
+	case unix.EIO, unix.EBADF, unix.EBADFD, unix.ENODEV: // the device is down, or gone
+		t.booked(e, tr.n)
+	default:
+		t.stats.writeApart.Add(1)
+		copy(tr.pkts[0], head)
+		for _, p := range tr.pkts[:tr.n] {
+			t.writeOne(p)
+		}
 	}
 }
 
@@ -432,23 +463,28 @@ func (w *writer) add(p []byte) {
 
 // flush writes what the I/O vector describes: one packet, or a superpacket made
 // of several.
-func (t *Linux) flush(packets int) bool {
-	w := &t.wr
+func (t *Linux) flush() unix.Errno {
 	for {
-		_, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(t.fd), uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
-		switch e {
-		case 0:
-			w.took += packets
-			return true
-		case unix.EINTR:
-		default:
-			// EAGAIN counts as refused: a TUN that doesn't take a packet drops it,
-			// as any full interface does.
-			w.fail = t.fault(e)
-			t.stats.writeRefused.Add(uint64(packets))
-			return false
+		if e := t.wr.call(t.fd, t.wr.iov); e != unix.EINTR {
+			return e
 		}
 	}
+}
+
+func writev(fd int, iov []unix.Iovec) unix.Errno {
+	_, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+	return e
+}
+
+// booked counts packets as taken or refused. EAGAIN counts as refused: a TUN that
+// doesn't take a packet drops it, as any full interface does.
+func (t *Linux) booked(e unix.Errno, packets int) {
+	if e == 0 {
+		t.wr.took += packets
+		return
+	}
+	t.wr.fail = t.fault(e)
+	t.stats.writeRefused.Add(uint64(packets))
 }
 
 // Name implements Device.
@@ -465,6 +501,7 @@ func (t *Linux) Stats() Stats {
 		ReadMalformed: s.readMalformed.Load(), ReadTooShort: s.readTooShort.Load(),
 		WritePackets: s.writePackets.Load(), WriteSuper: s.writeSuper.Load(),
 		WriteRefused: s.writeRefused.Load(),
+		WriteApart:   s.writeApart.Load(), ReadFailed: s.readFailed.Load(),
 	}
 }
 
