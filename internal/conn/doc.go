@@ -193,8 +193,9 @@ const (
 	// noSegmentFor is how long such a destination is remembered.
 	noSegmentFor = 5 * time.Minute
 	// sendWait is how many milliseconds a WriteBatch waits, in all, for room in send
-	// buffers.
+	// buffers, espWait how many if the first that has none is ESP.
 	sendWait = 50
+	espWait  = 1
 	// sockBuffer is the socket buffer asked for, in bytes.
 	sockBuffer = 8 << 20
 	// maxQuote is the number of payload bytes kept of a quoted datagram.

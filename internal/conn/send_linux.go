@@ -308,7 +308,9 @@ func (s *sender) flush() {
 }
 
 // transmit sends what was built. While the socket's buffer is full it waits, up to
-// sendWait a WriteBatch: the caller has other things to do than those of a slow link.
+// sendWait a WriteBatch, or up to espWait where it is ESP that waits: its sender has
+// another direction to serve, and what a slow link has no room for is to be dropped, as
+// any router does, so that those who sent it learn of it.
 func (s *sender) transmit() {
 	fd := s.sock.fd
 	for s.done < s.n {
@@ -342,7 +344,12 @@ func (s *sender) transmit() {
 // patience is how many milliseconds this WriteBatch may still wait.
 func (s *sender) patience() int {
 	if s.until.IsZero() {
-		s.until = time.Now().Add(sendWait * time.Millisecond)
+		wait := sendWait
+		if s.train[s.done].first.Kind == ESP {
+			wait = espWait
+		}
+		s.until = time.Now().Add(time.Duration(wait) * time.Millisecond)
+		return wait
 	}
 	return int(max(time.Until(s.until), 0) / time.Millisecond)
 }

@@ -167,22 +167,37 @@ func TestFullBufferHoldsUpOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	var out []conn.Packet
-	for i := range 150 { // in an IKE message each, as raw ESP is
-		out = append(out, conn.Packet{Kind: conn.IKE, Remote: netip.AddrPortFrom(right, 500), Buf: espPacket(uint32(i), 1400)})
+	for _, c := range []struct {
+		what string
+		p    conn.Packet
+		most time.Duration
+	}{
+		{"IKE", conn.Packet{Kind: conn.IKE, Remote: netip.AddrPortFrom(right, 500)}, time.Second},
+		// Once 1 ms, and what the machine adds to it, where IKE waits for 50.
+		{"ESP", conn.Packet{Kind: conn.ESP, Encap: true, Remote: netip.AddrPortFrom(right, 4500)}, 40 * time.Millisecond},
+	} {
+		var out []conn.Packet
+		for i := range 150 { // of different sizes: a message each
+			c.p.Buf = espPacket(uint32(i), 1200+i)
+			out = append(out, c.p)
+		}
+		fastest := time.Hour
+		for n, full := 0, 0; full < 5; n++ {
+			if n == 400 {
+				t.Skip("the buffer never fills")
+			}
+			start := time.Now()
+			if _, err := a.WriteBatch(out); err == nil {
+				continue
+			}
+			full++
+			fastest = min(fastest, time.Since(start))
+		}
+		if fastest > c.most {
+			t.Errorf("%s: held up for %v", c.what, fastest)
+		}
 	}
-	for range 400 {
-		start := time.Now()
-		if _, err := a.WriteBatch(out); err == nil {
-			continue
-		}
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("held up for %v", took)
-		}
-		if st := a.Stats(); st.SendNoBuffer == 0 {
-			t.Errorf("%+v", st)
-		}
-		return
+	if st := a.Stats(); st.SendNoBuffer == 0 {
+		t.Errorf("%+v", st)
 	}
-	t.Skip("the buffer never fills")
 }
