@@ -49,6 +49,18 @@ func (h *Host) setEngine(a []string) error {
 			c.ForceEncap = v == "yes"
 		case "break":
 			c.BreakBeforeMake = v == "yes"
+		case "crash": // the secret of its tokens (RFC 6290)
+			c.CrashSecret = suite.Key(v)
+		case "tickets": // the secret of its tickets (RFC 5723); "": it only asks for them
+			c.TicketSecret, c.ResumeSessions = suite.Key(v), true
+		case "transcript":
+			c.FullTranscript = v == "yes"
+		case "redirect":
+			to, err := ike.ParseRedirectTarget(v)
+			if err != nil {
+				return err
+			}
+			c.RedirectTo = to
 		default:
 			return fmt.Errorf("unknown setting %q", k)
 		}
@@ -134,6 +146,16 @@ func (h *Host) setPeer(name string, a []string) error {
 			p.Fragmentation = map[string]ike.FragmentPolicy{"yes": ike.FragmentYes, "accept": ike.FragmentAccept, "force": ike.FragmentForce, "no": ike.FragmentNo}[v]
 		case "mobike":
 			p.MOBIKE = v == "yes"
+		case "ppk":
+			p.PPKID = v
+		case "ppk-required":
+			p.PPKRequired = v == "yes"
+		case "redirect":
+			to, err := ike.ParseRedirectTarget(v)
+			if err != nil {
+				return err
+			}
+			p.Redirect = to
 		case "encap":
 			p.Encap = map[string]ike.EncapPolicy{"auto": ike.EncapAuto, "yes": ike.EncapYes, "no": ike.EncapNo}[v]
 		default:

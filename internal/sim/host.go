@@ -29,6 +29,7 @@ type Host struct {
 	config ike.Config
 	peers  []*ike.Peer
 	psks   []psk
+	ppks   map[string]string
 	creds  *credentials
 	trust  [][20]byte
 	names  map[string][]netip.Addr
@@ -259,6 +260,8 @@ func (h *Host) answer(q ike.Question) (any, error) {
 			}
 		}
 		return keys, nil
+	case ike.PPKLookup:
+		return suite.Key(h.ppks[q.ID]), nil
 	case ike.Resolve:
 		var out []netip.Addr
 		for _, n := range q.Hosts {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"adit/ike/wire"
 )
 
 // Link is what the network does to datagrams; the same for all pairs of hosts.
@@ -52,9 +54,10 @@ func (p *packet) size() int {
 // rule is what a script does to chosen datagrams.
 type rule struct {
 	from, to *Host
-	text     string // part of the summary
-	left     int    // how many more; negative: all
-	do       string // drop, hold, dup or corrupt
+	text     string          // part of the summary
+	left     int             // how many more; negative: all
+	do       string          // drop, hold, dup, corrupt or strip
+	notify   wire.NotifyType // to strip
 }
 
 // NAT translates one host's source addresses.
@@ -137,6 +140,10 @@ func (w *World) transmit(p *packet) {
 		case "corrupt":
 			fate = "damaged"
 			w.corrupt(p)
+		case "strip":
+			if strip(p, r.notify) {
+				fate = "without " + r.notify.String()
+			}
 		}
 		break
 	}
@@ -148,7 +155,7 @@ func (w *World) transmit(p *packet) {
 	case w.chance(w.net.Loss):
 		fate = "lost"
 	}
-	if fate != "" && fate != "doubled" && fate != "damaged" {
+	if fate != "" && fate != "doubled" && fate != "damaged" && !strings.HasPrefix(fate, "without ") {
 		w.lost(p, fate)
 		return
 	}

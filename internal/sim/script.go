@@ -40,6 +40,10 @@ import (
 //	cut HOST HOST, heal
 //	delay HOST compute|install-answer|ask DURATION, spread HOST DURATION
 //	fail HOST compute|install|ask N, unreliable HOST KIND PROBABILITY
+//	redirect HOST CONN GATEWAY   sends a peer to another gateway
+//	drain HOST GATEWAY           refuses new peers, and sends them there
+//	strip FROM TO N NOTIFY TEXT...   an attacker takes a notify out of the next N messages
+//	ppk HOST ID SECRET           a post-quantum preshared key; a later one replaces it
 //	kill HOST, restart HOST, rebind HOST, shutdown HOST
 //	garbage HOST N               damaged copies of messages, random bytes
 //	flood HOST N                 first messages with invented cookies from many addresses
@@ -57,7 +61,7 @@ func (w *World) Exec(line string) error {
 		return nil
 	}
 	w.note("> %s", strings.Join(f, " "))
-	for _, group := range []map[string]func([]string) error{w.topology(), w.trouble(), w.operations()} {
+	for _, group := range []map[string]func([]string) error{w.topology(), w.trouble(), w.operations(), w.moves()} {
 		if c := group[f[0]]; c != nil {
 			var err error
 			func() {

@@ -15,24 +15,19 @@ import (
 // checks what an observer of the wire can: windows, message IDs, repetitions, IVs.
 type tap struct {
 	w       *World
-	keys    map[[2]uint64]*ike.IKEKeys
-	v1      map[streamKey][][]byte // what was sent in IKEv1
+	keys    map[[2]uint64][]*ike.IKEKeys // the newest last: additional key exchanges make new ones
+	v1      map[streamKey][][]byte       // what was sent in IKEv1
 	streams map[streamKey]*stream
-	inits   map[[2]uint64][]byte          // IKE_SA_INIT messages: the last request, the answer
-	ivs     map[ivKey]map[string][32]byte // first bytes of the body
-	spis    map[ipsec.SPI]string          // names of ESP SPIs, in order of appearance
-	sas     map[uint64]int                // numbers of IKE SAs by SPIi, in order of appearance
+	inits   map[[2]uint64][]byte           // IKE_SA_INIT messages: the last request, the answer
+	ivs     map[string]map[string][32]byte // by key: first bytes of the body
+	spis    map[ipsec.SPI]string           // names of ESP SPIs, in order of appearance
+	sas     map[uint64]int                 // numbers of IKE SAs by SPIi, in order of appearance
 }
 
 // streamKey names one host's half of the conversation in one IKE SA.
 type streamKey struct {
 	host, life int
 	spiI, spiR uint64
-}
-
-type ivKey struct {
-	spiI, spiR uint64
-	initiator  bool
 }
 
 // stream is what one host sent and got in one IKE SA.
@@ -87,8 +82,8 @@ func (s *stream) whole(m *wire.Message) bool {
 }
 
 func newTap(w *World) *tap {
-	return &tap{w: w, keys: map[[2]uint64]*ike.IKEKeys{}, streams: map[streamKey]*stream{}, inits: map[[2]uint64][]byte{},
-		ivs: map[ivKey]map[string][32]byte{}, spis: map[ipsec.SPI]string{}, sas: map[uint64]int{}}
+	return &tap{w: w, keys: map[[2]uint64][]*ike.IKEKeys{}, streams: map[streamKey]*stream{}, inits: map[[2]uint64][]byte{},
+		ivs: map[string]map[string][32]byte{}, spis: map[ipsec.SPI]string{}, sas: map[uint64]int{}}
 }
 
 func (t *tap) spi(s ipsec.SPI) string {
@@ -109,27 +104,40 @@ func (t *tap) sa(spiI uint64) string {
 	return fmt.Sprintf("#%d", n)
 }
 
-// learn takes the keys of an IKE SA; both ends must have the same.
+// learn takes the keys of an IKE SA; both ends must have the same. Those of an additional
+// key exchange replace the ones before.
 func (t *tap) learn(k *ike.IKEKeys) {
 	id := [2]uint64{k.SPIi, k.SPIr}
-	if old := t.keys[id]; old != nil {
-		if !old.SKei.Equal(k.SKei) || !old.SKer.Equal(k.SKer) || !old.SKai.Equal(k.SKai) || !old.SKar.Equal(k.SKar) {
-			t.w.note("keys of %x differ", id)
+	for _, old := range t.keys[id] {
+		if old.SKei.Equal(k.SKei) && old.SKer.Equal(k.SKer) && old.SKai.Equal(k.SKai) && old.SKar.Equal(k.SKar) {
+			return
 		}
-		return
+	}
+	if t.keys[id] != nil {
+		t.w.note("keys of %x differ, or are replaced", id)
 	}
 	clone := *k
 	clone.SKei, clone.SKer = bytes.Clone(k.SKei), bytes.Clone(k.SKer)
 	clone.SKai, clone.SKar = bytes.Clone(k.SKai), bytes.Clone(k.SKar)
-	t.keys[id] = &clone
+	t.keys[id] = append(t.keys[id], &clone)
 }
 
-// open decrypts a message; nil if it cannot.
-func (t *tap) open(m *wire.Message) []wire.Payload {
-	k := t.keys[[2]uint64{m.Header.SPIi, m.Header.SPIr}]
-	if k == nil || m.Encrypted == nil {
-		return nil
+// open decrypts a message; nil if it cannot. key is the one that it is sealed with.
+func (t *tap) open(m *wire.Message) (list []wire.Payload, key string) {
+	all := t.keys[[2]uint64{m.Header.SPIi, m.Header.SPIr}]
+	for i := len(all) - 1; i >= 0 && m.Encrypted != nil; i-- {
+		if list := openWith(all[i], m); list != nil {
+			key = string(all[i].SKei)
+			if !m.Header.FromInitiator() {
+				key = string(all[i].SKer)
+			}
+			return list, key
+		}
 	}
+	return nil, ""
+}
+
+func openWith(k *ike.IKEKeys, m *wire.Message) []wire.Payload {
 	enc, integ := k.SKei, k.SKai
 	if !m.Header.FromInitiator() {
 		enc, integ = k.SKer, k.SKar
@@ -190,7 +198,7 @@ func (t *tap) sent(h *Host, d ike.Datagram) string {
 	switch {
 	case hd.SPIi == 0:
 		return m.Summary()
-	case hd.Exchange == wire.ExchangeIKESAInit:
+	case hd.Exchange == wire.ExchangeIKESAInit, hd.Exchange == wire.ExchangeIKESessionResume:
 		return tag + m.Summary() + map[bool]string{true: " again"}[t.sentInit(h, m)]
 	}
 	if refusesVersion(d.Data) {
@@ -205,8 +213,9 @@ func (t *tap) sent(h *Host, d ike.Datagram) string {
 	}
 	text := m.Summary()
 	if m.Encrypted != nil {
-		t.checkIV(h, m)
-		if list := t.open(m); list != nil && m.Encrypted.Type == wire.PayloadSK {
+		list, sealing := t.open(m)
+		t.checkIV(h, m, sealing)
+		if list != nil && m.Encrypted.Type == wire.PayloadSK {
 			text = wire.Summarize(*hd, list) + details(list)
 		} else if list == nil && t.keys[[2]uint64{hd.SPIi, hd.SPIr}] != nil {
 			text += " (keys differ)"
@@ -300,12 +309,16 @@ func (t *tap) sentResponse(h *Host, m *wire.Message, s *stream) (repeated bool) 
 	return false
 }
 
-// checkIV finds two different messages with one IV under one key.
-func (t *tap) checkIV(h *Host, m *wire.Message) {
+// checkIV finds two different messages with one IV under one key, in whatever IKE SAs:
+// a gateway that was killed, and resumes, must not come to the keys of before.
+func (t *tap) checkIV(h *Host, m *wire.Message, sealing string) {
 	if len(m.Encrypted.Body) < 8 {
 		return
 	}
-	k := ivKey{m.Header.SPIi, m.Header.SPIr, m.Header.FromInitiator()}
+	k := sealing
+	if k == "" { // unknown to us: a key of this IKE SA and direction
+		k = fmt.Sprintf("%x %x %t", m.Header.SPIi, m.Header.SPIr, m.Header.FromInitiator())
+	}
 	if t.ivs[k] == nil {
 		t.ivs[k] = map[string][32]byte{}
 	}
@@ -326,6 +339,9 @@ func (t *tap) received(h *Host, p *packet) {
 		return
 	}
 	hd := &m.Header
+	if hd.Exchange == wire.ExchangeIKESessionResume {
+		return
+	}
 	if hd.Exchange == wire.ExchangeIKESAInit {
 		if !hd.Response() && hd.SPIr == 0 {
 			h.lastInit = p
