@@ -74,7 +74,10 @@ func (h *Host) Boot() {
 	h.wakeAt = time.Time{}
 	h.ups = newBalance()
 	h.plane = newPlane(h)
-	h.creds.reborn()
+	before := h.creds.proved
+	if h.creds.reborn(); h.config.ResumeSessions && before != nil {
+		h.creds.proved = before // a ticket tells the next life of it
+	}
 	h.config.Peers = nil
 	h.engine = ike.New(h.config, ikev2.Version, ikev1.Version)
 	h.w.disturb()

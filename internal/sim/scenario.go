@@ -9,6 +9,7 @@ import (
 // scenario makes up a script.
 type scenario struct {
 	rng   *rand.Rand
+	keeps *rand.Rand // of lasting
 	extra *rand.Rand // of what came later, so that old seeds keep their stories
 	moves *rand.Rand // of MOBIKE
 	roams bool       // a changes its address now and then
@@ -28,7 +29,7 @@ type scenario struct {
 // configuration, a few minutes of events, and at the end the demand that all
 // comes to rest with just the SAs that are configured.
 func Scenario(seed uint64) string {
-	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110)), extra: rand.New(rand.NewPCG(seed, 0xf7a9)), moves: rand.New(rand.NewPCG(seed, 0x4555))}
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x5ce0a110)), extra: rand.New(rand.NewPCG(seed, 0xf7a9)), moves: rand.New(rand.NewPCG(seed, 0x4555)), keeps: rand.New(rand.NewPCG(seed, 0x9867))}
 	s.clean = s.rng.IntN(5) < 2
 	s.calm = s.rng.IntN(3) == 0
 	switch s.rng.IntN(12) {
@@ -170,6 +171,7 @@ func (s *scenario) configure() {
 	}
 	s.authenticate()
 	s.variety(transport)
+	s.lasting()
 	if s.moves.IntN(3) > 0 && !s.both && !transport {
 		s.roams = true
 		s.add("conn a site local=%%any mobike=yes")
@@ -185,6 +187,31 @@ func (s *scenario) roam() {
 	for range 1 + s.moves.IntN(2) {
 		s.add("address a %s", strings.Replace(s.addrs[0], "::1", "", 1)+map[bool]string{true: fmt.Sprintf("::%x", 16+s.moves.IntN(3)), false: fmt.Sprint(s.moves.IntN(3))}[strings.Contains(s.addrs[0], ":")])
 		s.add("run %dms", s.moves.IntN(200))
+	}
+}
+
+// lasting adds what makes IKE SAs last and be quick to come back, and keys that withstand
+// quantum computers.
+func (s *scenario) lasting() {
+	crash, tickets, hybrid := s.keeps.IntN(2) == 0, s.keeps.IntN(3) == 0, s.keeps.IntN(4) == 0
+	ppk := s.keeps.IntN(4) == 0
+	for _, h := range []string{"a", "b"} {
+		if crash {
+			s.add("engine %s crash=of-%s", h, h)
+		}
+		if tickets {
+			s.add("engine %s tickets=of-%s", h, h)
+		}
+		if s.keeps.IntN(2) == 0 {
+			s.add("engine %s transcript=yes", h)
+		}
+		if hybrid {
+			s.add("conn %s site ike=aes128gcm16-prfsha256-x25519-ke1_mlkem768", h)
+		}
+		if ppk {
+			s.add("conn %s site ppk=carol", h)
+			s.add("ppk %s carol %s", h, []string{"one", "one", "two"}[s.keeps.IntN(3)])
+		}
 	}
 }
 

@@ -201,8 +201,8 @@ func (t *tap) sent(h *Host, d ike.Datagram) string {
 	case hd.Exchange == wire.ExchangeIKESAInit, hd.Exchange == wire.ExchangeIKESessionResume:
 		return tag + m.Summary() + map[bool]string{true: " again"}[t.sentInit(h, m)]
 	}
-	if refusesVersion(d.Data) {
-		return tag + m.Summary()
+	if refusesVersion(d.Data) || m.Encrypted == nil && wire.FindNotify(m.Payloads, wire.InvalidIKESPI) != nil {
+		return tag + m.Summary() // in no window: whatever came is answered
 	}
 	repeated := false
 	s := t.stream(h, hd)
