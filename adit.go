@@ -248,8 +248,8 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	fetcher := &pki.HTTPFetcher{Timeout: g.daemon.FetchTimeout}
 	defer fetcher.Close()
 	o := gateway.Options{
-		Fetcher: fetcher,
-		Daemon:  g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
+		Fetcher: fetcher, Leases: leaseStore(&g.daemon, g.log),
+		Daemon: g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
 		Log: g.log, Workers: workers(dp), Versions: []ike.Version{ikev2.Version, ikev1.Version}, ForceEncap: true,
 	}
 	if tap != nil {

@@ -7,12 +7,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"adit/internal/cluster"
+	"adit/internal/config"
 	"adit/suite"
 )
 
@@ -25,8 +28,7 @@ const crashSecretLen = 32
 // §9). Without it the secret is nil, and no tokens are made.
 func crashSecret(dir string) (secret suite.Key, release func(), err error) {
 	release = func() {}
-	systemd, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
-	dir = cmp.Or(dir, systemd, "/var/lib/adit")
+	dir = stateDir(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, release, err
 	}
@@ -47,6 +49,20 @@ func crashSecret(dir string) (secret suite.Key, release func(), err error) {
 		return nil, release, fmt.Errorf("%s: %w", path, err)
 	}
 	return secret, func() { f.Close() }, nil
+}
+
+// stateDir is the directory of what must outlive a restart.
+func stateDir(dir string) string {
+	systemd, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return cmp.Or(dir, systemd, "/var/lib/adit")
+}
+
+// leaseStore is what keeps the leases of addresses. It costs nothing before a
+// connection gives any.
+func leaseStore(d *config.Daemon, log *slog.Logger) *cluster.Store {
+	l := d.Leases
+	return cluster.New(cluster.Config{URL: l.NATS, Dir: cmp.Or(l.Dir, filepath.Join(stateDir(d.StateDir), "leases")), Credentials: l.Credentials,
+		CA: l.CA, Bucket: l.Bucket, Gateway: l.Gateway, Replicas: l.Replicas, Log: log})
 }
 
 // ticketSecret is the secret of session tickets, which follows from that of crash detection.

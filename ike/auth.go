@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"errors"
 	"time"
 
 	"adit/ike/wire"
@@ -307,6 +308,16 @@ type LeaseAddresses struct {
 type Lease struct {
 	Addrs      []netip.Addr
 	Attributes []wire.Attribute // DNS servers, subnets, domains; not the addresses
+}
+
+// WhyNoAddress tells from the Err of LeaseAddresses what was missing: the pool is used up,
+// unless a *Rejection says something else.
+func WhyNoAddress(err error) (Detail, string) {
+	var r *Rejection
+	if errors.As(err, &r) {
+		return r.Detail, r.Difference
+	}
+	return DetailPool, err.Error()
 }
 
 // ReleaseLease gives the addresses of a lease back.

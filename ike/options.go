@@ -35,7 +35,7 @@ var optionsOf = map[Reason]map[Detail][]string{
 	ReasonSelectors: {"": {".local_ts", ".remote_ts"}, DetailLocalTS: {".local_ts"}, DetailRemoteTS: {".remote_ts"}},
 	ReasonNoAnswer:  {DetailSilent: {"remote_addrs"}},
 	ReasonUnique:    {"": {"unique"}},
-	ReasonAddresses: {DetailPool: {"pools"}, DetailNoPool: {"pools"}, DetailUnasked: {"pools"}, DetailNotGiven: {"vips"}},
+	ReasonAddresses: {DetailPool: {"pools"}, DetailLeaseStore: {"/adit.state.nats"}, DetailNoPool: {"pools"}, DetailUnasked: {"pools"}, DetailNotGiven: {"vips"}},
 }
 
 // optionOf is the option that a candidate's Detail speaks of.

@@ -58,6 +58,7 @@ const (
 	DetailSilentNAT     Detail = "silent-4500"      // no-answer: nothing comes back after the change to UDP 4500
 	DetailHalfOpen      Detail = "half-open"        // no-answer: the peer began and did not go on
 	DetailPool          Detail = "pool"             // addresses: the pool is used up
+	DetailLeaseStore    Detail = "lease-store"      // addresses: what keeps the leases does not answer
 	DetailNoPool        Detail = "no-pool"          // addresses: there is no pool
 	DetailUnasked       Detail = "unasked"          // addresses: the peer asks for none
 	DetailNotGiven      Detail = "not-given"        // addresses: the peer gives none

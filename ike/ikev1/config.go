@@ -144,11 +144,11 @@ func (s *sa) lease(now time.Time, asked []wire.V1Attribute, then func(time.Time,
 	s.ask(now, timeoutAsk, ike.LeaseAddresses{Lease: s.vips.leased, Peer: s.peer, ID: id, Remote: s.remote, Request: request}, func(now time.Time, r ike.Result) {
 		lease, _ := r.Value.(*ike.Lease)
 		if r.Err != nil || lease == nil || len(lease.Addrs) == 0 {
-			why := "no pool has an address of the family that the peer wants"
+			detail, why := ike.DetailPool, "no pool has an address of the family that the peer wants"
 			if r.Err != nil {
-				why = r.Err.Error()
+				detail, why = ike.WhyNoAddress(r.Err)
 			}
-			s.reject(&ike.Rejection{Reason: ike.ReasonAddresses, Detail: ike.DetailPool, Difference: why})
+			s.reject(&ike.Rejection{Reason: ike.ReasonAddresses, Detail: detail, Difference: why})
 			then(now, nil)
 			return
 		}

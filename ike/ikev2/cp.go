@@ -244,7 +244,8 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		lease, _ := v.(*ike.Lease)
 		switch {
 		case err != nil:
-			refuse(wire.InternalAddressFailure, ike.DetailPool, err.Error())
+			detail, why := ike.WhyNoAddress(err)
+			refuse(wire.InternalAddressFailure, detail, why)
 			return
 		case lease == nil || len(lease.Addrs) == 0:
 			refuse(wire.InternalAddressFailure, ike.DetailPool, "no pool has an address of the family that the peer wants")

@@ -67,7 +67,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		Retransmit: ike.Retransmit{Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
 		KeepAlive:  20 * time.Second, HalfOpenTimeout: 30 * time.Second,
 		CookieThreshold: 30, CookieThresholdIP: 3, BlockThreshold: 5, DeleteRekeyedDelay: 5 * time.Second,
-		ReplayWindow: defaultReplayWindow, FragmentSize: 1280, MaxPacket: 10000,
+		ReplayWindow: defaultReplayWindow, FragmentSize: 1280, MaxPacket: 10000, Leases: Leases{Reclaim: 24 * time.Hour},
 	}
 	d := &decoder{}
 	for _, name := range daemonSections {

@@ -115,6 +115,18 @@ type Warning struct {
 	Text string
 }
 
+// Leases says where the leases of addresses are kept (section `adit.state`).
+type Leases struct {
+	NATS        string        // URLs of servers, separated by commas; empty: embedded
+	Dir         string        // of the embedded server; empty: `leases` in StateDir
+	Credentials string        // file, of the user at NATS
+	CA          string        // file, of the servers' authority
+	Bucket      string        // adit
+	Gateway     string        // our name among several; empty: random, kept in Dir
+	Replicas    int           // of a bucket that is made; 0: 3
+	Reclaim     time.Duration // 24 h; 0: never
+}
+
 // Daemon are the settings of strongswan.conf that adit reads (section `charon`,
 // overridden by `adit`), with strongSwan's defaults.
 type Daemon struct {
@@ -148,6 +160,7 @@ type Daemon struct {
 	EAPTLSFragment, EAPTTLSFragment                               int           // charon.plugins.eap-tls.fragment_size, eap-ttls…; 0: 1024
 	TTLSMethod                                                    string        // charon.plugins.eap-ttls.phase2_method; empty: MSCHAPv2, then MD5
 	StateDir                                                      string        // adit.state_dir; empty: systemd's StateDirectory, or /var/lib/adit
+	Leases                                                        Leases        // adit.state
 	NextDefaults                                                  bool          // adit.compat = next: `version` is 2 if it is not given
 	resolve                                                       resolving
 	unprotected                                                   bool             // charon.dos_protection = no

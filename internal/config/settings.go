@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -93,6 +94,14 @@ var builtOptions = []option[Daemon]{
 	{name: "crash_detection", state: Own, def: "yes", note: "in section `adit`: RFC 6290, peers that know it notice a restart at once ([restart](restart.md))", set: habit(func(h *ike.Habits) *bool { return &h.NoCrashDetection }, false)},
 	{name: "session_resumption", state: Own, def: "no", note: "in section `adit`: RFC 5723, a lost IKE SA is set up again without authentication ([restart](restart.md))", set: habit(func(h *ike.Habits) *bool { return &h.ResumeSessions }, true)},
 	{name: "state_dir", state: Own, def: "/var/lib/adit", note: "in section `adit`: directory of the secret that must outlive a restart ([restart](restart.md)); with systemd its StateDirectory", set: into(func(d *Daemon) *string { return &d.StateDir }, absoluteOf)},
+	{name: "state.nats", state: Own, note: "in section `adit`: URLs of NATS servers that keep the leases of several gateways, separated by commas; default: a server in the process itself ([leases](addresses.md#leases))", set: into(func(d *Daemon) *string { return &d.Leases.NATS }, natsOf)},
+	{name: "state.dir", state: Own, note: "directory of the leases, and of this gateway’s name among several; default: `leases` in `state_dir`", set: into(func(d *Daemon) *string { return &d.Leases.Dir }, absoluteOf)},
+	{name: "state.credentials", state: Own, note: "file with the credentials of a user at NATS", set: into(func(d *Daemon) *string { return &d.Leases.Credentials }, absoluteOf)},
+	{name: "state.ca", state: Own, note: "file with the authority that the NATS servers’ certificates must come from", set: into(func(d *Daemon) *string { return &d.Leases.CA }, absoluteOf)},
+	{name: "state.bucket", state: Own, def: "adit", note: "name of the key-value bucket: gateways of one bucket share their pools", set: into(func(d *Daemon) *string { return &d.Leases.Bucket }, stateNameOf)},
+	{name: "state.gateway", state: Own, note: "this gateway’s name among several; default: random, kept in `state.dir`", set: into(func(d *Daemon) *string { return &d.Leases.Gateway }, stateNameOf)},
+	{name: "state.replicas", state: Own, def: "3", note: "copies of a bucket that adit makes: 1, 3 or 5; a server that is alone keeps one", set: into(func(d *Daemon) *int { return &d.Leases.Replicas }, oneOf([]string{"1", "3", "5"}, []int{1, 3, 5}))},
+	{name: "state.reclaim", state: Own, def: "24h", note: "after so long without a sign of life a gateway’s addresses are given to others; 0: never", set: into(func(d *Daemon) *time.Duration { return &d.Leases.Reclaim }, durationOf)},
 	{name: "redirect", state: Own, note: "in section `adit`: address or name of the gateway to which all new clients are sent that can be ([redirect](redirect.md))", set: into(func(d *Daemon) *ike.RedirectTarget { return &d.Habits.RedirectTo }, gatewayOf)},
 	{name: "i_dont_care_about_security_and_use_aggressive_mode_psk", def: "no", note: "answers aggressive mode of IKEv1 with a shared key, which everybody can then guess at leisure", set: habit(func(h *ike.Habits) *bool { return &h.AggressivePSK }, true)},
 	{name: "initiator_only", def: "no", note: "drops the first messages of others", set: habit(func(h *ike.Habits) *bool { return &h.InitiatorOnly }, true)},
@@ -199,6 +208,32 @@ func habit(field func(*ike.Habits) *bool, on bool) func(*decoder, *Daemon, conf.
 		*field(&d.Habits) = yes == on
 		return err
 	}
+}
+
+// natsOf reads the URLs of NATS servers.
+func natsOf(v conf.Value) (string, error) {
+	text, err := v.One()
+	if err != nil {
+		return "", err
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return "", v.Errorf("expected URLs such as nats://192.0.2.9:4222 or tls://nats.example") // not what they are: they may have a password
+		}
+	}
+	return text, nil
+}
+
+// stateNameOf reads a name that is part of a subject of NATS.
+func stateNameOf(v conf.Value) (string, error) {
+	name, err := v.One()
+	if err == nil && (name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	})) {
+		err = v.Errorf("expected at most 64 letters, digits, - and _, not %q", name)
+	}
+	return name, err
 }
 
 func absoluteOf(v conf.Value) (string, error) {

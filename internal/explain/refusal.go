@@ -339,6 +339,8 @@ func (e *explainer) addresses(r *ike.Rejection) {
 		e.advise(e.Peer.Option("vips"), "The peer's pool is used up or it has none; without vips no address is asked for.")
 	case r.Detail == ike.DetailPool:
 		e.change(r, "Make the pool larger, or close what nobody uses (`swanctl --list-pools --leases`).")
+	case r.Detail == ike.DetailLeaseStore:
+		e.change(r, "Have the NATS servers run again (state.nats in strongswan.conf); tunnels that stand are not touched meanwhile.")
 	case r.Detail == ike.DetailNoPool:
 		e.change(r, "Name a pool here, or let the peer ask for no address (its vips).")
 	case r.Detail == ike.DetailUnasked:

@@ -169,6 +169,9 @@ func (g *Gateway) edit(source Source, f func(*inventory) (load []*ike.Peer, unlo
 		v.mu.Unlock()
 		return err
 	}
+	if slices.ContainsFunc(load, func(p *ike.Peer) bool { return len(p.Pools) > 0 }) {
+		g.leases.open()
+	}
 	changes := v.difference(load, unload)
 	pad := v.take(changes, load, source)
 	v.mu.Unlock()

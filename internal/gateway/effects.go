@@ -192,7 +192,11 @@ func (s *shard) ask(e ike.Ask) {
 	case ike.Paths:
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.paths(q)}})
 	case ike.LeaseAddresses:
-		l, err := s.g.leases.give(q)
+		if s.g.leases.waits(q.Lease) {
+			s.start(e.Job, func(finish finisher) bool { return s.lease(e, q, finish) })
+			return
+		}
+		l, err := s.g.leases.give(context.Background(), q)
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: l, Err: err}})
 	case ike.SignAuth:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.sign(q) })
@@ -266,6 +270,24 @@ func (s *shard) verify(e ike.Ask, q ike.VerifyAuth) {
 			}
 		}, failed)
 	})
+}
+
+// lease has a thread of its own take addresses out of the store. What comes after the
+// question's deadline is given back, as the engine has gone on.
+func (s *shard) lease(e ike.Ask, q ike.LeaseAddresses, finish finisher) bool {
+	begun := s.g.pool.ask(func(ctx context.Context) {
+		ctx, stop := context.WithDeadline(ctx, e.Deadline)
+		defer stop()
+		l, err := s.g.leases.keep(ctx, q)
+		if errors.Is(err, ErrLeaseStore) {
+			err = &ike.Rejection{Reason: ike.ReasonAddresses, Detail: ike.DetailLeaseStore, Difference: err.Error()}
+		}
+		finish(l, err)
+	}, func(err error) { finish(nil, err) })
+	if !begun {
+		s.g.leases.given(q.Lease)
+	}
+	return begun
 }
 
 // outside has a thread of its own find an answer that may wait for others, until

@@ -54,6 +54,8 @@ type Options struct {
 	KeyLog func(ike.ExportKeys)
 	// Fetcher gets CRLs and OCSP answers; nil: nothing is fetched.
 	Fetcher pki.Fetcher
+	// Leases keeps the leases of addresses; nil: they live in memory.
+	Leases LeaseStore
 	// Control is called for every socket towards a RADIUS server before it is connected;
 	// may be nil.
 	Control func(network, address string, c syscall.RawConn) error
@@ -118,6 +120,7 @@ func New(o Options) (*Gateway, error) {
 	g.inv.routeMTU = o.Daemon.RouteMTU
 	g.leases.init()
 	g.leases.global = o.Daemon.Attributes
+	g.leases.kept.store, g.leases.kept.lost = o.Leases, g.loseAddress
 	g.conversations.init(g)
 	g.trust.init(o.Fetcher)
 	g.trust.store.Leave(pki.Leave{CRL: o.Daemon.NoCRL, OCSP: o.Daemon.NoOCSP})
@@ -146,7 +149,7 @@ func (g *Gateway) Start() {
 	hostCtx, g.stopHost = context.WithCancel(context.Background())
 	g.pool.ctx = ctx
 	g.opt.Dataplane.Events(g.shard.dataplane)
-	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run} {
+	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases} {
 		g.shards.Go(func() { run(ctx) })
 	}
 	g.hosts.Go(func() { g.host.run(hostCtx) })
@@ -242,6 +245,9 @@ func (g *Gateway) removeAll() {
 		}
 	})
 	g.conversations.close()
+	if g.opt.Leases != nil {
+		g.opt.Leases.Close()
+	}
 	g.trust.store.Close()
 	g.ClearCredentials()
 	g.users.clear()

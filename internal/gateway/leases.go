@@ -1,8 +1,9 @@
 package gateway
 
 import (
-	"container/list"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -36,6 +37,7 @@ type leases struct {
 	held  map[uint64][]hold // by the engine's number of the lease
 	// global are the attributes that everybody with an address is told.
 	global []wire.Attribute
+	kept   keptLeases
 }
 
 // hold is one address that a lease has.
@@ -44,29 +46,9 @@ type hold struct {
 	addr netip.Addr
 }
 
-// addressPool gives addresses out: one that was the identity's before, else one that was
-// nobody's, else the one that was given back longest ago.
-type addressPool struct {
-	config.Pool
-	source Source
-	next   netip.Addr // the first that was never given out; invalid: none is left
-	used   map[netip.Addr]*entry
-	last   map[string]netip.Addr // the identity's last address
-	free   list.List             // of netip.Addr: what was given back, the longest ago first
-}
-
-// entry is an address that was given out. A make-before-break reauthentication
-// has two holders of the same identity for a moment.
-type entry struct {
-	identity string
-	holders  []uint64
-	free     *list.Element // where it stands in free; nil: it has holders
-}
-
-func (l *leases) init() { l.pools, l.held = map[string]*addressPool{}, map[uint64][]hold{} }
-
-func newAddressPool(p config.Pool, source Source) *addressPool {
-	return &addressPool{Pool: p, source: source, next: p.From, used: map[netip.Addr]*entry{}, last: map[string]netip.Addr{}}
+func (l *leases) init() {
+	l.pools, l.held = map[string]*addressPool{}, map[uint64][]hold{}
+	l.kept.asking = map[uint64]*leaseAsk{}
 }
 
 // LoadPool adds a pool, or replaces the one of its name: leases inside the same
@@ -89,6 +71,7 @@ func (l *leases) load(p config.Pool, source Source) error {
 		l.order = append(l.order, p.Name)
 	}
 	l.pools[p.Name] = newAddressPool(p, source)
+	l.recall(l.pools[p.Name])
 	return nil
 }
 
@@ -137,15 +120,6 @@ func (l *leases) replace(list []config.Pool) (kept []string, err error) {
 	return kept, err
 }
 
-func (p *addressPool) online() (n uint64) {
-	for _, e := range p.used {
-		if len(e.holders) > 0 {
-			n++
-		}
-	}
-	return n
-}
-
 // Pools are the loaded pools, in the order of loading.
 func (g *Gateway) Pools() []PoolState {
 	l := &g.leases
@@ -154,11 +128,14 @@ func (g *Gateway) Pools() []PoolState {
 	out := make([]PoolState, 0, len(l.order))
 	for _, name := range l.order {
 		p := l.pools[name]
-		s := PoolState{Pool: p.Pool, Size: rangeSize(p.From, p.To), Online: p.online()}
-		s.Offline = uint64(len(p.used)) - s.Online
+		s := PoolState{Pool: p.Pool, Size: rangeSize(p.From, p.To)}
 		for a, e := range p.used {
-			s.Leases = append(s.Leases, PoolLease{a, e.identity, len(e.holders) > 0})
+			online := len(e.holders) > 0 || e.owner != ""
+			if s.Leases = append(s.Leases, PoolLease{a, e.identity, online}); online {
+				s.Online++
+			}
 		}
+		s.Offline = uint64(len(p.used)) - s.Online
 		slices.SortFunc(s.Leases, func(a, b PoolLease) int { return a.Addr.Compare(b.Addr) })
 		out = append(out, s)
 	}
@@ -182,10 +159,10 @@ func rangeSize(from, to netip.Addr) uint64 {
 
 // give answers a CFG_REQUEST: an address of each family that is asked for, out of
 // the first of the connection's pools that has one, and what those pools tell. Err:
-// there are addresses to be given and none is left.
-func (l *leases) give(q ike.LeaseAddresses) (*ike.Lease, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// there are addresses to be given and none is left. Where leases are kept in a store it
+// waits for that.
+func (l *leases) give(ctx context.Context, q ike.LeaseAddresses) (*ike.Lease, error) {
+	defer l.given(q.Lease)
 	out := &ike.Lease{}
 	var missing error
 	for _, a := range q.Request {
@@ -201,7 +178,7 @@ func (l *leases) give(q ike.LeaseAddresses) (*ike.Lease, error) {
 			break
 		}
 		wish, _ := netip.AddrFromSlice(a.Value[:min(len(a.Value), map[bool]int{false: 4, true: 16}[six])])
-		got, err := l.address(q, wish, six)
+		got, err := l.address(ctx, q, wish, six)
 		if err != nil {
 			missing = err
 		} else if got.IsValid() {
@@ -211,6 +188,8 @@ func (l *leases) give(q ike.LeaseAddresses) (*ike.Lease, error) {
 	if len(out.Addrs) == 0 && missing != nil {
 		return nil, missing
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if len(out.Addrs) > 0 {
 		out.Attributes = append(out.Attributes, l.global...)
 	}
@@ -223,90 +202,78 @@ func (l *leases) give(q ike.LeaseAddresses) (*ike.Lease, error) {
 }
 
 // address takes one address of the family. No pool of the family: none, without an error.
-func (l *leases) address(q ike.LeaseAddresses, wish netip.Addr, six bool) (netip.Addr, error) {
+func (l *leases) address(ctx context.Context, q ike.LeaseAddresses, wish netip.Addr, six bool) (netip.Addr, error) {
 	var full error
 	for _, name := range q.Peer.Pools {
-		p := l.pools[name]
-		if p == nil || !p.From.IsValid() || p.From.Is6() != six {
-			continue
+		a, err := l.fromPool(ctx, q, name, wish, six)
+		if a.IsValid() || errors.Is(err, ErrLeaseStore) {
+			return a, err
 		}
-		if a := p.take(q.Lease, q.ID, wish); a.IsValid() {
-			l.held[q.Lease] = append(l.held[q.Lease], hold{name, a})
-			return a, nil
+		if err != nil {
+			full = err
 		}
-		full = fmt.Errorf("pool '%s' has no free address", name)
 	}
 	return netip.Addr{}, full
 }
 
-func (p *addressPool) contains(a netip.Addr) bool {
-	return a.IsValid() && p.From.BitLen() == a.BitLen() && !a.Less(p.From) && !p.To.Less(a)
+// fromPool takes an address of one pool, and has the store write it down. Where another
+// gateway was faster with that address, it takes the next.
+func (l *leases) fromPool(ctx context.Context, q ike.LeaseAddresses, name string, wish netip.Addr, six bool) (netip.Addr, error) {
+	full := fmt.Errorf("pool '%s' has no free address", name)
+	for range limitContended {
+		a, record, undo, err := l.choose(q, name, wish, six)
+		if err != nil || !a.IsValid() || record == nil {
+			return a, err
+		}
+		now, err := l.kept.store.Take(ctx, *record)
+		switch done := l.settle(q.Lease, name, now, err, undo); {
+		case done:
+			return a, nil
+		case !errors.Is(err, ErrLeaseTaken) && err != nil:
+			return netip.Addr{}, err
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%w (others were faster %d times)", full, limitContended)
 }
 
-func (p *addressPool) take(lease uint64, identity string, wish netip.Addr) netip.Addr {
-	mine := func(a netip.Addr, online bool) bool {
-		e := p.used[a]
-		return e != nil && e.identity == identity && online == (len(e.holders) > 0)
+// choose takes an address in memory. With a record, the store must be asked for it.
+func (l *leases) choose(q ike.LeaseAddresses, name string, wish netip.Addr, six bool) (a netip.Addr, r *LeaseRecord, undo func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.pools[name]
+	if p == nil || !p.From.IsValid() || p.From.Is6() != six {
+		return a, nil, nil, nil
 	}
-	grant := func(a netip.Addr) netip.Addr {
-		e := p.used[a]
-		if e == nil {
-			e = &entry{}
-			p.used[a] = e
-		} else if e.identity != identity && p.last[e.identity] == a {
-			delete(p.last, e.identity)
-		}
-		if e.free != nil {
-			p.free.Remove(e.free)
-			e.free = nil
-		}
-		e.identity = identity
-		e.holders = append(e.holders, lease)
-		p.last[identity] = a
-		return a
+	if a, undo = p.take(q.Lease, q.ID, wish); !a.IsValid() {
+		return a, nil, nil, fmt.Errorf("pool '%s' has no free address", name)
 	}
-	// A pool may be larger than memory: beyond this many, somebody's old address is given.
-	remembered := len(p.used) >= limitRemembered && p.free.Len() > 0
-	if wish.IsValid() && !wish.IsUnspecified() {
-		// Its own address, also if the IKE SA that has it is just being replaced.
-		if mine(wish, false) || mine(wish, true) {
-			return grant(wish)
-		}
-		if !remembered && p.contains(wish) && p.used[wish] == nil && p.next.IsValid() && !wish.Less(p.next) {
-			return grant(wish)
-		}
+	e := p.used[a]
+	if !l.kept.on || len(e.holders) > 1 { // of a second IKE SA of the same identity, the record stands
+		l.held[q.Lease] = append(l.held[q.Lease], hold{name, a})
+		return a, nil, nil, nil
 	}
-	if a, ok := p.last[identity]; ok && mine(a, false) {
-		return grant(a)
-	}
-	for p.next.IsValid() && !remembered {
-		a := p.next
-		if p.next = a.Next(); !p.contains(p.next) {
-			p.next = netip.Addr{}
-		}
-		if p.used[a] == nil {
-			return grant(a)
-		}
-	}
-	if oldest := p.free.Front(); oldest != nil {
-		return grant(oldest.Value.(netip.Addr))
-	}
-	return netip.Addr{}
+	e.asked = true
+	return a, &LeaseRecord{Addr: a, Pool: name, Identity: q.ID, Rev: e.rev}, undo, nil
 }
 
 // release gives the addresses of a lease back; they are kept for their identity.
 func (l *leases) release(lease uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if x := l.kept.asking[lease]; x != nil {
+		x.ended = true
+	}
+	l.drop(lease)
+}
+
+func (l *leases) drop(lease uint64) {
 	for _, h := range l.held[lease] {
 		p := l.pools[h.pool]
 		if p == nil || p.used[h.addr] == nil {
 			continue
 		}
-		e := p.used[h.addr]
-		e.holders = slices.DeleteFunc(e.holders, func(x uint64) bool { return x == lease })
-		if len(e.holders) == 0 && e.free == nil {
-			e.free = p.free.PushBack(h.addr)
+		if e := p.used[h.addr]; p.giveBack(e, h.addr, lease) && l.kept.on {
+			l.kept.store.Free(LeaseRecord{Addr: h.addr, Pool: h.pool, Identity: e.identity, Rev: e.rev})
 		}
 	}
 	delete(l.held, lease)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -39,7 +40,7 @@ func want(lease uint64, id string, wish string, pools ...string) ike.LeaseAddres
 
 func one(t *testing.T, l *leases, q ike.LeaseAddresses) string {
 	t.Helper()
-	got, err := l.give(q)
+	got, err := l.give(context.Background(), q)
 	if err != nil {
 		return "error"
 	}
@@ -111,7 +112,7 @@ func TestPoolInUse(t *testing.T) {
 	}
 	q := want(2, "b", "", "p")
 	q.Request[0].Type = wire.InternalIP6Address
-	if got, err := l.give(q); err != nil || len(got.Addrs) != 0 {
+	if got, err := l.give(context.Background(), q); err != nil || len(got.Addrs) != 0 {
 		t.Fatalf("%v %v", got, err)
 	}
 	l.release(1)

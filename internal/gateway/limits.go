@@ -30,6 +30,10 @@ const (
 	limitRemembered    = 1 << 17               // addresses of one pool that are remembered for who had them
 	limitLeased        = 8                     // addresses of one lease
 	limitLookups       = 16                    // names of selectors looked up at once
+	limitContended     = 64                    // addresses tried for one client while other gateways are faster
+	silentGateway      = 30 * time.Second      // after so long without a sign of life, clients of another gateway get their addresses here
+	leaseReclaim       = 10 * time.Second      // between looks for gateways that are gone
+	leaseStoreWait     = 5 * time.Second       // for a store of leases that is not there yet
 	shutdownGrace      = 3 * time.Second       // for Deletes to be answered
 	resolveTimeout     = 10 * time.Second      // of one name look-up
 	retryNames         = 30 * time.Second      // before names that did not resolve are tried again
