@@ -252,8 +252,9 @@ type Verdict struct {
 // EAPRound carries one EAP packet to the local EAP machine of a session, or to a
 // RADIUS server. Value: *EAPAnswer.
 type EAPRound struct {
-	// Session names the conversation; EndEAP ends it whatever became of it.
-	Session uint64
+	// Session names the conversation; EndEAP ends it whatever became of it. SA is the
+	// Instance of its IKE SA.
+	Session, SA uint64
 	// Server: we are the authenticator; Round is then an index into Peer.Remote,
 	// otherwise into Peer.Local.
 	Server            bool

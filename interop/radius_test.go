@@ -36,6 +36,12 @@ plugins {
 		retransmit_base = 1
 		retransmit_tries = 2
 		sockets = 4
+		accounting = yes
+		accounting_send_class = yes
+		dae {
+			enable = yes
+			secret = ` + radiusSecret + `
+		}
 		servers {
 			dead {
 				address = 10.2.0.9
@@ -69,11 +75,12 @@ func TestRADIUS(t *testing.T) {
 	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: radiusServers}, func(t *testing.T, p *path) {
 		ca := pkitest.NewCA(t, pkitest.Spec{Name: "RADIUS CA", Key: pkitest.RSA2048})
 		aaa := ca.Issue(pkitest.Spec{Name: aaaID, DNS: []string{aaaID}, Key: pkitest.RSA2048, EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-		cfg := radiustest.Config{Namespace: p.NS(lab.RightHost), Listen: netip.MustParseAddrPort(radiusServer + ":1812"), Secret: radiusSecret,
+		cfg := radiustest.Config{Accounting: true, Namespace: p.NS(lab.RightHost), Listen: netip.MustParseAddrPort(radiusServer + ":1812"), Secret: radiusSecret,
 			DefaultEAP: "mschapv2", Users: []radiustest.User{
 				{Name: "alice", Password: "Tweedle dee", Reply: []string{`Class = "staff"`}},
 				{Name: "bob", Password: "Tweedle dum", Reply: []string{`Class = "guests"`}},
 				{Name: "carol", Password: "Snark", Reply: []string{"Session-Timeout = 600"}},
+				{Name: "dora", Password: "Jabberwock", Reply: []string{"Framed-IP-Address = 10.3.7.77", "Acct-Interim-Interval = 1", `Class = "staff"`}},
 			}}
 		for i := range atOnce {
 			cfg.Users = append(cfg.Users, radiustest.User{Name: fmt.Sprintf("user%d", i), Password: fmt.Sprintf("secret of %d", i)})
@@ -104,6 +111,7 @@ func TestRADIUS(t *testing.T) {
 			}
 			p.down(t, "timed")
 		})
+		t.Run("accounting", func(t *testing.T) { p.accounted(t, server) })
 		t.Run("at_once", func(t *testing.T) { p.manyAtOnce(t) })
 		server.Stop()
 		cfg.TLSMax = "1.3"
@@ -136,7 +144,11 @@ func (p *path) giveRADIUS(t *testing.T, ca *pkitest.Entity) {
 		left, right := g.both()
 		ls, rs = append(ls, left), append(rs, right)
 	}
-	secrets := []string{"alice", "Tweedle dee", "bob", "Tweedle dum", "carol", "Snark", "mallory", "guessed"}
+	dora, doras := login{name: "framed", client: "auth = eap-mschapv2\neap_id = dora", server: "auth = eap-radius\neap_id = %any\ngroups = staff",
+		extra: "vips = 0.0.0.0\n", ofExtra: "pools = radius\n"}.both()
+	dora.localTS, doras.remoteTS = "dynamic", "dynamic"
+	ls, rs = append(ls, dora), append(rs, doras)
+	secrets := []string{"alice", "Tweedle dee", "bob", "Tweedle dum", "carol", "Snark", "dora", "Jabberwock", "mallory", "guessed"}
 	for i := range atOnce {
 		secrets = append(secrets, fmt.Sprintf("user%d", i), fmt.Sprintf("secret of %d", i))
 		ls = append(ls, site{name: fmt.Sprintf("many%d", i), remote: "auth = pubkey\nid = " + rightID, extra: "vips = 0.0.0.0\n", localTS: "dynamic",

@@ -118,7 +118,7 @@ func (r *Response) MSK() (Key, error) {
 	return openMSK(r.Packet, &r.request, r.Server.cfg.Secret)
 }
 
-// Exchange sends an Access-Request and returns the verified response. The client
+// Exchange sends an Access-Request, or an Accounting-Request, and returns the verified response. The client
 // fills in identifier, authenticator, Message-Authenticator and, if req has none, the
 // server's NAS-Identifier; a User-Password is given in clear. req isn't changed.
 //
@@ -227,7 +227,7 @@ func (s *Server) ask(ctx context.Context, req *Packet, tries int, movable bool) 
 	}
 	defer s.release(cl)
 	q.Identifier = cl.id
-	b, err := SealRequest(&q, s.cfg.Secret)
+	b, err := s.seal(&q, cl)
 	if err != nil {
 		return nil, err
 	}
@@ -242,6 +242,19 @@ func (s *Server) ask(ctx context.Context, req *Packet, tries int, movable bool) 
 	}
 	s.answered(p.Code, time.Since(start))
 	return &Response{Packet: p, Server: s, request: q.Authenticator}, nil
+}
+
+// seal makes the octets of a request. The authenticator of an Accounting-Request
+// follows from its content.
+func (s *Server) seal(q *Packet, cl *call) ([]byte, error) {
+	if q.Code != AccountingRequest {
+		return SealRequest(q, s.cfg.Secret)
+	}
+	b, err := SealAccounting(q, s.cfg.Secret, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cl.request, cl.accounting = q.Authenticator, true
+	return b, err
 }
 
 // await transmits b up to tries times and waits for the verified answer.

@@ -149,7 +149,7 @@ func (s *Server) answered(c Code, rtt time.Duration) {
 		s.count.accepts.Add(1)
 	case AccessReject:
 		s.count.rejects.Add(1)
-	default:
+	case AccessChallenge:
 		s.count.challenges.Add(1)
 	}
 	s.mu.Lock()
@@ -185,8 +185,10 @@ type call struct {
 	sock    *socket
 	id      uint8
 	request [16]byte
-	answer  chan *Packet  // room for the one that verified
-	refused chan struct{} // room for one hint
+	// accounting: the answer is an Accounting-Response. Like request it belongs to Server.mu.
+	accounting bool
+	answer     chan *Packet  // room for the one that verified
+	refused    chan struct{} // room for one hint
 
 	// What came in the answer's place; they belong to Server.mu.
 	drops    int
@@ -369,12 +371,19 @@ func (s *Server) receive(k *socket, b []byte) bool {
 	}
 	s.mu.Lock()
 	cl := k.calls[b[1]]
+	open := OpenResponse
+	var request [16]byte
+	if cl != nil {
+		if request = cl.request; cl.accounting {
+			open = OpenAccountingResponse
+		}
+	}
 	s.mu.Unlock()
 	if cl == nil {
 		s.count.stray.Add(1)
 		return false
 	}
-	p, err := OpenResponse(b, cl.id, &cl.request, s.cfg.Secret)
+	p, err := open(b, cl.id, &request, s.cfg.Secret)
 	if err != nil {
 		s.dropped(cl, err)
 		return false

@@ -8,7 +8,7 @@ packages=(
 	tcpdump tshark iperf3 python3-scapy
 	strongswan-swanctl charon-systemd strongswan-pki strongswan-starter strongswan-charon
 	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins
-	freeradius vpnc ike-scan
+	freeradius freeradius-utils vpnc ike-scan
 	make gcc libc6-dev
 	systemd groff-base
 )

@@ -63,7 +63,7 @@ func eapOnly(p *ike.Peer) bool {
 // then gets the answer; whatever goes wrong outside is a failure of EAP.
 func (s *sa) askEAP(now time.Time, a *authentication, packet []byte, then func(time.Time, *ike.EAPAnswer)) {
 	c := a.eap
-	q := ike.EAPRound{Session: c.session, Server: c.server, Peer: c.peer, Round: c.round, LocalID: s.ids[0], RemoteID: s.ids[1],
+	q := ike.EAPRound{Session: c.session, SA: s.env.Instance(), Server: c.server, Peer: c.peer, Round: c.round, LocalID: s.ids[0], RemoteID: s.ids[1],
 		Local: s.local, Remote: s.remote, Message: slices.Clone(packet), MutualOnly: c.only}
 	s.ask(now, timeoutEAP, q, func(now time.Time, r ike.Result) {
 		answer, ok := r.Value.(*ike.EAPAnswer)

@@ -58,7 +58,7 @@ func (d *decoder) advise(m *Model, now time.Time) {
 			a.remote(p, r)
 		}
 		for _, name := range p.Pools {
-			if !slices.ContainsFunc(m.Pools, func(q Pool) bool { return q.Name == name }) {
+			if name != RADIUSPool && !slices.ContainsFunc(m.Pools, func(q Pool) bool { return q.Name == name }) {
 				a.warn(p, ike.AuthRound{}, fmt.Sprintf("there is no pool %s in pools", name))
 			}
 		}

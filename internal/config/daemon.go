@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"math"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -68,6 +69,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		KeepAlive:  20 * time.Second, HalfOpenTimeout: 30 * time.Second,
 		CookieThreshold: 30, CookieThresholdIP: 3, BlockThreshold: 5, DeleteRekeyedDelay: 5 * time.Second,
 		ReplayWindow: defaultReplayWindow, FragmentSize: 1280, MaxPacket: 10000, Leases: Leases{Reclaim: 24 * time.Hour},
+		Accounting: Accounting{DAEListen: netip.IPv4Unspecified(), DAEPort: 3799},
 	}
 	d := &decoder{}
 	for _, name := range daemonSections {

@@ -105,7 +105,21 @@ type RADIUSServer struct {
 	Timeout       time.Duration // of the first transmission (2 s)
 	Base          float64       // of the back-off (1.4)
 	Tries         int           // transmissions (4)
+	AcctPort      uint16        // 1813
 	Pos           conf.Pos
+}
+
+// Accounting is what plugins.eap-radius says of accounting and of requests that the
+// server makes (RFC 2866, RFC 5176).
+type Accounting struct {
+	On, SendClass, NeedsVIP bool
+	KeepOnTimeout           bool          // accounting_close_on_timeout = no
+	Interval                time.Duration // of interim updates where the server names none; 0: none
+	DAE                     bool
+	DAEListen               netip.Addr
+	DAEPort                 uint16
+	DAESecret               suite.Key
+	DAEAnyTime              bool // requests without Event-Timestamp are taken
 }
 
 // Warning is a remark about a configuration that is valid: a weak algorithm, a
@@ -168,6 +182,7 @@ type Daemon struct {
 	NoFullTranscript                                              bool             // adit.full_transcript_auth = no
 	RSAPSS                                                        bool             // charon.rsa_pss
 	RADIUS                                                        []RADIUSServer   // charon.plugins.eap-radius
+	Accounting                                                    Accounting       // charon.plugins.eap-radius
 	Attributes                                                    []wire.Attribute // charon.plugins.attr, dns1 …: for every peer with an address
 	Logs                                                          []LogTarget      // charon.filelog, .syslog, .journal
 	Health                                                        string           // adit.health: where GET /healthz is answered, empty: nowhere

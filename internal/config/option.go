@@ -129,6 +129,12 @@ func Tables() []Table {
 		rows("charon", daemonOptions),
 		rows("charon.filelog.<name>, syslog.<facility>, journal", logOptions),
 		rows("charon.plugins", pluginOptions),
-		rows("charon.plugins.eap-radius, eap-radius.servers.<name>", radiusOptions),
+		both(rows("charon.plugins.eap-radius, eap-radius.servers.<name>", radiusOptions), rows("", accountingOptions)),
 	}
+}
+
+// both is a table with the rows of another one behind its own.
+func both(a, b Table) Table {
+	a.Rows = append(a.Rows, b.Rows...)
+	return a
 }

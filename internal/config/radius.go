@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -60,10 +61,7 @@ var radiusOptions = []option[RADIUSServer]{
 	})},
 	// The Class of an Access-Accept is always the groups: nothing else asks for it.
 	{name: "class_group", def: "no", state: Accepted, note: "the Class of an Access-Accept is always what `groups` are compared with"},
-	{name: "accounting", def: "no", off: []string{"no"}, note: noAccounting},
-	{name: "acct_port", def: "1813", state: Accepted, note: noAccounting},
-	{name: "accounting_close_on_timeout", def: "yes", state: Accepted, note: noAccounting}, {name: "accounting_interval", def: "0s", state: Accepted, note: noAccounting},
-	{name: "accounting_requires_vip", def: "no", state: Accepted, note: noAccounting}, {name: "accounting_send_class", def: "no", state: Accepted, note: noAccounting},
+	{name: "acct_port", def: "1813", set: into(func(r *RADIUSServer) *uint16 { return &r.AcctPort }, fixedPort)},
 	{name: "eap_start", def: "no", state: Idle, off: []string{"no"}, note: "the name of the peer is always asked for first"},
 	{name: "filter_id", def: "no", state: Idle, off: []string{"no"}, note: "groups come of the Class attribute alone"},
 	{name: "id_prefix", state: Idle, note: "names go to the server as the peer gave them"},
@@ -72,7 +70,43 @@ var radiusOptions = []option[RADIUSServer]{
 	{name: "load", state: Accepted, note: "RADIUS is asked where a connection has auth = eap-radius"},
 }
 
-const noAccounting = "adit does not send RADIUS accounting yet"
+// accountingOptions are those of plugins.eap-radius that hold for all servers.
+var accountingOptions = []option[Accounting]{
+	{name: "accounting", def: "no", note: "sends Start, Stop and interim updates (RFC 2866) for clients that RADIUS let in", set: into(func(a *Accounting) *bool { return &a.On }, boolOf)},
+	{name: "accounting_close_on_timeout", def: "yes", note: "closes a client’s IKE SA if nobody answers an interim update", set: func(_ *decoder, a *Accounting, v conf.Value) error {
+		yes, err := v.Bool()
+		a.KeepOnTimeout = !yes
+		return err
+	}},
+	{name: "accounting_interval", def: "0s", note: "of interim updates, where the server sends no Acct-Interim-Interval; 0: none", set: into(func(a *Accounting) *time.Duration { return &a.Interval }, durationOf)},
+	{name: "accounting_requires_vip", def: "no", note: "no accounting for clients without a virtual address", set: into(func(a *Accounting) *bool { return &a.NeedsVIP }, boolOf)},
+	{name: "accounting_send_class", def: "no", note: "repeats the Class of the Access-Accept", set: into(func(a *Accounting) *bool { return &a.SendClass }, boolOf)},
+	{name: "dae.enable", def: "no", note: "takes Disconnect- and CoA-Requests of the server (RFC 5176)", set: into(func(a *Accounting) *bool { return &a.DAE }, boolOf)},
+	{name: "dae.listen", def: "0.0.0.0", note: "the address for these", set: into(func(a *Accounting) *netip.Addr { return &a.DAEListen }, func(v conf.Value) (netip.Addr, error) {
+		a, err := netip.ParseAddr(v.Text)
+		if err != nil || v.IsList {
+			return a, v.Errorf("%q is no address", v.Text)
+		}
+		return a, nil
+	})},
+	{name: "dae.port", def: "3799", set: into(func(a *Accounting) *uint16 { return &a.DAEPort }, fixedPort)},
+	{name: "dae.secret", note: "shared with whoever sends them", set: into(func(a *Accounting) *suite.Key { return &a.DAESecret }, func(v conf.Value) (suite.Key, error) {
+		text, err := v.One()
+		if err == nil && len(text) > limitSecretBytes {
+			err = v.Errorf("a secret of more than %d bytes", limitSecretBytes)
+		}
+		return suite.Key(text), err
+	})},
+	{name: "dae.event_timestamp", state: Own, def: "yes", note: "`no` takes requests without Event-Timestamp, too, which whoever saw one can repeat later", set: func(_ *decoder, a *Accounting, v conf.Value) error {
+		yes, err := v.Bool()
+		a.DAEAnyTime = !yes
+		return err
+	}},
+}
+
+// RADIUSPool is the pool of the addresses that a RADIUS server gives its users, unless
+// a pool of that name is configured.
+const RADIUSPool = "radius"
 
 // baseOf reads the base of an exponential back-off.
 func baseOf(v conf.Value) (float64, error) {
@@ -93,8 +127,27 @@ func serverOf(v conf.Value) (string, error) {
 // decodeRADIUS decodes plugins.eap-radius: one server in it, or several in
 // sections of `servers`.
 func (d *decoder) decodeRADIUS(dm *Daemon, s *conf.Section) {
-	all := RADIUSServer{Name: "primary", AuthPort: 1812, NASIdentifier: "adit", Timeout: 2 * time.Second, Base: 1.4, Tries: 4, Pos: s.Pos}
-	values(d, s, &all, radiusOptions)
+	all := RADIUSServer{Name: "primary", AuthPort: 1812, AcctPort: 1813, NASIdentifier: "adit", Timeout: 2 * time.Second, Base: 1.4, Tries: 4, Pos: s.Pos}
+	known := slices.Concat(names(radiusOptions), names(accountingOptions))
+	for v := range s.Values() {
+		if o := lookup(accountingOptions, v.Key); o != nil {
+			apply(d, &dm.Accounting, o, v)
+		} else if o := lookup(radiusOptions, v.Key); o != nil {
+			apply(d, &all, o, v)
+		} else {
+			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean(v.Key, known))
+		}
+	}
+	for v := range s.Sub("dae").Values() {
+		if o := lookup(accountingOptions, "dae."+v.Key); o != nil {
+			apply(d, &dm.Accounting, o, v)
+		} else {
+			d.failf(v.Pos, "%s: unknown option%s", v.Path(), didYouMean("dae."+v.Key, known))
+		}
+	}
+	if a := dm.Accounting; a.DAE && len(a.DAESecret) == 0 {
+		d.failf(s.Pos, "%s.dae: the secret is missing", s.Path())
+	}
 	var servers []RADIUSServer
 	for sub := range s.Sub("servers").Sections() {
 		if len(servers) == limitRADIUS {
@@ -113,7 +166,7 @@ func (d *decoder) decodeRADIUS(dm *Daemon, s *conf.Section) {
 		dm.RADIUS = servers
 	}
 	for sub := range s.Sections() {
-		if sub.Name != "servers" && sub.Len() > 0 { // Debian's files have them empty
+		if sub.Name != "servers" && sub.Name != "dae" && sub.Len() > 0 { // Debian's files have them empty
 			d.warn(sub.Pos, sub.Path()+" has no effect: adit does not read it")
 		}
 	}

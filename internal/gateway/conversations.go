@@ -51,13 +51,18 @@ func (c *conversations) init(g *Gateway) {
 		c.failed = errors.New("no RADIUS server is configured (charon.plugins.eap-radius.servers)")
 		return
 	}
+	c.radius, c.failed = radius.NewClient(g.radiusConfig())
+}
+
+// radiusConfig are the servers as they are configured.
+func (g *Gateway) radiusConfig() radius.Config {
 	cfg := radius.Config{Control: g.opt.Control, Lookup: g.opt.Resolver}
-	for _, s := range d.RADIUS {
+	for _, s := range g.opt.Daemon.RADIUS {
 		cfg.Servers = append(cfg.Servers, radius.ServerConfig{Name: s.Name, Address: s.Address, Port: s.AuthPort, Secret: radius.Key(s.Secret),
 			Source:        s.Source,
 			NASIdentifier: s.NASIdentifier, Preference: s.Preference, Sockets: s.Sockets, Timeout: s.Timeout, Base: s.Base, Tries: s.Tries})
 	}
-	c.radius, c.failed = radius.NewClient(cfg)
+	return cfg
 }
 
 // close ends every conversation.
@@ -100,7 +105,7 @@ func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRou
 	}
 	var a *ike.EAPAnswer
 	if v.relay != nil {
-		a, err = v.relayed(ctx, q)
+		a, err = c.relayed(ctx, v, q)
 	} else {
 		if a, err = v.local(q); err == nil && a.Success && q.Server && a.Method != methodName(eap.TypeTLS) {
 			a.Groups = c.g.users.groups(a.Identity)
@@ -134,7 +139,7 @@ func (v *conversation) local(q ike.EAPRound) (*ike.EAPAnswer, error) {
 
 // relayed asks the RADIUS server. The peer's first packet is its identity, so a
 // conversation begins with our own request for it.
-func (v *conversation) relayed(ctx context.Context, q ike.EAPRound) (*ike.EAPAnswer, error) {
+func (c *conversations) relayed(ctx context.Context, v *conversation, q ike.EAPRound) (*ike.EAPAnswer, error) {
 	if q.Message == nil {
 		return &ike.EAPAnswer{Message: []byte{1, 0, 0, 5, byte(eap.TypeIdentity)}}, nil // RFC 3748 §5.1
 	}
@@ -152,6 +157,9 @@ func (v *conversation) relayed(ctx context.Context, q ike.EAPRound) (*ike.EAPAns
 		if step.Keyless && v.method.DerivesKey() {
 			a.Success, a.Why = false, fmt.Sprintf("the RADIUS server %s accepted %s and sent no key (MS-MPPE-Send-Key, MS-MPPE-Recv-Key)", step.Server, v.method)
 			a.Message = v.relay.Failure()
+		}
+		if a.Success {
+			c.g.accounts.accepted(q, &step)
 		}
 	case step.Done:
 		a.Why = fmt.Sprintf("RADIUS server %s: %v", step.Server, step.Reason)

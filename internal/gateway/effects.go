@@ -170,6 +170,7 @@ func (s *shard) remove(child uint32, policies []ipsec.PolicyID) {
 	}
 	in, out := s.g.Query(child)
 	s.g.departed.put(child, ike.ChildStats{In: in, Out: out})
+	s.g.accounts.childGone(child, in, out)
 	s.leaving = true
 	for _, d := range []ipsec.Direction{ipsec.Out, ipsec.In} {
 		_ = dp.DeleteSA(ipsec.SARef{Child: child, Dir: d})

@@ -88,6 +88,8 @@ type Gateway struct {
 	virtual       virtualAddresses
 	trust         trust
 	conversations conversations
+	accounts      accounts
+	dae           dae
 	scripts       *updown.Runner
 	departed      departed
 	drain         draining
@@ -121,7 +123,10 @@ func New(o Options) (*Gateway, error) {
 	g.leases.init()
 	g.leases.global = o.Daemon.Attributes
 	g.leases.kept.store, g.leases.kept.lost = o.Leases, g.loseAddress
+	g.leases.granted = g.accounts.framed
 	g.conversations.init(g)
+	g.accounts.init(g)
+	g.dae.g = g
 	g.trust.init(o.Fetcher)
 	g.trust.store.Leave(pki.Leave{CRL: o.Daemon.NoCRL, OCSP: o.Daemon.NoOCSP})
 	g.trust.pss, g.trust.notify = o.Daemon.RSAPSS, g.announceTo
@@ -134,6 +139,7 @@ func New(o Options) (*Gateway, error) {
 	g.names.init(g)
 	g.bus.subscribe(g.histories.take) // before whoever waits: what ended is known then
 	g.bus.subscribe(g.complete)
+	g.bus.subscribe(g.accounts.event)
 	g.logs.init(o.Log)
 	g.bus.subscribe(g.logs.take)
 	g.scripts = g.newScripts()
@@ -149,7 +155,7 @@ func (g *Gateway) Start() {
 	hostCtx, g.stopHost = context.WithCancel(context.Background())
 	g.pool.ctx = ctx
 	g.opt.Dataplane.Events(g.shard.dataplane)
-	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases} {
+	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases, g.accounts.run, g.dae.run} {
 		g.shards.Go(func() { run(ctx) })
 	}
 	g.hosts.Go(func() { g.host.run(hostCtx) })
@@ -244,6 +250,7 @@ func (g *Gateway) removeAll() {
 			_ = dp.DeletePolicy(id)
 		}
 	})
+	g.accounts.close()
 	g.conversations.close()
 	if g.opt.Leases != nil {
 		g.opt.Leases.Close()

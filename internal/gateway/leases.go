@@ -38,6 +38,10 @@ type leases struct {
 	// global are the attributes that everybody with an address is told.
 	global []wire.Attribute
 	kept   keptLeases
+	// granted is the address that a RADIUS server gave to the client of a lease.
+	granted func(lease uint64, six bool) (netip.Addr, bool)
+	// framed has those addresses, which are in no range of ours.
+	framed *addressPool
 }
 
 // hold is one address that a lease has.
@@ -48,6 +52,7 @@ type hold struct {
 
 func (l *leases) init() {
 	l.pools, l.held = map[string]*addressPool{}, map[uint64][]hold{}
+	l.framed = newAddressPool(config.Pool{Name: config.RADIUSPool}, FromVICI)
 	l.kept.asking = map[uint64]*leaseAsk{}
 }
 
@@ -89,6 +94,14 @@ func (g *Gateway) UnloadPool(name string) error {
 	}
 	l.forget(name)
 	return nil
+}
+
+// pool is a pool by name, also that of RADIUS.
+func (l *leases) pool(name string) *addressPool {
+	if p := l.pools[name]; p != nil || name != config.RADIUSPool {
+		return p
+	}
+	return l.framed
 }
 
 func (l *leases) forget(name string) {
@@ -241,10 +254,20 @@ func (l *leases) choose(q ike.LeaseAddresses, name string, wish netip.Addr, six 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.pools[name]
-	if p == nil || !p.From.IsValid() || p.From.Is6() != six {
+	switch {
+	case p == nil && name == config.RADIUSPool && l.granted != nil:
+		p = l.framed
+		if a, _ = l.granted(q.Lease, six); !a.IsValid() {
+			return a, nil, nil, fmt.Errorf("the RADIUS server gives no %s", map[bool]string{false: "Framed-IP-Address", true: "Framed-IPv6-Address"}[six])
+		}
+		if a, undo = p.exactly(a, q.Lease, q.ID); !a.IsValid() {
+			return a, nil, nil, errors.New("somebody else has the address that the RADIUS server gives")
+		}
+	case p == nil || !p.From.IsValid() || p.From.Is6() != six:
 		return a, nil, nil, nil
 	}
-	if a, undo = p.take(q.Lease, q.ID, wish); !a.IsValid() {
+	if a.IsValid() {
+	} else if a, undo = p.take(q.Lease, q.ID, wish); !a.IsValid() {
 		return a, nil, nil, fmt.Errorf("pool '%s' has no free address", name)
 	}
 	e := p.used[a]
@@ -268,7 +291,7 @@ func (l *leases) release(lease uint64) {
 
 func (l *leases) drop(lease uint64) {
 	for _, h := range l.held[lease] {
-		p := l.pools[h.pool]
+		p := l.pool(h.pool)
 		if p == nil || p.used[h.addr] == nil {
 			continue
 		}

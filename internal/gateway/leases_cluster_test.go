@@ -21,25 +21,32 @@ import (
 	"adit/internal/gateway"
 )
 
-// natsNode is one of three servers of a cluster, on loopback.
-func natsNode(t *testing.T, dir, name string, seed *server.Server) *server.Server {
+// natsCluster are three servers on loopback that know each other.
+func natsCluster(t *testing.T) (nodes []*server.Server) {
 	t.Helper()
-	o := &server.Options{ServerName: name, Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true, StoreDir: dir, SyncAlways: true,
-		JetStreamMaxMemory: 1 << 20, JetStreamMaxStore: 1 << 26, Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: -1}}
-	if seed != nil {
-		o.RoutesStr = "nats://" + seed.ClusterAddr().String()
-		o.Routes = server.RoutesFromStr(o.RoutesStr)
+	var ports []int
+	var routes string
+	for range 3 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.Close()
+		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		routes += fmt.Sprintf("nats://127.0.0.1:%d,", ports[len(ports)-1])
 	}
-	s, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
+	routes = strings.TrimSuffix(routes, ",")
+	for i, port := range ports {
+		s, err := server.NewServer(&server.Options{ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, JetStream: true,
+			StoreDir: t.TempDir(), SyncAlways: true, JetStreamMaxMemory: 1 << 20, JetStreamMaxStore: 1 << 26,
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port, NoAdvertise: true}, Routes: server.RoutesFromStr(routes)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, s)
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("a NATS server does not start")
-	}
-	return s
+	return nodes
 }
 
 // valve forwards TCP until it is shut.
@@ -98,16 +105,15 @@ func (v *valve) set(shut bool) {
 // given twice. Then one gateway is cut off: it refuses new leases in bounded time, keeps
 // the ones that it has, and goes on when the partition heals.
 func TestLeasesOfThreeGateways(t *testing.T) {
-	var nodes []*server.Server
-	for i := range 3 {
-		var seed *server.Server
-		if i > 0 {
-			seed = nodes[0]
-		}
-		nodes = append(nodes, natsNode(t, t.TempDir(), fmt.Sprint("n", i), seed))
+	nodes := natsCluster(t)
+	for _, n := range nodes {
+		n.Start()
 	}
 	var urls []string
 	for _, n := range nodes {
+		if !n.ReadyForConnections(20 * time.Second) {
+			t.Fatal("a NATS server does not start")
+		}
 		urls = append(urls, n.ClientURL())
 	}
 	cut := newValve(t, strings.TrimPrefix(urls[0], "nats://"))

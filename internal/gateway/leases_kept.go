@@ -135,6 +135,7 @@ func (l *leases) switchOn() {
 	for _, p := range l.pools {
 		l.share(p)
 	}
+	l.framed.silent = l.kept.store.Silent
 }
 
 // share has each of several gateways begin elsewhere in a pool, so that they seldom meet.
@@ -168,7 +169,7 @@ func later(a netip.Addr, n uint64) netip.Addr {
 func (l *leases) settle(lease uint64, pool string, now LeaseRecord, err error, undo func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := l.pools[pool]
+	p := l.pool(pool)
 	if p == nil || p.used[now.Addr] == nil { // it cannot be unloaded while somebody has an address of it
 		return false
 	}
@@ -211,6 +212,9 @@ func (l *leases) told(r LeaseRecord) {
 		if p.contains(r.Addr) {
 			l.losing(p, r)
 		}
+	}
+	if l.framed.used[r.Addr] != nil {
+		l.losing(l.framed, r)
 	}
 }
 

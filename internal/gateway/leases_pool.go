@@ -102,6 +102,23 @@ func (p *addressPool) take(lease uint64, identity string, wish netip.Addr) (a ne
 	return netip.Addr{}, nil
 }
 
+// exactly takes an address that nobody else has now, whoever had it last.
+func (p *addressPool) exactly(a netip.Addr, lease uint64, identity string) (netip.Addr, func()) {
+	e := p.used[a]
+	switch {
+	case e == nil && len(p.used) >= limitRemembered && p.free.Len() > 0: // forget the oldest
+		old := p.free.Remove(p.free.Front()).(netip.Addr)
+		p.name(p.used[old], old, "")
+		delete(p.used, old)
+	case e == nil && len(p.used) >= limitRemembered:
+		return netip.Addr{}, nil
+	case e == nil, p.mine(a, identity, false), p.mine(a, identity, true):
+	case len(e.holders) > 0 || e.asked || e.owner != "":
+		return netip.Addr{}, nil
+	}
+	return p.grant(a, lease, identity)
+}
+
 func (p *addressPool) grant(a netip.Addr, lease uint64, identity string) (netip.Addr, func()) {
 	e := p.used[a]
 	if e == nil {

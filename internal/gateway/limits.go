@@ -34,6 +34,14 @@ const (
 	silentGateway      = 30 * time.Second      // after so long without a sign of life, clients of another gateway get their addresses here
 	leaseReclaim       = 10 * time.Second      // between looks for gateways that are gone
 	leaseStoreWait     = 5 * time.Second       // for a store of leases that is not there yet
+	limitAccounts      = 65536                 // sessions of clients that RADIUS let in
+	limitStatements    = 16384                 // Accounting-Requests that wait
+	accountSenders     = 32                    // of them under way
+	accountTimeout     = time.Minute           // of one, with all retransmissions and servers
+	accountGrace       = 2 * time.Second       // for the last ones
+	leastInterim       = time.Second           // between interim updates of one session
+	admitLife          = time.Minute           // between a server's Access-Accept and the IKE SA
+	daeQuiet           = 10 * time.Second      // between lines about requests that were dropped
 	shutdownGrace      = 3 * time.Second       // for Deletes to be answered
 	resolveTimeout     = 10 * time.Second      // of one name look-up
 	retryNames         = 30 * time.Second      // before names that did not resolve are tried again

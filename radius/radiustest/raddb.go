@@ -85,12 +85,17 @@ func clients(cfg Config) string {
 	return b.String()
 }
 
-func listen(a netip.AddrPort) string {
+func listen(cfg Config) string {
+	a := cfg.Listen
 	family := "ipv4addr"
 	if a.Addr().Is6() {
 		family = "ipv6addr"
 	}
-	return fmt.Sprintf("\tlisten {\n\t\ttype = auth\n\t\t%s = %v\n\t\tport = %d\n\t}\n", family, a.Addr(), a.Port())
+	text := fmt.Sprintf("\tlisten {\n\t\ttype = auth\n\t\t%s = %v\n\t\tport = %d\n\t}\n", family, a.Addr(), a.Port())
+	if cfg.Accounting {
+		text += fmt.Sprintf("\tlisten {\n\t\ttype = acct\n\t\t%s = %v\n\t\tport = %d\n\t}\n\tpreacct {\n\t}\n\taccounting {\n\t\tdetail\n\t}\n", family, a.Addr(), a.Port()+1)
+	}
+	return text
 }
 
 func eap(cfg Config) string {
@@ -188,9 +193,13 @@ thread pool {
 	files replies {
 		postauth_usersfile = ${confdir}/replies
 	}
+	detail {
+		filename = ${confdir}/acct
+		permissions = 0600
+	}
 }
 server outer {
-` + listen(cfg.Listen) + authorize + `	post-auth {
+` + listen(cfg) + authorize + `	post-auth {
 		update reply {
 			&Message-Authenticator := 0x00
 		}

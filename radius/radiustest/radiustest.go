@@ -54,9 +54,11 @@ type User struct {
 type Config struct {
 	Namespace string         // network namespace by name; this process's if empty
 	Listen    netip.AddrPort // must be configured there; the port mustn't be 0
-	Secret    string         // shared with the clients
-	Clients   []netip.Prefix // who may ask; all if empty
-	Users     []User
+	// Accounting also listens on the next port, and writes what comes to AcctRecords.
+	Accounting bool
+	Secret     string         // shared with the clients
+	Clients    []netip.Prefix // who may ask; all if empty
+	Users      []User
 	// DefaultEAP is the method that is offered first: md5, mschapv2, gtc, tls, ttls or
 	// peap; md5 if empty. Peers may ask for each of them.
 	DefaultEAP string
@@ -135,6 +137,12 @@ func (s *Server) Stop() {
 // Log returns what the server has logged.
 func (s *Server) Log() string {
 	b, _ := os.ReadFile(filepath.Join(s.Dir, "radius.log"))
+	return string(b)
+}
+
+// AcctRecords returns the Accounting-Requests that came, as FreeRADIUS writes them.
+func (s *Server) AcctRecords() string {
+	b, _ := os.ReadFile(filepath.Join(s.Dir, "acct"))
 	return string(b)
 }
 
