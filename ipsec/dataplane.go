@@ -67,7 +67,7 @@ type Dataplane interface {
 	Close() error
 }
 
-// Event is something that happened in the data plane: Acquire, Expire, MappingChange or Orphan.
+// Event is something that happened in the data plane: Acquire, Expire, MappingChange, Orphan or Inform.
 type Event interface{ event() }
 
 // Acquire asks for an SA: a packet met a trap policy that has none.
@@ -101,6 +101,14 @@ type Orphan struct {
 	Remote netip.AddrPort
 }
 
+// Inform is a DHCPINFORM that a client sent through its tunnel (rate limited by the data
+// plane).
+type Inform struct {
+	Ref    SARef
+	Packet []byte // from the IP header on
+}
+
+func (Inform) event()        {}
 func (Acquire) event()       {}
 func (Expire) event()        {}
 func (MappingChange) event() {}

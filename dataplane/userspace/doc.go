@@ -78,9 +78,10 @@ const (
 	fragmentAge     = 15 * time.Second
 	// limitExtensions bounds the chain of IPv6 extension headers looked through.
 	limitExtensions = 8
-	// limitICMP and limitOrphans are events a second, each worker.
+	// limitICMP, limitOrphans and limitInforms are events a second, each worker.
 	limitICMP    = 100
 	limitOrphans = 10
+	limitInforms = 50
 	// limitPrefixes is how many prefixes of a policy are indexed; one with more
 	// is compared with every packet that no cached flow covers.
 	limitPrefixes = 64

@@ -64,6 +64,7 @@ const (
 	LimitWaitAge     = limitWaitAge
 	AcquireAgain     = acquireAgain
 	LimitOrphans     = limitOrphans
+	LimitInforms     = limitInforms
 	LimitICMP        = limitICMP
 )
 

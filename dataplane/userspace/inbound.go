@@ -1,7 +1,9 @@
 package userspace
 
 import (
+	"bytes"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"adit/esp"
@@ -31,6 +33,8 @@ type inbound struct {
 	dev    *device  // of out
 	out    [][]byte
 	orphan limiter
+	inform limiter
+	taken  bool // the packet at hand was handed away
 	first  fragMemory[sa]
 	h      headers
 	last   admitted
@@ -192,7 +196,10 @@ func (w *inbound) admit(s *sa, b []byte) bool {
 		return false
 	}
 	params := s.Params()
-	if !w.covered(s, params, b) {
+	if w.taken = false; !w.covered(s, params, b) {
+		if w.taken {
+			return false
+		}
 		s.CountMismatch()
 		w.count.drop(InSelector)
 		return false
@@ -217,6 +224,11 @@ func (w *inbound) covered(s *sa, params *esp.Params, b []byte) bool {
 		return w.selected(params, b) || w.first.find(&w.h, w.now) == s
 	case w.last.sa == s && w.last.flow == w.h.flow:
 		return true
+	case w.isInform(params):
+		if w.taken = true; w.inform.allow(w.now, limitInforms) {
+			w.p.emit(ipsec.Inform{Ref: s.ref, Packet: bytes.Clone(b)})
+		}
+		return false
 	case !w.selected(params, b):
 		return false
 	}
@@ -224,6 +236,16 @@ func (w *inbound) covered(s *sa, params *esp.Params, b []byte) bool {
 		w.last = admitted{w.h.flow, s}
 	}
 	return true
+}
+
+// isInform reports whether the packet is DHCP from a client with a single address that it
+// was given, to everybody: Windows asks so for its routes, whatever the selectors say.
+func (w *inbound) isInform(params *esp.Params) bool {
+	if w.h.dstPort != 67 || w.h.srcPort != 68 || w.h.proto != protoUDP || w.h.v6 || w.h.fragment || [4]byte(w.h.dst[:4]) != [4]byte{255, 255, 255, 255} {
+		return false
+	}
+	src, _ := w.h.addrs()
+	return slices.ContainsFunc(params.RemoteTS, func(t ipsec.Selector) bool { return t.From == src && t.To == src })
 }
 
 // selected reports whether the packet is one of the SA's. An ICMP error is judged

@@ -414,6 +414,20 @@ func (p *Plane) Query(ref ipsec.SARef) (ipsec.SAStats, bool) {
 	return st, true
 }
 
+// Inject sends an IP packet of ours through an outbound SA, whatever its selectors.
+func (p *Plane) Inject(ref ipsec.SARef, packet []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refMu.RLock()
+	s := p.byRef[ref]
+	p.refMu.RUnlock()
+	if s == nil || ref.Dir != ipsec.Out {
+		return ErrNoSA
+	}
+	p.flusher.sendWaited(s, packet)
+	return nil
+}
+
 // Report takes an ICMP error about a datagram of ours (conn.Options.OnReport).
 // Only "too big" counts, only if it quotes an outbound SPI in use towards that peer or
 // arose in this host, and never below the protocols' minimum (RFC 4301 §8.2, RFC 8201 §4).

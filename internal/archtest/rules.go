@@ -22,6 +22,7 @@ var Imports = map[string][]string{
 	"internal/conn":    nil,
 	"internal/hostnet": nil,
 	"internal/logging": nil,
+	"internal/dhcp":    nil,
 
 	// L1
 	"ipsec":        {"suite"},
@@ -50,7 +51,7 @@ var Imports = map[string][]string{
 
 	// L4: sees ipsec.Dataplane, never a concrete backend; is given the versions of IKE.
 	"internal/gateway": {"ike", "ike/wire", "internal/config", "ipsec", "suite", "suite/sig",
-		"internal/conn", "internal/hostnet", "internal/updown", "internal/users", "pki", "eap", "radius"},
+		"internal/conn", "internal/hostnet", "internal/updown", "internal/users", "internal/dhcp", "pki", "eap", "radius"},
 
 	// L5
 	"internal/explain": {"internal/gateway", "ike", "ipsec", "conf"},

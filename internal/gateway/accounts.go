@@ -306,6 +306,9 @@ func (a *accounts) run(ctx context.Context) {
 			}
 		})
 	}
+	if len(a.g.opt.Daemon.RADIUS) == 0 {
+		return
+	}
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for ctx.Err() == nil {

@@ -90,6 +90,7 @@ type Gateway struct {
 	conversations conversations
 	accounts      accounts
 	dae           dae
+	informs       informs
 	scripts       *updown.Runner
 	departed      departed
 	drain         draining
@@ -127,6 +128,7 @@ func New(o Options) (*Gateway, error) {
 	g.conversations.init(g)
 	g.accounts.init(g)
 	g.dae.g = g
+	g.informs.init(g)
 	g.trust.init(o.Fetcher)
 	g.trust.store.Leave(pki.Leave{CRL: o.Daemon.NoCRL, OCSP: o.Daemon.NoOCSP})
 	g.trust.pss, g.trust.notify = o.Daemon.RSAPSS, g.announceTo
@@ -155,7 +157,7 @@ func (g *Gateway) Start() {
 	hostCtx, g.stopHost = context.WithCancel(context.Background())
 	g.pool.ctx = ctx
 	g.opt.Dataplane.Events(g.shard.dataplane)
-	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases, g.accounts.run, g.dae.run} {
+	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases, g.accounts.run, g.dae.run, g.informs.run} {
 		g.shards.Go(func() { run(ctx) })
 	}
 	g.hosts.Go(func() { g.host.run(hostCtx) })

@@ -48,6 +48,7 @@ type end struct {
 	// Failures that a test orders.
 	addSA, apply, send func() error
 	mute               bool // nothing leaves
+	injected           []injected
 }
 
 func newLab(t *testing.T) *lab {

@@ -42,6 +42,7 @@ const (
 	leastInterim       = time.Second           // between interim updates of one session
 	admitLife          = time.Minute           // between a server's Access-Accept and the IKE SA
 	daeQuiet           = 10 * time.Second      // between lines about requests that were dropped
+	limitInforms       = 64                    // DHCPINFORMs that wait for an answer
 	shutdownGrace      = 3 * time.Second       // for Deletes to be answered
 	resolveTimeout     = 10 * time.Second      // of one name look-up
 	retryNames         = 30 * time.Second      // before names that did not resolve are tried again

@@ -103,6 +103,10 @@ func (s *shard) dataplane(e ipsec.Event) {
 		s.expired.add(x)
 		return
 	}
+	if x, ok := e.(ipsec.Inform); ok {
+		s.g.informs.take(x)
+		return
+	}
 	select {
 	case s.acquires <- e:
 	default:
