@@ -239,11 +239,15 @@ func (s *SA) HeadLen() int { return headerLen + s.ivLen }
 
 // SealedLen is the number of bytes that an IP packet of n bytes becomes in tunnel
 // mode: a packet that begins HeadLen bytes into a buffer of that size fills it. In
-// transport mode it becomes less. A path MTU that changes meanwhile may make it
+// transport mode it takes no more. A path MTU that changes meanwhile may make it
 // less, or more, which Seal refuses (ErrNoRoom).
 func (s *SA) SealedLen(n int) int {
 	text := n + s.tfc(n) + trailerLen
-	text += -text & (s.align - 1)
+	if s.params.Mode == ipsec.ModeTransport {
+		text += s.align - 1 // the IP header, which stays before it, has any length
+	} else {
+		text += -text & (s.align - 1)
+	}
 	return headerLen + s.ivLen + text + s.icvLen
 }
 

@@ -531,3 +531,29 @@ func BenchmarkSealOpen(b *testing.B) {
 		}
 	}
 }
+
+// TestSealedLen: a buffer of SealedLen octets holds a sealed packet of every size, in
+// either mode. In transport mode the IP header that stays before the payload is no
+// multiple of a block of AES-CBC.
+func TestSealedLen(t *testing.T) {
+	for _, s := range suites {
+		for _, mode := range []ipsec.Mode{ipsec.ModeTunnel, ipsec.ModeTransport} {
+			for _, v6 := range []bool{false, true} {
+				out, _ := newPair(t, s, params(s, mode, v6, false, false))
+				for n := range 64 {
+					src, dst := gwA4.Addr(), gwB4.Addr()
+					if v6 {
+						src, dst = gwA6.Addr(), gwB6.Addr()
+					}
+					inner := udpPacket(src, dst, 0, make([]byte, n))
+					buf := make([]byte, out.SealedLen(len(inner)))
+					copy(buf[out.HeadLen():], inner)
+					p := esp.Packet{Buf: buf, Off: out.HeadLen(), Len: len(inner)}
+					if err := out.Seal(&p); err != nil {
+						t.Fatalf("%s, %v, %d octets: %v", s.name, mode, len(inner), err)
+					}
+				}
+			}
+		}
+	}
+}
