@@ -70,8 +70,11 @@ func phase1Offers(list []suite.Proposal, auths []wire.V1Auth, life time.Duration
 
 // whole reports whether what can be said in IKEv1 is all that the proposal demands: not
 // where it wants additional key exchanges (RFC 9370), which IKEv1 doesn't have.
-func whole(p, said suite.Proposal) bool {
-	_, _, err := suite.Select([]suite.Proposal{p}, []suite.Proposal{said}, suite.SelectOptions{})
+func whole(p, said suite.Proposal) bool { return contains([]suite.Proposal{p}, said) }
+
+// contains reports whether a proposal is among those that are configured.
+func contains(list []suite.Proposal, said suite.Proposal) bool {
+	_, _, err := suite.Select(list, []suite.Proposal{said}, suite.SelectOptions{})
 	return err == nil
 }
 

@@ -323,6 +323,7 @@ func (s *sa) mainKE(now time.Time, in *inbound) {
 	}
 	s.taken(now, in.datagram)
 	st.publicI, st.nonceI, st.nonceR = public, nonce, newNonce()
+	s.readVendorIDs(in) // Cisco has some of them here
 	s.detectNAT(prf, in)
 	s.readCertReqs(in)
 	s.respondKE(now, func(now time.Time) {
@@ -379,6 +380,7 @@ func (s *sa) mainKEAnswer(now time.Time, in *inbound) {
 		return
 	}
 	s.taken(now, in.datagram)
+	s.readVendorIDs(in)
 	out := s.first.out
 	s.first.out = nil
 	compute(s, now, "shared secret "+groupName(st.group), slowGroup(st.group), func() (suite.Key, error) { return st.ke.Shared(public) },

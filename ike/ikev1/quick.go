@@ -138,9 +138,14 @@ func (t *quickTask) begin(s *sa, now time.Time) {
 		t.ended(s, now, nil) // the peer was faster
 		return
 	}
-	q := &quick{task: t, ni: newNonce(), group: firstGroup(t.cfg.Proposals)}
+	q := &quick{task: t, ni: s.quickNonce(), group: firstGroup(t.cfg.Proposals)}
+	list := t.cfg.Proposals
 	var ok bool
 	if old != nil {
+		// What is in force, as long as it is configured: some take nothing else (vpnc).
+		if now := old.suite.Proposal(); contains(list, now) {
+			list, q.group = []suite.Proposal{now}, old.suite.KE.ID
+		}
 		q.local, q.remote, ok = old.localTS[0], old.remoteTS[0], true
 	} else {
 		q.local, q.remote, ok = s.pairOf(t)
@@ -150,7 +155,7 @@ func (t *quickTask) begin(s *sa, now time.Time) {
 		return
 	}
 	v := phase2{mode: s.modeNumber(t.cfg.Mode), group: q.group, life: t.cfg.LifeTime, lifeBytes: t.cfg.LifeBytes}
-	q.offers, q.offered = v.offers(t.cfg.Proposals)
+	q.offers, q.offered = v.offers(list)
 	if len(q.offers) == 0 {
 		t.refused(s, now, &ike.Rejection{Reason: ike.ReasonProposal, Detail: ike.DetailTransform, Ours: proposalText(t.cfg.Proposals), Difference: "none of the esp_proposals can be said in IKEv1"})
 		return
@@ -173,6 +178,16 @@ func (t *quickTask) begin(s *sa, now time.Time) {
 			q.ke = ke
 			s.sendQuick(now, t.x)
 		})
+}
+
+// quickNonce is a nonce of quick mode. Cisco's clients and vpnc answer ours in its own
+// length by 20 octets of theirs (peer quirk), so that with them ours has that length.
+func (s *sa) quickNonce() []byte {
+	n := newNonce()
+	if s.caps.unity {
+		n = n[:20]
+	}
+	return n
 }
 
 // firstGroup is the group that a quick mode of ours offers: one for all transforms,
@@ -403,7 +418,7 @@ func (s *sa) choose(now time.Time, in *inbound) (*quick, *wire.V1SA, *refusal) {
 	if len(s.children) >= limitChildren {
 		return nil, nil, &refusal{wire.V1NoProposalChosen, nil, &ike.Rejection{SAKey: ike.SAKey{Child: cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}}
 	}
-	q := &quick{ni: ni, nr: newNonce(), local: l, remote: r, group: suite.KENone}
+	q := &quick{ni: ni, nr: s.quickNonce(), local: l, remote: r, group: suite.KENone}
 	if sel.KEPresent && sel.KE.ID != suite.KENone {
 		q.group = sel.KE.ID
 		if n := suite.PublicLen(q.group); in.get(wire.PayloadV1KE) == nil || n != 0 && len(in.get(wire.PayloadV1KE)) != n {

@@ -57,10 +57,10 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 	switch {
 	case phase1 && h.MessageID == 0:
 		s.receivePhase1(now, in)
+	case !in.encrypted && h.Exchange == wire.ExchangeV1Informational:
+		s.unprotected(now, in) // peer quirk: under message ID 0
 	case !phase1 && h.MessageID == 0:
 		s.env.Drop(now, ike.DropMessageID, d.Remote)
-	case !in.encrypted && h.Exchange == wire.ExchangeV1Informational:
-		s.unprotected(now, in)
 	case !in.encrypted:
 		s.env.Drop(now, ike.DropUnprotected, d.Remote)
 	default:

@@ -4,7 +4,8 @@
 // beside the tests.
 //
 // It owns what is known of those peers' habits, each with its source; docs/peers.md
-// tells operators what follows. It must not know the insides of ike/ikev2: a peer
+// tells operators what follows. Old Cisco and SonicWall devices speak IKEv1
+// (v1_test.go). It must not know the insides of ike/ikev2: a peer
 // here speaks ike/wire and suite alone, and judges by what goes over the wire and
 // by what adit installs. Nothing is sent and no time passes but the world's own.
 //

@@ -41,6 +41,7 @@ type world struct {
 	e    *ike.Engine
 	cfg  ike.Config
 	p    *peer
+	old  *oldPeer // of IKEv1, in the place of p
 	line []flight
 	seq  int
 	// What adit has done.
@@ -194,6 +195,8 @@ func (w *world) advance(d time.Duration) {
 				f.do()
 			case f.toAdit:
 				w.e.Datagram(w.now, f.d)
+			case w.old != nil:
+				w.old.receive(f.d)
 			default:
 				w.p.receive(f.d)
 			}
