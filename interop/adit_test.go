@@ -54,15 +54,15 @@ func TestTransportMode(t *testing.T) {
 	for _, encap := range []string{"auto", "no"} {
 		for _, v6 := range []bool{false, true} {
 			t.Run(map[bool]string{false: "v4", true: "v6"}[v6]+"_encap_"+encap, func(t *testing.T) {
-				alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.transport(v6, encap) })
+				alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.transport(p.ends, v6, encap) })
 			})
 		}
 	}
 }
 
-func (p *path) transport(v6 bool, encap string) {
+func (p *path) transport(ends func(v6 bool) (left, right conn), v6 bool, encap string) {
 	t := p.t
-	left, right := p.ends(v6)
+	left, right := ends(v6)
 	to := p.R.Wan4
 	if v6 {
 		to = p.R.Wan6

@@ -174,8 +174,19 @@ func TestV1Vpnc(t *testing.T) {
 		if told, _ := os.ReadFile(filepath.Join(dir, "told")); !strings.Contains(string(told), "dns 10.2.0.53 split 1 10.2.0.0/24") {
 			t.Errorf("vpnc was told %q", told)
 		}
+		old := peer.Installed(p.sas(p.right), "net")[0].SPIIn
 		if err := p.right.RekeyChild("net"); err != nil {
 			t.Error(err)
+		}
+		p.wait("the rekey with vpnc", p.right, func(s []peer.SA) bool {
+			c := peer.Installed(s, "net")
+			return len(c) == 1 && c[0].SPIIn != old
+		})
+		if err := lab.Poll(5*time.Second, func() (bool, error) {
+			got, err := p.Ping(lab.Left, p.R.Host4, lab.PingOptions{Source: netip.MustParseAddr("10.3.0.17"), Pattern: marker, Timeout: 200 * time.Millisecond})
+			return got.Received > 0, err
+		}); err != nil {
+			t.Errorf("ping after the rekey: %v\n%s", err, v.Log())
 		}
 		v.Signal(syscall.SIGTERM)
 		p.wait("the end of vpnc's SA", p.right, func(s []peer.SA) bool { return len(s) == 0 })

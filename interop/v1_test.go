@@ -90,7 +90,7 @@ func TestV1Signatures(t *testing.T) {
 	kinds := []struct {
 		name string
 		key  pkitest.KeyKind
-	}{{"rsa", pkitest.RSA2048}, {"p256", pkitest.P256}, {"p384", pkitest.P384}}
+	}{{"rsa", pkitest.RSA2048}, {"p256", pkitest.P256}, {"p384", pkitest.P384}, {"p521", pkitest.P521}}
 	duos := make([]duo, len(kinds))
 	for i, k := range kinds {
 		duos[i] = issued(t, k.name, k.key, k.key)
@@ -114,11 +114,32 @@ func TestV1Signatures(t *testing.T) {
 		p.give(setting{lf, left.with("", ls...)}, setting{rf, right.with("", rs...)})
 		for _, k := range kinds {
 			l, r := p.reach(t, k.name)
-			if l.RemoteID != "r."+k.name+".example.org" || r.RemoteID != "l."+k.name+".example.org" {
-				t.Errorf("%s: left has %s, right %s with %s", k.name, l.RemoteID, r.Name, r.RemoteID)
+			if l.Fields["version"] != "1" || l.RemoteID != "r."+k.name+".example.org" || r.RemoteID != "l."+k.name+".example.org" {
+				t.Errorf("%s: version %s, left has %s, right %s with %s", k.name, l.Fields["version"], l.RemoteID, r.Name, r.RemoteID)
 			}
 		}
+		// Aggressive mode with signatures needs no switch.
+		for _, list := range [][]site{ls, rs} {
+			for i := range list {
+				list[i].extra = "aggressive = yes\n"
+			}
+		}
+		p.give(setting{lf, left.with("", ls...)}, setting{rf, right.with("", rs...)})
+		for _, k := range kinds[:2] {
+			p.reach(t, k.name)
+		}
 	})
+}
+
+// Transport mode between the gateways, in UDP and raw, IPv4 and IPv6.
+func TestV1TransportMode(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, encap := range []string{"yes", "no"} {
+			t.Run(map[bool]string{false: "v4", true: "v6"}[v6]+"_encap_"+encap, func(t *testing.T) {
+				alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.transport(p.v1, v6, encap) })
+			})
+		}
+	}
 }
 
 // The initiator behind a NAT: UDP on port 4500 (RFC 3947).
