@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,6 +53,17 @@ func TestBenchTunnel(t *testing.T) {
 	}
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("the drawing is no XML: %v", err)
+	}
+}
+
+// A storm of set-ups beside a tunnel, and the tunnel among the SAs that it leaves.
+func TestBenchTunnelBesideSetups(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces")
+	}
+	out, code := program(nil, "bench", "tunnel", "--quick", "--contenders", "plain,adit", "--measures", "rtt_storm,tcp1_many_lr")
+	if code != 0 || !regexp.MustCompile(`(?m)^adit +[1-9]\d*!? +\d+!? +\d+!? +\d\.\d\d!? +- +-$`).MatchString(out) || !strings.Contains(out, "\n2 measurements") {
+		t.Errorf("code %d\n%s", code, out)
 	}
 }
 

@@ -2,12 +2,16 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"adit/ike"
 	"adit/ike/ikev2"
@@ -38,6 +42,14 @@ type storm struct {
 }
 
 func newStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm, error) {
+	if err := addSources(l); err != nil {
+		return nil, err
+	}
+	return openStorm(l, auth, c, n, parallel)
+}
+
+// openStorm is newStorm where the addresses are there already.
+func openStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm, error) {
 	s := &storm{parallel: parallel, creds: c, socks: map[netip.AddrPort]*net.UDPConn{}, in: make(chan ike.Datagram, received), quit: make(chan struct{})}
 	s.engine = ike.New(ike.Config{KeepAlive: -1, Retransmit: ike.Retransmit{Timeout: 2 * time.Second, Tries: 6}, HalfOpenTimeout: time.Minute}, ikev2.Version)
 	addrs, err := s.open(l)
@@ -92,23 +104,39 @@ func prefixSelector(p netip.Prefix) ipsec.Selector {
 	return s
 }
 
-// open gives the left gateway's namespace its addresses and opens both ports on each.
+// source is the i-th address of the initiators.
+func source(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(16 + i)}) }
+
+// addSources gives the left gateway's namespace the initiators' addresses.
+func addSources(l *lab.Lab) error {
+	for i := range sources {
+		if _, err := l.Exec(5*time.Second, lab.Left, "ip", "addr", "add", source(i).String()+"/24", "dev", lab.Wan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beside lets the initiators' sockets stand beside those of a gateway there, which has
+// the same ports on all addresses.
+var beside = net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+}}
+
+// open opens both ports on each of the initiators' addresses.
 func (s *storm) open(l *lab.Lab) (addrs []netip.Addr, err error) {
 	for i := range sources {
-		a := netip.AddrFrom4([4]byte{192, 0, 2, byte(16 + i)})
-		if _, err := l.Exec(5*time.Second, lab.Left, "ip", "addr", "add", a.String()+"/24", "dev", lab.Wan); err != nil {
-			return nil, err
-		}
-		addrs = append(addrs, a)
+		addrs = append(addrs, source(i))
 	}
 	err = lab.InNS(l.NS(lab.Left), func() error {
 		for _, a := range addrs {
 			for _, port := range []uint16{500, 4500} {
 				ap := netip.AddrPortFrom(a, port)
-				c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(ap))
+				p, err := beside.ListenPacket(context.Background(), "udp4", ap.String())
 				if err != nil {
 					return err
 				}
+				c := p.(*net.UDPConn)
 				_ = c.SetReadBuffer(4 << 20)
 				s.socks[ap] = c
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"adit/conf"
+	cost "adit/internal/bench"
 	"adit/interop/lab"
 	"adit/interop/peer"
 	"adit/suite"
@@ -36,6 +37,7 @@ type running struct {
 	pids   []int // of both gateways, where there are any
 	cipher string
 	logs   func() string // what the gateways said, for an error
+	storm  *cost.Beside  // of set-ups at the right gateway, if one is asked for
 }
 
 // errMissing marks a contender that isn't installed.
@@ -109,6 +111,8 @@ func site(me, other lab.Addresses, key, encap, esp string) string {
 }
 secrets {
   ike-1 {
+    id-1 = %[1]v
+    id-2 = %[2]v
     secret = 0x%[5]s
   }
 }
@@ -138,7 +142,9 @@ func otherVersion(ctx context.Context, o *Options) (string, error) {
 }
 
 func startOther(ctx context.Context, l *lab.Lab, o *Options) (*running, error) {
-	return startAdit("auto", "auto")(ctx, l, &Options{Binary: o.Other})
+	other := *o
+	other.Binary = o.Other
+	return startAdit("auto", "auto")(ctx, l, &other)
 }
 
 // aditGoVersion leaves out what would be measured twice.
@@ -154,6 +160,14 @@ func startAdit(encap, aesGCM string) func(context.Context, *lab.Lab, *Options) (
 	return func(ctx context.Context, l *lab.Lab, o *Options) (*running, error) {
 		left, right := sites(l, "\n    encap = "+encap, "aes256gcm16-x25519-esn")
 		r := &running{logs: func() string { return "" }}
+		if o.storms() {
+			var err error
+			if r.storm, err = cost.NewBeside(l); err != nil {
+				return r, err
+			}
+			right = strings.Replace(right, "connections {\n", "connections {\n  "+r.storm.Connection(l), 1)
+			right = strings.Replace(right, "secrets {\n", "secrets {\n  "+r.storm.Secret(), 1)
+		}
 		var uris []string
 		for _, g := range []struct{ node, text string }{{lab.Right, right}, {lab.Left, left}} {
 			p, uri, err := runAdit(ctx, l, o, g.node, g.text, aesGCM)
@@ -183,7 +197,7 @@ func startAdit(encap, aesGCM string) func(context.Context, *lab.Lab, *Options) (
 
 func runAdit(ctx context.Context, l *lab.Lab, o *Options, node, text, aesGCM string) (*lab.Proc, string, error) {
 	file, settings := filepath.Join(l.Dir, node+".conf"), filepath.Join(l.Dir, "strongswan.conf")
-	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(settings, nil, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(settings, []byte(cost.Settings), 0o600)); err != nil {
 		return nil, "", err
 	}
 	uri := "unix://" + filepath.Join(l.Dir, node+".vici")

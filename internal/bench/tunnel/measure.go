@@ -25,6 +25,7 @@ type bench struct {
 	left, right *traffic.Host
 	trial       uint32 // the last one's number
 	rss         int64  // the highest seen, octets
+	many        bool   // the right gateway has manySAs
 }
 
 // measure is one measurement of every contender. do fills the values in.
@@ -32,6 +33,8 @@ type measure struct {
 	name  string
 	what  string
 	asked bool // made only if asked for
+	storm bool // it needs a storm of set-ups, at an adit
+	once  bool // it cannot be made again
 	do    func(b *bench, ctx context.Context, s *Sample) error
 }
 
@@ -53,6 +56,16 @@ var measures = []measure{
 	{name: "rss", what: "memory", do: (*bench).memory},
 	{name: "udp64_trains", what: "UDP, 64 bytes, in trains", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, true) }},
 	{name: "udp1300_trains", what: "UDP, 1300 bytes, in trains", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, true) }},
+	{name: "rtt_storm", what: "round trips beside set-ups", asked: true, storm: true, once: true, do: (*bench).besideSetups},
+	{name: "tcp1_many_lr", what: "TCP, 1 stream ->, 1 of 10,000 SAs", asked: true, storm: true, do: func(b *bench, ctx context.Context, s *Sample) error {
+		return b.amongMany(ctx, func() error { return b.tcp(ctx, s, 1, true) })
+	}},
+	{name: "tcp1_many_rl", what: "TCP, 1 stream <-, 1 of 10,000 SAs", asked: true, storm: true, do: func(b *bench, ctx context.Context, s *Sample) error {
+		return b.amongMany(ctx, func() error { return b.tcp(ctx, s, 1, false) })
+	}},
+	{name: "udp1300_many", what: "UDP, 1300 bytes, 1 of 10,000 SAs", asked: true, storm: true, do: func(b *bench, ctx context.Context, s *Sample) error {
+		return b.amongMany(ctx, func() error { return b.udp(ctx, s, 1300, false) })
+	}},
 }
 
 const (
@@ -76,8 +89,14 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	defer b.left.Close()
 	defer b.right.Close()
+	if b.run.storm != nil {
+		defer b.run.storm.End()
+	}
 	for _, m := range b.o.chosen {
 		b.rec.bar.step(m.what)
+		if m.storm && b.run.storm == nil {
+			continue
+		}
 		if err := b.undisturbed(ctx, m); err != nil {
 			return fmt.Errorf("%s: %w", m.what, err)
 		}
@@ -134,7 +153,7 @@ func (b *bench) undisturbed(ctx context.Context, m measure) error {
 			best = s
 		}
 		// A search watches over its trials itself.
-		if !d.Load || b.o.Quick || len(s.Trials) > 0 {
+		if !d.Load || b.o.Quick || m.once || len(s.Trials) > 0 {
 			break
 		}
 	}

@@ -31,6 +31,11 @@ var latency = []column{
 	{"beside TCP, µs", "p50", "rtt_loaded.p50_us", "%.0f", 8}, {"", "p99", "rtt_loaded.p99_us", "%.0f", 9},
 }
 
+var asked = []column{
+	{"set-ups", "per s", "rtt_storm.setups_s", "%.0f", 8}, {"RTT, µs", "p50", "rtt_storm.p50_us", "%.0f", 8}, {"", "p99", "rtt_storm.p99_us", "%.0f", 8},
+	{"TCP 1, Gbit/s", "->", "tcp1_many_lr.gbit_s", "%.2f", 6}, {"", "<-", "tcp1_many_rl.gbit_s", "%.2f", 6}, {"UDP kpps", "1300 B", "udp1300_many.kpps", "%.0f", 8},
+}
+
 const nameWidth = 13
 
 // print shows everything to people, in at most 100 columns.
@@ -51,6 +56,7 @@ func (r *Result) print(w io.Writer) {
 	r.table(w, throughput)
 	fmt.Fprintf(w, "\nRound trips\n")
 	r.table(w, latency)
+	r.besides(w)
 	r.notes(w)
 	if r.compared() {
 		fmt.Fprintf(w, "\nadit is to reach\n")
@@ -67,6 +73,16 @@ func nonEmpty(list ...string) (out []string) {
 		}
 	}
 	return out
+}
+
+// besides prints what is measured only if asked for.
+func (r *Result) besides(w io.Writer) {
+	if slices.ContainsFunc(r.Samples, func(s Sample) bool {
+		return slices.ContainsFunc(asked, func(c column) bool { return strings.HasPrefix(c.key, s.Measure+".") })
+	}) {
+		fmt.Fprintf(w, "\nBeside IKE set-ups; and then, 1 active SA among %d\n", manySAs)
+		r.table(w, asked)
+	}
 }
 
 // compared reports whether adit was measured beside another.
