@@ -30,11 +30,12 @@ const (
 	DropInitiatorOnly                     // a first message, and strongswan.conf has initiator_only = yes
 	DropDraining                          // a first message while the gateway is drained, of a peer that cannot be redirected
 	DropRedirect                          // a REDIRECT that is not an answer to our message, or makes no sense
+	DropTicket                            // a ticket that is too old, used, forged or of other demands: answered by TICKET_NACK, nothing stored
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{"malformed", "version", "unknown-spi", "unexpected", "message-id", "integrity",
-	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment", "initiator-only", "draining", "redirect"}
+	"unprotected", "busy", "half-open", "half-open-address", "cookie", "no-connection", "shutdown", "repeated", "table-full", "too-large", "fragment", "initiator-only", "draining", "redirect", "ticket"}
 
 // String is the stable name for logs and metrics.
 func (r DropReason) String() string {

@@ -212,3 +212,13 @@ func PPKKeys(sel suite.Selected, d, ppk, shared suite.Key, ni, nr []byte, spiI, 
 	}
 	return ike, append(s.confirmPPK(ppk, ni, nr), s.confirmPPK(ppk, ni)...), child, old.rekeySeed(secrets{first: shared, ppk: ppk}, ni, nr), nil
 }
+
+// ResumeKeys is SKEYSEED of a resumed IKE SA, and the initiator's AUTH in it with SK_pi pi.
+func ResumeKeys(sel suite.Selected, d, pi suite.Key, ni, nr, message []byte, id *wire.ID) (seed, auth []byte, err error) {
+	prf, err := suite.NewPRF(sel.PRF)
+	if err != nil {
+		return nil, nil, err
+	}
+	seed, err = resumeSeed(sel, d, ni, nr)
+	return seed, (&ikeKeys{prf: prf, setupKeys: &setupKeys{pi: pi}}).resumeAuth(message, nr, id, true), err
+}

@@ -245,9 +245,10 @@ func TestRFC9370_2_2_2_BadRounds(t *testing.T) {
 		change   func(h *wire.Header, list []wire.Payload) []wire.Payload
 		says     string
 	}{
-		"short key": {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = ke(l).Data[:1183]; return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
-		"empty key": {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = nil; return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
-		"long key":  {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = append(ke(l).Data, 0); return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
+		"short key":     {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = ke(l).Data[:1183]; return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
+		"empty key":     {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = nil; return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
+		"long key":      {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = append(ke(l).Data, 0); return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
+		"oversized key": {false, func(h *wire.Header, l []wire.Payload) []wire.Payload { ke(l).Data = make([]byte, 8000); return l }, "additional key exchange 1 (KE1_ML_KEM_768)"},
 		"above the modulus": {false, func(h *wire.Header, l []wire.Payload) []wire.Payload {
 			ke(l).Data[0], ke(l).Data[1] = 0xff, 0xff
 			return l
@@ -308,5 +309,45 @@ func TestRFC9370_2_2_2_RoundTooMuch(t *testing.T) {
 		}
 		m.run(3 * time.Minute)
 		m.down()
+	}
+}
+
+// Oversized IKE_INTERMEDIATE messages are dropped and counted, whole and in fragments, and the
+// set-up goes on with the one that was meant.
+func TestRFC9242_OversizedMessages(t *testing.T) {
+	for _, kind := range []string{"whole", "fragments"} {
+		m := newMITM(t, whole(hybrid, ""))
+		done := false
+		var held uint64
+		m.change = func(from *host, h *wire.Header, payloads []wire.Payload) []wire.Payload {
+			if done || from != m.a || h.Exchange != wire.ExchangeIKEIntermediate {
+				return payloads
+			}
+			done = true
+			send := func(b []byte) {
+				m.b.e.Datagram(m.now, ike.Datagram{Local: from.sent[len(from.sent)-1].Remote, Remote: from.sent[len(from.sent)-1].Local, Data: b})
+				m.b.drain()
+			}
+			if kind == "whole" {
+				send(append(m.seal(*h, payloads), make([]byte, 70_000)...))
+			}
+			for n := range 200 {
+				if kind == "fragments" {
+					send(m.skf(*h, map[bool]wire.PayloadType{true: wire.PayloadKE}[n == 0], uint16(n+1), 200, make([]byte, 1000)))
+				}
+			}
+			st := m.b.e.Stats()
+			held = uint64(st.FragmentBytes)
+			if st.Dropped[ike.DropFragment]+st.Dropped[ike.DropMalformed]+st.Dropped[ike.DropTooLarge] == 0 {
+				t.Errorf("%s: nothing is counted: %+v", kind, st.Dropped)
+			}
+			return payloads
+		}
+		m.a.initiate("net")
+		m.run(40 * time.Second)
+		if held > 64<<10 || !done {
+			t.Errorf("%s: %d bytes are held", kind, held)
+		}
+		m.up()
 	}
 }

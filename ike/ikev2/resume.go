@@ -70,7 +70,7 @@ func resumeSeed(sel suite.Selected, d suite.Key, ni, nr []byte) (suite.Key, erro
 	return prf.Sum(d, []byte("Resumption"), ni, nr), nil
 }
 
-// resumeAuth is one side's AUTH in a resumed IKE SA: prf(SK_px, its octets) (RFC 5723 §5.2).
+// resumeAuth is one side's AUTH in a resumed IKE SA: prf(SK_px, its octets) (RFC 5723 §4.3.3).
 func (k *ikeKeys) resumeAuth(message, nonce []byte, id *wire.ID, initiator bool) []byte {
 	p := k.pi
 	if !initiator {
@@ -250,6 +250,7 @@ func acceptResume(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ik
 	}
 	x, peer, id := openSession(env, now, d, n.Data)
 	if x == nil {
+		env.Drop(now, ike.DropTicket, d.Remote)
 		initAnswer(env, d, &h, wire.TicketNack, nil)
 		return nil
 	}

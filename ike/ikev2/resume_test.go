@@ -1,12 +1,14 @@
 package ikev2_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"adit/ike"
+	"adit/ike/ikev2"
 	"adit/ike/wire"
 	"adit/suite"
 )
@@ -133,6 +135,9 @@ func TestRFC5723_Nack(t *testing.T) {
 			want = 0 // its owner knows that as well
 		}
 		counted(t, p, 2, want)
+		if n := p.b.e.Stats().Dropped[ike.DropTicket]; n != uint64(want) {
+			t.Errorf("%s: %d tickets are counted as refused, want %d", name, n, want)
+		}
 	}
 }
 
@@ -181,8 +186,8 @@ func TestRFC5723_Replay(t *testing.T) {
 			d.Data[0] ^= 1 // another initiator SPI, or it would be a repetition
 			p.b.e.Datagram(p.now, d)
 			p.b.drain()
-			if n := p.b.e.Stats().HalfOpen; n != 0 {
-				t.Error("a used ticket was taken") // spent: TICKET_NACK
+			if st := p.b.e.Stats(); st.HalfOpen != 0 || st.Dropped[ike.DropTicket] == 0 {
+				t.Error("a used ticket was taken, or is not counted") // spent: TICKET_NACK
 			}
 			d.Data[0] ^= 1
 		}
@@ -313,5 +318,25 @@ func TestRFC5723_PPK(t *testing.T) {
 		if !p.a.e.SAs()[0].PPK || !p.b.e.SAs()[0].PPK {
 			t.Errorf("%s: no PPK", end)
 		}
+	}
+}
+
+// The formulas of RFC 5723 §5.1 and §4.3.3, computed a second time: SKEYSEED = prf(SK_d (old),
+// "Resumption" | Ni | Nr), and AUTH = prf(SK_pi, message | Nr | prf(SK_pi, IDi')).
+func TestRFC5723_KeyMaterial(t *testing.T) {
+	sel := suite.Selected{PRF: suite.Transform{Type: suite.TypePRF, ID: suite.PRFHMACSHA2_256}}
+	d, pi := bytes.Repeat([]byte{0xd1}, 32), bytes.Repeat([]byte{0xb1}, 32)
+	ni, nr, message := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32), []byte("IKE_SESSION_RESUME as it was sent")
+	id := &wire.ID{Kind: wire.PayloadIDi, IDType: 2, Data: []byte("a.example.org")}
+	seed, auth, err := ikev2.ResumeKeys(sel, slices.Clone(d), slices.Clone(pi), ni, nr, message, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := hmac256(d, []byte("Resumption"), ni, nr); !bytes.Equal(seed, want) {
+		t.Errorf("SKEYSEED %x, want %x", seed, want)
+	}
+	rest := append([]byte{2, 0, 0, 0}, "a.example.org"...) // the ID payload without its generic header
+	if want := hmac256(pi, message, nr, hmac256(pi, rest)); !bytes.Equal(auth, want) {
+		t.Errorf("AUTH %x, want %x", auth, want)
 	}
 }
