@@ -69,6 +69,7 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		KeepAlive:  20 * time.Second, HalfOpenTimeout: 30 * time.Second,
 		CookieThreshold: 30, CookieThresholdIP: 3, BlockThreshold: 5, DeleteRekeyedDelay: 5 * time.Second,
 		ReplayWindow: defaultReplayWindow, FragmentSize: 1280, MaxPacket: 10000, Leases: Leases{Reclaim: 24 * time.Hour},
+		LockIdentity: 10, LockSource: 50,
 		Accounting: Accounting{DAEListen: netip.IPv4Unspecified(), DAEPort: 3799},
 	}
 	d := &decoder{}

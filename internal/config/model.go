@@ -174,6 +174,7 @@ type Daemon struct {
 	EAPTLSFragment, EAPTTLSFragment                               int           // charon.plugins.eap-tls.fragment_size, eap-ttls…; 0: 1024
 	TTLSMethod                                                    string        // charon.plugins.eap-ttls.phase2_method; empty: MSCHAPv2, then MD5
 	StateDir                                                      string        // adit.state_dir; empty: systemd's StateDirectory, or /var/lib/adit
+	LockIdentity, LockSource                                      int           // adit.lockout.identity (10), .source (50); 0: none
 	Leases                                                        Leases        // adit.state
 	NextDefaults                                                  bool          // adit.compat = next: `version` is 2 if it is not given
 	resolve                                                       resolving

@@ -37,6 +37,7 @@ var samples = map[string]map[string]string{
 		"multiple_authentication": "no", "send_vendor_id": "yes", "keep_alive_dpd_margin": "7s", "ikesa_limit": "7", "spi_min": "0xc0000000", "spi_max": "0xcfffffff", "dos_protection": "no",
 		"install_virtual_ip": "no", "install_virtual_ip_on": "lan", "interfaces_use": "wan, lan", "interfaces_ignore": "lan", "prefer_temporary_addrs": "yes", "compat": "next",
 		"reject_trusted_end_entity": "yes", "follow_redirects": "no", "redirect": "192.0.2.9", "crash_detection": "no", "session_resumption": "yes", "state_dir": "/tmp/x",
+		"lockout.identity": "3", "lockout.source": "3",
 		"state.nats": "nats://192.0.2.9", "state.dir": "/tmp/x", "state.credentials": "/tmp/x", "state.ca": "/tmp/x", "state.bucket": "b", "state.gateway": "g", "state.replicas": "5", "state.reclaim": "1h",
 	},
 	"charon.plugins": {

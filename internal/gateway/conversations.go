@@ -21,11 +21,12 @@ import (
 // EAP machines, or relayed to a RADIUS server. Safe for concurrent use; the rounds of
 // one conversation come one after the other.
 type conversations struct {
-	g      *Gateway
-	mu     sync.Mutex
-	open   map[uint64]*conversation
-	radius *radius.Client // nil: no server is configured
-	failed error          // why there is none
+	g       *Gateway
+	mu      sync.Mutex
+	open    map[uint64]*conversation
+	radius  *radius.Client // nil: no server is configured
+	failed  error          // why there is none
+	lockout lockout
 }
 
 // conversation is one of them.
@@ -42,10 +43,13 @@ type conversation struct {
 	// it is overwritten at the end all the same.
 	msk   suite.Key
 	ended bool
+	// admitted: lockout has let it pass; struck: how it went has been counted.
+	admitted, struck bool
 }
 
 func (c *conversations) init(g *Gateway) {
 	c.g, c.open = g, map[uint64]*conversation{}
+	c.lockout.identity, c.lockout.source = g.opt.Daemon.LockIdentity, g.opt.Daemon.LockSource
 	d := &g.opt.Daemon
 	if len(d.RADIUS) == 0 {
 		c.failed = errors.New("no RADIUS server is configured (charon.plugins.eap-radius.servers)")
@@ -103,7 +107,10 @@ func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRou
 	if q.Server && len(q.Message) > 5 && eap.Code(q.Message[0]) == eap.CodeResponse && eap.Type(q.Message[4]) == eap.TypeIdentity {
 		v.claimed = ike.Identity{Type: ike.IDFQDN, Data: string(q.Message[5:min(len(q.Message), 5+limitClaimed)])}.String()
 	}
-	var a *ike.EAPAnswer
+	a := c.lockedOut(v, q)
+	if a != nil {
+		return a, nil
+	}
 	if v.relay != nil {
 		a, err = c.relayed(ctx, v, q)
 	} else {
@@ -114,6 +121,7 @@ func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRou
 	if err != nil {
 		return nil, err
 	}
+	c.judge(v, q, a)
 	if v.msk = a.MSK; a.Done && !a.Success {
 		a.Identity = v.claimed
 	}
