@@ -241,8 +241,11 @@ func (s *Store) Ready(ctx context.Context) (kept bool, err error) {
 }
 
 func (s *Store) unreachable(why error) error {
-	if why == nil {
+	switch {
+	case why == nil:
 		why = errors.New("it does not answer")
+	case errors.Is(why, nats.ErrReconnectBufExceeded): // nothing is kept for later
+		why = errors.New("the connection is lost")
 	}
 	where := "the leases in " + s.cfg.Dir
 	if s.cfg.URL != "" {
