@@ -2,6 +2,7 @@ package vendors_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ const (
 	panESP    = "aes256-sha256-modp2048"
 	panDelete = 500 * time.Microsecond
 	panIPsec  = time.Hour
+	panCerts  = 5 // of a chain: shared notes, section 3
 	panIKESA  = 8 * time.Hour
 )
 
@@ -91,5 +93,29 @@ func TestPaloAltoProxyIDs(t *testing.T) {
 	w.settledSoon(2)
 	if p.rekeys < 4 || w.childDowns != 0 {
 		t.Errorf("%d rekeys, %d downs, notes %q", p.rekeys, w.childDowns, w.notes)
+	}
+}
+
+// Chains of at most five certificates: with one more it refuses, and the record names
+// the certificates. All of them go, in one message or in fragments.
+func TestPaloAltoChains(t *testing.T) {
+	for n := 1; n <= panCerts+1; n++ {
+		p, c := pan(t, nil)
+		p.serverKey, p.maxCerts, p.chain, p.certRequest = serverKey(), panCerts, n, true
+		change := c.change
+		c.change = func(p *ike.Peer) {
+			change(p)
+			p.Local[0].Method, p.Local[0].Certs, p.SendCert, p.KeyingTries = ike.AuthPubkey, [][]byte{{1}}, ike.SendAlways, 1
+		}
+		w := newWorld(t, c, p)
+		w.initiate("net")
+		w.advance(2 * time.Second)
+		if n <= panCerts {
+			w.settled(1)
+			continue
+		}
+		if len(p.children()) != 0 || len(w.rejections) != 1 || !strings.Contains(strings.Join(w.rejections[0].Options, " "), "local.certs") {
+			t.Errorf("%d certificates: rejections %v", n, w.rejections)
+		}
 	}
 }

@@ -58,6 +58,9 @@ type habits struct {
 	certRequest bool
 	// serverKey: adit proves itself with this key (by RSA), the peer by the shared key.
 	serverKey *rsa.PrivateKey
+	// maxCerts is how many certificates of one chain it takes; 0: any number. chain is how
+	// many CERT payloads adit sends.
+	maxCerts, chain int
 	// hashes announces SIGNATURE_HASH_ALGORITHMS.
 	hashes bool
 }
@@ -297,6 +300,9 @@ func (p *peer) signFor(q ike.SignAuth) any {
 	s := &ike.Signature{Method: wire.AuthRSASignature}
 	if q.Requested || q.Peer.SendCert == ike.SendAlways {
 		s.Certs = []ike.CertPayload{{Encoding: wire.CertX509Signature, Data: []byte("stands for the server's certificate")}}
+		for range p.chain - 1 {
+			s.Certs = append(s.Certs, ike.CertPayload{Encoding: wire.CertX509Signature, Data: []byte("stands for an intermediate CA")})
+		}
 	}
 	sum := sha1.Sum(q.Octets)
 	hash, digest := crypto.SHA1, sum[:]
@@ -330,10 +336,19 @@ func (s *ikeSA) believes(list []wire.Payload, kind wire.PayloadType) bool {
 	if s.p.serverKey == nil {
 		return slices.Equal(auth.Data, s.auth(id, byInitiator).Data)
 	}
-	if _, shown := wire.First[*wire.Cert](list); !shown || byInitiator {
+	shown := 0
+	for _, p := range list {
+		if _, ok := p.(*wire.Cert); ok {
+			shown++
+		}
+	}
+	if shown == 0 || byInitiator && s.p.maxCerts == 0 || s.p.maxCerts > 0 && shown > s.p.maxCerts {
 		return false // Windows and Apple have no other way to the server's key
 	}
 	octets := slices.Concat(s.response, s.ni, s.prf.Sum(s.pr, id.AppendSigned(nil)))
+	if byInitiator {
+		octets = slices.Concat(s.request, s.nr, s.prf.Sum(s.pi, id.AppendSigned(nil)))
+	}
 	if auth.Method == wire.AuthDigitalSignature {
 		sum := sha256.Sum256(octets)
 		return len(auth.Data) > 16 && rsa.VerifyPKCS1v15(&s.p.serverKey.PublicKey, crypto.SHA256, sum[:], auth.Data[16:]) == nil
