@@ -5,23 +5,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
-	"adit/ike"
 	"adit/internal/gateway"
 	"adit/internal/hostnet"
 )
 
-// MOBIKE needs to hear of every change by which a path may come or go. addressSettles is
-// how long a burst may last before it is answered: a tunnel waits for it. Routes alone
-// may change all the time, where a routing daemon runs: they have to wait for routesRest.
-const (
-	addressSettles = 30 * time.Millisecond
-	routesRest     = 500 * time.Millisecond
-)
-
 // watchAddresses tells the gateway what becomes of the host's addresses, links and routes,
-// and when it was suspended. The returned function ends it.
+// and when it was suspended (MOBIKE). The returned function ends it.
 func (g *Gateway) watchAddresses(ctx context.Context, host *hostnet.Net, gw *gateway.Gateway, device string, usable *hostnet.Interfaces) (end func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	events, err := host.Watch(ctx, true)
@@ -29,63 +19,15 @@ func (g *Gateway) watchAddresses(ctx context.Context, host *hostnet.Net, gw *gat
 		cancel()
 		return nil, err
 	}
-	tell := func(c ike.AddressesChanged) {
-		var err error
-		if c.Own, err = host.Addresses(device); err != nil {
-			g.log.Warn("MOBIKE: " + err.Error())
-			return
-		}
-		c.Own = slices.DeleteFunc(c.Own, func(a netip.Addr) bool { return !usable.Usable(a) })
-		_ = gw.AddressesChanged(ctx, c) // it ends, if that fails
-	}
-	tell(ike.AddressesChanged{})
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		for first := range events {
-			links := gather(ctx, first, events)
-			tell(ike.AddressesChanged{Links: links})
-		}
-	})
-	watch.Go(func() {
-		hostnet.Slept(ctx, func(d time.Duration) {
-			g.log.Info("the host was suspended: all peers are asked", "for", d.Round(time.Second).String())
-			tell(ike.AddressesChanged{Slept: true})
+		gw.Follow(ctx, events, func() ([]netip.Addr, error) {
+			list, err := hostnet.Addresses(device)
+			return slices.DeleteFunc(list, func(a netip.Addr) bool { return !usable.Usable(a) }), err
 		})
 	})
 	return func() {
 		cancel()
 		watch.Wait()
 	}, nil
-}
-
-// gather waits for the end of a burst; links: it was of more than routes.
-func gather(ctx context.Context, first hostnet.Event, events <-chan hostnet.Event) (links bool) {
-	isLink := func(e hostnet.Event) bool {
-		return e.Kind == hostnet.EventAddress || e.Kind == hostnet.EventLink || e.Kind == hostnet.EventOverrun
-	}
-	began := time.Now()
-	links = isLink(first)
-	settle := time.NewTimer(addressSettles)
-	defer settle.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return links
-		case <-settle.C:
-			if !links && time.Since(began) < routesRest {
-				settle.Reset(routesRest - time.Since(began))
-				began = began.Add(-routesRest)
-				continue
-			}
-			return links
-		case e, ok := <-events:
-			if !ok {
-				return links
-			}
-			if !links && isLink(e) {
-				links = true
-				settle.Reset(addressSettles)
-			}
-		}
-	}
 }

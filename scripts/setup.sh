@@ -9,7 +9,7 @@ packages=(
 	strongswan-swanctl charon-systemd strongswan-pki strongswan-starter strongswan-charon
 	libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins
 	freeradius freeradius-utils vpnc ike-scan
-	make gcc libc6-dev
+	make gcc libc6-dev dbus-daemon
 	systemd groff-base
 )
 # A minimal Debian to install the package into.

@@ -21,6 +21,7 @@ var Imports = map[string][]string{
 	"tun/netstack":     {"tun"},
 	"internal/conn":    nil,
 	"internal/hostnet": nil,
+	"internal/proxy":   nil,
 	"internal/logging": nil,
 	"internal/dhcp":    nil,
 
@@ -61,6 +62,7 @@ var Imports = map[string][]string{
 
 	// L6
 	".":                      anything,
+	"client":                 anything,
 	"internal/demo":          anything,
 	"internal/bench":         anything,
 	"internal/bench/traffic": nil,
@@ -97,6 +99,7 @@ var Libraries = map[string][]string{
 	"software.sslmate.com/src":       {"pki"},
 	"github.com/coreos/go-systemd":   {"cmd/adit", "internal/gateway"},
 	"github.com/google/nftables":     {"internal/hostnet"},
+	"github.com/godbus/dbus":         {"internal/hostnet"}, // systemd-resolved
 	"github.com/vishvananda/netlink": {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
 	"github.com/vishvananda/netns":   {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
 	"github.com/spf13/cobra":         {"cmd/adit"},
@@ -145,7 +148,8 @@ var forbiddenTime = []string{"Now", "Since", "Until", "After", "AfterFunc", "Sle
 // Unfuzzed are exported parsers without a fuzz target of their own, by
 // "directory.Name", each with the reason.
 var Unfuzzed = map[string]string{
-	"conf.ParseFile": "takes a path; reads the file and does what the fuzzed Parse does",
+	"internal/config.DecodeBeside": "does what the fuzzed Decode does, and reads the files that Load reads",
+	"conf.ParseFile":               "takes a path; reads the file and does what the fuzzed Parse does",
 }
 
 // unparsed are rooms whose parsers read no hostile input.

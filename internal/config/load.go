@@ -133,6 +133,13 @@ func (d *decoder) decode(root *conf.Section) (*Model, error) {
 	return m, nil
 }
 
+// DecodeBeside is Decode for a tree that belongs into a directory: files in it may have
+// names that are relative, and the directories of credentials are read as Load does.
+func DecodeBeside(root *conf.Section, dir string, daemon Daemon) (*Model, error) {
+	d := &decoder{daemon: daemon, files: conf.OS, dir: dir}
+	return d.decode(root)
+}
+
 // only yields the sections of a section that holds nothing else.
 func (d *decoder) only(s *conf.Section, what string) iter.Seq[*conf.Section] {
 	for v := range s.Values() {

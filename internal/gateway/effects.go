@@ -310,7 +310,7 @@ func (s *shard) outside(e ike.Ask, work func(context.Context) (any, error)) {
 // kernel may take its time.
 func (s *shard) undoAddresses(lease uint64) {
 	list := s.g.virtual.forget(lease)
-	if len(list.addrs)+len(list.servers) > 0 && !s.g.pool.ask(func(context.Context) { s.g.undo(list) }, func(error) {}) {
+	if (len(list.addrs)+len(list.servers) > 0 || list.told != 0) && !s.g.pool.ask(func(context.Context) { s.g.undo(list) }, func(error) {}) {
 		s.g.undo(list)
 	}
 }

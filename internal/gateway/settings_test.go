@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -84,6 +85,35 @@ func TestVirtualAddressesAsConfigured(t *testing.T) {
 	g.virtual.expect(1)
 	if err := g.assume(q); err != nil {
 		t.Error(err)
+	}
+}
+
+type namingHost struct{ notingHost }
+
+func (h *namingHost) TakeNames(lease uint64, servers []netip.Addr, domains []string) {
+	_ = h.note("names", fmt.Sprint(lease, servers, domains))
+}
+func (h *namingHost) DropNames(lease uint64) { _ = h.note("nonames", fmt.Sprint(lease)) }
+
+// A host that sees to names itself hears of name servers and of domains that are host
+// names, and nothing is written into a file for it.
+func TestNamesForTheHost(t *testing.T) {
+	domain := func(s string) wire.Attribute {
+		return wire.Attribute{Type: wire.InternalDNSDomain, Value: []byte(s)}
+	}
+	h := &namingHost{}
+	g := examinee(t)
+	g.opt.Host, g.opt.Device, g.opt.Daemon = h, "adit0", config.Daemon{ResolveFile: "/r"}
+	g.virtual.held = map[uint64]assumed{}
+	g.virtual.expect(7)
+	list := []wire.Attribute{domain("Corp.Example."), domain("corp.example"), domain("a b"), domain("x\nnameserver 1.2.3.4"), domain("-x"), domain(""), domain("a..b"), domain("_tcp.a"), domain(strings.Repeat("a", 64)),
+		{Type: wire.InternalIP4DNS, Value: []byte{10, 0, 0, 53}}}
+	if err := g.assume(ike.AssumeAddresses{Lease: 7, Peer: &ike.Peer{Name: "gw"}, Attributes: list}); err != nil {
+		t.Fatal(err)
+	}
+	g.undo(g.virtual.forget(7))
+	if want := []string{"names 7 [10.0.0.53] [corp.example _tcp.a]", "nonames 7"}; !slices.Equal(h.log, want) {
+		t.Errorf("%q, want %q", h.log, want)
 	}
 }
 

@@ -25,6 +25,7 @@ type virtualAddresses struct {
 type assumed struct {
 	addrs   []netip.Prefix // on the device
 	servers []netip.Addr   // name servers in the resolver's file
+	told    uint64         // the lease whose names the host has (nameTaker), 0: none
 }
 
 // expect enters a lease.
@@ -51,7 +52,7 @@ func (v *virtualAddresses) keep(lease uint64, done assumed) bool {
 	defer v.mu.Unlock()
 	held, ok := v.held[lease]
 	if ok {
-		v.held[lease] = assumed{append(held.addrs, done.addrs...), append(held.servers, done.servers...)}
+		v.held[lease] = assumed{append(held.addrs, done.addrs...), append(held.servers, done.servers...), max(held.told, done.told)}
 	}
 	return ok
 }
@@ -60,6 +61,13 @@ func (v *virtualAddresses) keep(lease uint64, done assumed) bool {
 type nameServers interface {
 	AddNameServer(file string, a netip.Addr) error
 	DelNameServer(file string, a netip.Addr) error
+}
+
+// nameTaker is a Host that sees itself to name servers and domains of a tunnel, by the
+// number of the lease.
+type nameTaker interface {
+	TakeNames(lease uint64, servers []netip.Addr, domains []string)
+	DropNames(lease uint64)
 }
 
 // virtualDevice is where virtual addresses are put (charon.install_virtual_ip_on); empty: nowhere.
@@ -88,7 +96,10 @@ func (g *Gateway) assume(q ike.AssumeAddresses) error {
 			done.addrs = append(done.addrs, p)
 		}
 	}
-	if host, ok := g.opt.Host.(nameServers); ok && g.opt.Daemon.ResolveFile != "" {
+	if host, ok := g.opt.Host.(nameTaker); ok {
+		host.TakeNames(q.Lease, servers(q.Attributes), domains(q.Attributes))
+		done.told = q.Lease
+	} else if host, ok := g.opt.Host.(nameServers); ok && g.opt.Daemon.ResolveFile != "" {
 		for _, a := range servers(q.Attributes) {
 			if err := host.AddNameServer(g.opt.Daemon.ResolveFile, a); err != nil {
 				g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: q.Peer.Name}, Level: 1, Text: fmt.Sprintf("name server %v: %v", a, err)})
@@ -109,6 +120,9 @@ func (g *Gateway) assume(q ike.AssumeAddresses) error {
 
 // undo takes from the host what was done for a lease.
 func (g *Gateway) undo(done assumed) {
+	if done.told != 0 {
+		g.opt.Host.(nameTaker).DropNames(done.told)
+	}
 	for _, p := range done.addrs {
 		if err := g.opt.Host.DelAddress(g.virtualDevice(), p); err != nil {
 			g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("removing virtual address: %v", err)})
@@ -137,6 +151,43 @@ func servers(list []wire.Attribute) (out []netip.Addr) {
 		}
 	}
 	return out
+}
+
+// limitDomains bounds the domains of one peer.
+const limitDomains = 32
+
+// domains are the domains of a CFG_REPLY that the tunnel's name servers know (RFC 8598).
+// What is no host name is left out: it goes into files that others read.
+func domains(list []wire.Attribute) (out []string) {
+	for _, a := range list {
+		if a.Type != wire.InternalDNSDomain || len(out) == limitDomains {
+			continue
+		}
+		if name, ok := domainName(a.Value); ok && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// domainName is a domain in lower case and without a dot at its end; false if it has
+// other characters than host names have (RFC 1123 §2.1), or an underscore.
+func domainName(b []byte) (string, bool) {
+	name := strings.ToLower(strings.Trim(string(b), "."))
+	if name == "" || len(name) > 253 {
+		return "", false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return "", false
+		}
+		for _, c := range []byte(label) {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return "", false
+			}
+		}
+	}
+	return name, true
 }
 
 // settings are the attributes of a CFG_REPLY for people; what comes of the peer is

@@ -13,7 +13,7 @@ import (
 // Addresses are those of the host's links that are up, without loopback, link-local
 // addresses, those that are not to be used (yet, or any more) and those of the devices
 // named: what a peer can be told of.
-func (n *Net) Addresses(without ...string) ([]netip.Addr, error) {
+func Addresses(without ...string) ([]netip.Addr, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("hostnet: listing links: %w", err)
@@ -34,6 +34,24 @@ func (n *Net) Addresses(without ...string) ([]netip.Addr, error) {
 		const no = unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED
 		if ok && up[x.LinkIndex] && x.Flags&no == 0 && a.IsGlobalUnicast() && !slices.Contains(out, a) {
 			out = append(out, a)
+		}
+	}
+	return out, nil
+}
+
+// Connected are the subnets of the host's links that are up, without loopback, link-local
+// ones, single addresses and those of the devices named: the local networks.
+func Connected(without ...string) ([]netip.Prefix, error) {
+	h, err := readHost(without)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, r := range h.connected {
+		for _, p := range r.prefixes() {
+			if !slices.Contains(out, p) {
+				out = append(out, p)
+			}
 		}
 	}
 	return out, nil

@@ -58,7 +58,12 @@ type Net struct {
 	// servers are the name servers of ours, how often added, and order that in which they came.
 	servers map[serverKey]int
 	order   []serverKey
-	done    bool
+	// named is what SetNames wrote into a file, resolved the device that systemd-resolved has servers for.
+	named    *Names
+	resolved string
+	done     bool
+	// inherited: there was a guard when we came.
+	inherited bool
 }
 
 // New takes the namespace (ErrAlreadyRunning if another instance has it),
@@ -104,13 +109,28 @@ func (n *Net) open() error {
 	if err := n.jr.write(); err != nil {
 		return err
 	}
-	n.nft, err = newRuler(&n.opt)
-	return err
+	if n.nft, err = newRuler(&n.opt); err != nil {
+		return err
+	}
+	n.inherited = len(n.nft.have.bases) > 0
+	return nil
 }
 
 // Mark returns the mark (value and mask) that our own sockets must carry
 // (SO_MARK) for their packets to stay outside the policies.
 func (n *Net) Mark() (value, mask uint32) { return n.opt.ownMark(), n.opt.MarkMask }
+
+// Inherited reports whether the guard of an instance that died stood when this one came,
+// and stands until the first Apply.
+func (n *Net) Inherited() bool { return n.inherited }
+
+// SetIKEPorts says by which UDP ports our sockets receive, where they were given by the
+// kernel. It counts from the next Apply on.
+func (n *Net) SetIKEPorts(ports ...uint16) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.opt.IKEPorts = ports
+}
 
 // Apply makes s true on the host: what is new is added, what is gone is removed.
 // The guard and the steering change in one transaction, after stale routes went
@@ -189,7 +209,7 @@ func (n *Net) Close() error {
 	}
 	n.done = true
 	var errs []error
-	errs = append(errs, n.fib.sweep([]int{n.opt.Protocol}))
+	errs = append(errs, n.dropNames(context.Background()), n.fib.sweep([]int{n.opt.Protocol}))
 	for k := range n.addr {
 		errs = append(errs, delAddress(k))
 	}

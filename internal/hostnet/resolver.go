@@ -91,11 +91,72 @@ func (n *Net) writeServers(file string) error {
 			list = append(list, k.addr)
 		}
 	}
-	return writeResolver(file, list)
+	var w *Names
+	if n.named != nil && n.named.File == file {
+		w = n.named
+	}
+	return writeResolver(file, list, w)
+}
+
+// What a client's tunnel writes stands between ourBegin and ourEnd, at the beginning;
+// what must not count meanwhile has ourHold in front. The file says by itself how it was,
+// whatever ends the program.
+const (
+	ourBegin = "# adit, until the tunnel is down {"
+	ourEnd   = "# } adit"
+	ourHold  = "#adit# "
+)
+
+// without are the lines of a resolv.conf as they are without us.
+func without(old string) (lines []string) {
+	ours := strings.Contains(old, ourEnd+"\n") // else somebody has cut it: believe the single lines
+	inside := false
+	for line := range strings.Lines(old) {
+		bare := strings.TrimRight(line, "\r\n")
+		switch {
+		case bare == ourBegin:
+			inside = ours
+		case bare == ourEnd:
+			inside = false
+		case inside, strings.HasSuffix(bare, ourServer):
+		default:
+			lines = append(lines, strings.TrimPrefix(line, ourHold))
+		}
+	}
+	return lines
+}
+
+// block are the lines of a client's tunnel. Resolvers look at the first three servers only
+// and know one list of domains.
+func (w *Names) block(lines []string) string {
+	var b strings.Builder
+	b.WriteString(ourBegin + "\n")
+	for _, a := range w.Servers {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	if len(w.Domains) > 0 {
+		search := slices.Clone(w.Domains)
+		for _, line := range lines {
+			f := strings.Fields(line)
+			if len(f) > 1 && (f[0] == "search" || f[0] == "domain") {
+				search = append(search, f[1:]...)
+			}
+		}
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
+	}
+	b.WriteString(ourEnd + "\n")
+	return b.String()
+}
+
+// holds reports whether a line must not count while the block stands.
+func (w *Names) holds(line string) bool {
+	f := strings.Fields(line)
+	return len(f) > 0 && (f[0] == "nameserver" && w.All || (f[0] == "search" || f[0] == "domain") && len(w.Domains) > 0)
 }
 
 // writeResolver makes the servers our lines of the file: those that came last stand first.
-func writeResolver(file string, servers []netip.Addr) error {
+// With w they stand behind those of a client's tunnel.
+func writeResolver(file string, servers []netip.Addr, w *Names) error {
 	if path, err := filepath.EvalSymlinks(file); err == nil {
 		file = path
 	}
@@ -114,13 +175,18 @@ func writeResolver(file string, servers []netip.Addr) error {
 		return fmt.Errorf("hostnet: %w", err)
 	}
 	var b bytes.Buffer
+	lines := without(string(old))
+	if w != nil {
+		b.WriteString(w.block(lines))
+	}
 	for _, a := range slices.Backward(servers) {
 		fmt.Fprintf(&b, "nameserver %s%s\n", a, ourServer)
 	}
-	for line := range strings.Lines(string(old)) {
-		if !strings.HasSuffix(strings.TrimRight(line, "\r\n"), ourServer) {
-			b.WriteString(line)
+	for _, line := range lines {
+		if w != nil && w.holds(line) {
+			b.WriteString(ourHold)
 		}
+		b.WriteString(line)
 	}
 	if err == nil && bytes.Equal(old, b.Bytes()) || b.Len() == 0 && err != nil {
 		return nil
@@ -132,7 +198,7 @@ func writeResolver(file string, servers []netip.Addr) error {
 func dropServers(files []string) error {
 	var errs []error
 	for _, file := range files {
-		if err := writeResolver(file, nil); err != nil {
+		if err := writeResolver(file, nil, nil); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -72,17 +72,42 @@ func watch(ctx context.Context, protocol int, routes bool) (<-chan Event, error)
 		return nil, fmt.Errorf("hostnet: watching nftables: %w", err)
 	}
 	w := &watcher{ctx: ctx, events: make(chan Event, watchBuffer), protocol: uint8(protocol)}
+	w.run(reader{route, w.routeEvent}, reader{guard, guardEvent})
+	return w.events, nil
+}
+
+// WatchLinks is Net's Watch for those who hold nothing of the host and have no
+// privileges: of addresses, links and routes, but not of the guard.
+func WatchLinks(ctx context.Context) (<-chan Event, error) {
+	route, err := nl.Subscribe(unix.NETLINK_ROUTE, slices.Concat(watchGroups, routeGroups)...)
+	if err != nil {
+		return nil, fmt.Errorf("hostnet: watching links and addresses: %w", err)
+	}
+	w := &watcher{ctx: ctx, events: make(chan Event, watchBuffer), protocol: defaultProtocol}
+	w.run(reader{route, w.routeEvent})
+	return w.events, nil
+}
+
+// reader is a socket and what its messages mean.
+type reader struct {
+	*nl.NetlinkSocket
+	parse func(typ uint16, body []byte) (Event, bool)
+}
+
+// run reads until ctx ends, then closes the sockets and the events.
+func (w *watcher) run(list ...reader) {
 	var readers sync.WaitGroup
-	readers.Go(func() { w.read(route, w.routeEvent) })
-	readers.Go(func() { w.read(guard, guardEvent) })
+	for _, r := range list {
+		readers.Go(func() { w.read(r.NetlinkSocket, r.parse) })
+	}
 	go func() {
-		<-ctx.Done()
-		route.Close()
-		guard.Close()
+		<-w.ctx.Done()
+		for _, r := range list {
+			r.Close()
+		}
 		readers.Wait()
 		close(w.events)
 	}()
-	return w.events, nil
 }
 
 type watcher struct {

@@ -6,14 +6,16 @@
 // It must not know about policy, keys or the outside network; nobody else may
 // import gVisor.
 //
-// Start reading at New; host.go holds what the host can do (Dial, Listen, Ping).
+// Start reading at New, or Unaddressed where the addresses come and go; host.go holds what the host can do (Dial, Listen, Ping).
 package netstack
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,7 +48,6 @@ const (
 // Stack is a host and the device that leads to it.
 type Stack struct {
 	name   string
-	addrs  []netip.Addr
 	stack  *stack.Stack
 	link   *channel.Endpoint
 	ctx    context.Context // ends with Close: lets Read go
@@ -56,6 +57,9 @@ type Stack struct {
 	mu     sync.RWMutex   // orders Write and Close
 	mtu    atomic.Int64
 	pings  atomic.Uint32
+
+	addrMu sync.Mutex
+	addrs  []netip.Addr
 }
 
 var _ tun.Device = (*Stack)(nil)
@@ -68,6 +72,14 @@ func New(addrs []netip.Addr, mtu int) (*Stack, error) {
 	if len(addrs) == 0 {
 		return nil, errors.New("netstack: a host needs an address")
 	}
+	return newStack(addrs, mtu)
+}
+
+// Unaddressed makes a host that has no address until AddAddr gives it one: a client's,
+// whose gateway gives the addresses.
+func Unaddressed(mtu int) (*Stack, error) { return newStack(nil, mtu) }
+
+func newStack(addrs []netip.Addr, mtu int) (*Stack, error) {
 	s := &Stack{name: fmt.Sprintf("netstack%d", stacks.Add(1)-1)}
 	for _, a := range addrs {
 		s.addrs = append(s.addrs, a.Unmap().WithZone(""))
@@ -101,13 +113,8 @@ func (s *Stack) setUp() error {
 		return fmt.Errorf("netstack: interface: %s", err)
 	}
 	for _, a := range s.addrs {
-		proto := tcpip.NetworkProtocolNumber(header.IPv4ProtocolNumber)
-		if a.Is6() {
-			proto = header.IPv6ProtocolNumber
-		}
-		pa := tcpip.ProtocolAddress{Protocol: proto, AddressWithPrefix: tcpip.AddrFromSlice(a.AsSlice()).WithPrefix()}
-		if err := s.stack.AddProtocolAddress(nic, pa, stack.AddressProperties{}); err != nil {
-			return fmt.Errorf("netstack: address %s: %s", a, err)
+		if err := s.install(a); err != nil {
+			return err
 		}
 	}
 	s.stack.SetRouteTable([]tcpip.Route{
@@ -117,6 +124,55 @@ func (s *Stack) setUp() error {
 	return nil
 }
 
+func (s *Stack) install(a netip.Addr) error {
+	proto := tcpip.NetworkProtocolNumber(header.IPv4ProtocolNumber)
+	if a.Is6() {
+		proto = header.IPv6ProtocolNumber
+	}
+	pa := tcpip.ProtocolAddress{Protocol: proto, AddressWithPrefix: tcpip.AddrFromSlice(a.AsSlice()).WithPrefix()}
+	if err := s.stack.AddProtocolAddress(nic, pa, stack.AddressProperties{}); err != nil {
+		return fmt.Errorf("netstack: address %s: %s", a, err)
+	}
+	return nil
+}
+
+// AddAddr gives the host an address more; one that it has is no error.
+func (s *Stack) AddAddr(a netip.Addr) error {
+	a = a.Unmap().WithZone("")
+	s.addrMu.Lock()
+	defer s.addrMu.Unlock()
+	switch {
+	case s.ctx.Err() != nil:
+		return net.ErrClosed
+	case slices.Contains(s.addrs, a):
+		return nil
+	case a.Is6() && s.MTU() < header.IPv6MinimumMTU:
+		return fmt.Errorf("%w: %d is too little for IPv6", tun.ErrMTU, s.MTU())
+	}
+	if err := s.install(a); err != nil {
+		return err
+	}
+	s.addrs = append(s.addrs, a)
+	return nil
+}
+
+// DelAddr takes an address away, with what is connected from it; one that it does not
+// have is no error.
+func (s *Stack) DelAddr(a netip.Addr) error {
+	a = a.Unmap().WithZone("")
+	s.addrMu.Lock()
+	defer s.addrMu.Unlock()
+	if s.ctx.Err() != nil || !slices.Contains(s.addrs, a) {
+		return nil
+	}
+	s.addrs = slices.DeleteFunc(s.addrs, func(b netip.Addr) bool { return a == b })
+	if err := s.stack.RemoveAddress(nic, tcpip.AddrFromSlice(a.AsSlice())); err != nil {
+		return fmt.Errorf("netstack: address %s: %s", a, err)
+	}
+	return nil
+}
+
+// checkMTU is called with addrMu held, or before anybody else knows s.
 func (s *Stack) checkMTU(mtu int) error {
 	least := tun.MinMTU
 	for _, a := range s.addrs {
@@ -204,13 +260,19 @@ func (s *Stack) Write(bufs [][]byte, offset int) (n int, err error) {
 func (s *Stack) Name() string { return s.name }
 
 // Addrs are the host's addresses.
-func (s *Stack) Addrs() []netip.Addr { return append([]netip.Addr(nil), s.addrs...) }
+func (s *Stack) Addrs() []netip.Addr {
+	s.addrMu.Lock()
+	defer s.addrMu.Unlock()
+	return slices.Clone(s.addrs)
+}
 
 // MTU implements tun.Device.
 func (s *Stack) MTU() int { return int(s.mtu.Load()) }
 
 // SetMTU implements tun.Device.
 func (s *Stack) SetMTU(mtu int) error {
+	s.addrMu.Lock()
+	defer s.addrMu.Unlock()
 	if err := s.checkMTU(mtu); err != nil {
 		return err
 	}
