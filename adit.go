@@ -250,7 +250,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 	o := gateway.Options{
 		Fetcher: fetcher, Leases: leaseStore(&g.daemon, g.log),
 		Daemon: g.daemon, Dataplane: dp, Transport: out, Host: host, Device: dev.Name(),
-		Log: g.log, Workers: workers(dp), Versions: []ike.Version{ikev2.Version, ikev1.Version}, ForceEncap: true,
+		Log: g.log, Workers: workers(dp), Resources: g.Workers(), Versions: []ike.Version{ikev2.Version, ikev1.Version}, ForceEncap: true,
 	}
 	if tap != nil {
 		o.KeyLog = tap.Keys

@@ -73,11 +73,31 @@ func (e *Engine) initiate(now time.Time, c Initiate) {
 
 // acquire handles a data plane's wish that came here directly.
 func (e *Engine) acquire(now time.Time, a ipsec.Acquire) {
+	if a.Resource > 0 {
+		e.acquireResource(now, a)
+		return
+	}
 	for _, p := range e.peers {
 		if c := p.Child(a.Name); c != nil && c.Action == ipsec.Protect {
 			e.initiate(now, Initiate{Peer: p, Child: a.Name, Acquired: &a})
 			return
 		}
+	}
+}
+
+// acquireResource asks for a Child SA for one resource, in the IKE SA of the one that
+// serves all (RFC 9611 §4). Nobody waits for it: the data plane asks again.
+func (e *Engine) acquireResource(now time.Time, a ipsec.Acquire) {
+	g := e.policies.byPolicy[a.Policy]
+	if g == nil || e.shutdown {
+		return
+	}
+	env := e.byChild[g.lanes[0].serves()]
+	if env == nil || env.gone || env.conn == nil {
+		return
+	}
+	if cfg := env.conn.peer.Child(a.Name); cfg != nil {
+		e.guard(env, func() { env.sa.CreateChild(now, &ChildRequest{Child: cfg, Acquired: &a}) })
 	}
 }
 

@@ -182,6 +182,9 @@ func (c ChildInfo) Covers(packet *ipsec.Acquire) bool {
 	if packet == nil {
 		return true
 	}
+	if packet.Resource != 0 && packet.Resource != c.Resource {
+		return false
+	}
 	fits := func(list []ipsec.Selector, a netip.Addr, port uint16) bool {
 		return slices.ContainsFunc(list, func(s ipsec.Selector) bool {
 			return s.MatchAddr(a) && (s.Proto == 0 || s.Proto == packet.Proto) && (s.AnyPort() || s.PortFrom <= port && port <= s.PortTo)

@@ -252,6 +252,9 @@ type Config struct {
 	// BreakBeforeMake reauthenticates by closing the old IKE SA first; the default makes the new one first.
 	BreakBeforeMake  bool
 	UnsafeExportKeys bool
+	// Workers is the number of the data plane's threads, which SPIs name by their
+	// remainder: as many resources Child SAs can be made for (RFC 9611). 0 is 1.
+	Workers int
 	// CrashSecret makes the tokens of crash detection (RFC 6290 §5.1). It must outlive
 	// restarts, and no other gateway may have it; empty: no tokens are made.
 	CrashSecret suite.Key

@@ -169,4 +169,8 @@ type ChildInfo struct {
 	// Updown and HostAccess are those of the configuration that the Child SA was made from.
 	Updown     string
 	HostAccess bool
+	// PerCPU: it is one of several that serve a resource each (RFC 9611); Resource is
+	// 1 + its number, 0: the one for all.
+	PerCPU   bool
+	Resource uint16
 }

@@ -182,4 +182,17 @@ type Child struct {
 	CopyDSCP     ipsec.DSCPCopy
 	MSSClamp     bool
 	Policies     bool // install policies
+	// PerCPU has a Child SA made for each resource beside the one for all (RFC 9611).
+	PerCPU PerCPU
 }
+
+// PerCPU says whether there is a Child SA for each worker.
+type PerCPU uint8
+
+// The values of per_cpu_sas. With PerCPUEncap those that send ESP in UDP do so from
+// source ports of their own.
+const (
+	PerCPUNo PerCPU = iota
+	PerCPUYes
+	PerCPUEncap
+)

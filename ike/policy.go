@@ -62,6 +62,7 @@ func narrowness(sel []ipsec.Selector) uint32 {
 type policyTable struct {
 	groups     map[groupKey]*policyGroup
 	byChild    map[uint32]*policyGroup
+	byPolicy   map[ipsec.PolicyID]*policyGroup
 	identities map[[2]Identity][]*Env
 	waiting    map[uint32][]*waiter // commands, by the Child SA that is to go
 	lastReqID  uint32
@@ -69,17 +70,52 @@ type policyTable struct {
 }
 
 type policyGroup struct {
-	key     groupKey
-	policy  ipsec.Policy
-	members []uint32 // bound and not retired, in order of binding
-	usable  []uint32 // those of members that were activated, last one last
-	bound   int32
-	none    bool // the Child SA's configuration wants no policies
-	live    bool // the data plane has the policies
+	key    groupKey
+	policy ipsec.Policy
+	lanes  []lane // the fallback's first
+	bound  int32
+	none   bool // the Child SA's configuration wants no policies
+	live   bool // the data plane has the policies
+}
+
+// lane is the Child SAs of a group that serve one resource (RFC 9611), 0: all of them.
+type lane struct {
+	resource uint16
+	members  []uint32 // bound and not retired, in order of binding
+	usable   []uint32 // those of members that were activated, last one last
+}
+
+// lane is the one that the Child SA is in; nil: it is in none, or no longer.
+func (g *policyGroup) lane(id uint32) *lane {
+	for i := range g.lanes {
+		if slices.Contains(g.lanes[i].members, id) {
+			return &g.lanes[i]
+		}
+	}
+	return nil
+}
+
+// laneOf is the lane of a resource, made if there is none.
+func (g *policyGroup) laneOf(resource uint16) *lane {
+	for i := range g.lanes {
+		if g.lanes[i].resource == resource {
+			return &g.lanes[i]
+		}
+	}
+	g.lanes = append(g.lanes, lane{resource: resource})
+	return &g.lanes[len(g.lanes)-1]
+}
+
+// serves is the Child SA that carries what the lane is for, 0: none.
+func (l *lane) serves() uint32 {
+	if n := len(l.usable); n > 0 {
+		return l.usable[n-1]
+	}
+	return 0
 }
 
 func (t *policyTable) init() {
-	t.groups, t.byChild = map[groupKey]*policyGroup{}, map[uint32]*policyGroup{}
+	t.groups, t.byChild, t.byPolicy = map[groupKey]*policyGroup{}, map[uint32]*policyGroup{}, map[ipsec.PolicyID]*policyGroup{}
 	t.identities = map[[2]Identity][]*Env{}
 }
 
@@ -101,8 +137,9 @@ func keyOf(peer string, c *Child, mode ipsec.Mode, local, remote []ipsec.Selecto
 
 // BindPolicy gives a Child SA its request ID and its policies: those of the
 // Child SAs of the same configuration and selectors, or new ones. UnbindPolicy
-// or RemoveChild undoes it.
-func (v *Env) BindPolicy(id uint32, peer *Peer, c *Child, mode ipsec.Mode, local, remote []ipsec.Selector) (reqid uint32, policies []ipsec.Policy) {
+// or RemoveChild undoes it. many says that it is one of several that serve a resource
+// each, resource which one, 0 being the fallback.
+func (v *Env) BindPolicy(id uint32, peer *Peer, c *Child, mode ipsec.Mode, local, remote []ipsec.Selector, many bool, resource uint16) (reqid uint32, policies []ipsec.Policy) {
 	t := &v.e.policies
 	key := keyOf(peer.Name, c, mode, local, remote)
 	g := t.groups[key]
@@ -119,19 +156,44 @@ func (v *Env) BindPolicy(id uint32, peer *Peer, c *Child, mode ipsec.Mode, local
 		}
 		g = &policyGroup{key: key, none: !c.Policies, policy: ipsec.Policy{ID: t.lastPolicy, Name: c.Name, Action: ipsec.Protect,
 			Local: local, Remote: remote, Priority: prio, Mode: mode, IfID: c.IfID, ReqID: reqid}}
-		t.groups[key] = g
+		g.lanes = []lane{{}}
+		t.groups[key], t.byPolicy[g.policy.ID] = g, g
 	}
-	g.members = append(g.members, id)
+	if resource == 0 {
+		g.policy.PerResource = many
+	}
+	l := g.laneOf(resource)
+	l.members = append(l.members, id)
 	g.bound++
 	t.byChild[id] = g
-	return g.policy.ReqID, g.policies(id)
+	return g.policy.ReqID, g.policies(l, id)
 }
 
-func (g *policyGroup) policies(out uint32) []ipsec.Policy {
+// policies are those of the group if the lane is served by the Child SA. Where there is
+// no fallback another one takes its place.
+func (g *policyGroup) policies(of *lane, by uint32) []ipsec.Policy {
 	if g.none {
 		return nil
 	}
 	p := g.policy
+	out := uint32(0)
+	for i := range g.lanes {
+		l := &g.lanes[i]
+		id := l.serves()
+		if l == of {
+			id = by
+		}
+		switch {
+		case id == 0:
+		case l.resource == 0:
+			out = id
+		default:
+			if out == 0 {
+				out = id
+			}
+			p.Resources = append(p.Resources, ipsec.SARef{Child: id, Dir: ipsec.Out})
+		}
+	}
 	p.Out = ipsec.SARef{Child: out, Dir: ipsec.Out}
 	return []ipsec.Policy{p}
 }
@@ -147,7 +209,9 @@ func without(list []uint32, id uint32) []uint32 {
 // together with the effect, since the order of effects is what counts.
 func (v *Env) MarkActive(id uint32) {
 	if g := v.e.policies.byChild[id]; g != nil {
-		g.usable = append(without(g.usable, id), id)
+		if l := g.lane(id); l != nil {
+			l.usable = append(without(l.usable, id), id)
+		}
 		g.live = true
 	}
 }
@@ -155,11 +219,15 @@ func (v *Env) MarkActive(id uint32) {
 // ActivateChild makes the Child SA the one that its policies use.
 func (v *Env) ActivateChild(id uint32) {
 	g := v.e.policies.byChild[id]
-	if g == nil || len(g.usable) > 0 && g.usable[len(g.usable)-1] == id {
+	if g == nil {
+		return
+	}
+	l := g.lane(id)
+	if l == nil || l.serves() == id {
 		return
 	}
 	v.MarkActive(id)
-	if p := g.policies(id); p != nil {
+	if p := g.policies(l, id); p != nil {
 		v.e.effect(ActivateChild{p})
 	}
 }
@@ -169,40 +237,67 @@ func (v *Env) ActivateChild(id uint32) {
 func (v *Env) RetireChild(id uint32) {
 	e := v.e
 	g := e.policies.byChild[id]
-	if g == nil || len(g.members) < 2 {
+	if g == nil {
+		return
+	}
+	l := g.lane(id)
+	if l == nil || len(l.members) < 2 {
 		return // nobody else could take the policies
 	}
-	e.policies.pass(e, g, id)
-	g.members = without(g.members, id)
+	e.policies.pass(e, g, l, id)
+	l.members = without(l.members, id)
 }
 
-// pass lets the policies of a group go from one member to another that is
-// usable or, failing that, at least installed.
-func (t *policyTable) pass(e *Engine, g *policyGroup, id uint32) {
-	active := len(g.usable) > 0 && g.usable[len(g.usable)-1] == id
-	g.usable = without(g.usable, id)
+// pass lets the policies of a lane go from one member to another that is usable or,
+// failing that, at least installed. A lane that has no other is left out, unless it is
+// the last one.
+func (t *policyTable) pass(e *Engine, g *policyGroup, l *lane, id uint32) {
+	active := l.serves() == id
+	l.usable = without(l.usable, id)
 	if !active || simbug.Chosen == simbug.StalePolicy {
 		return
 	}
-	if len(g.usable) == 0 {
-		for _, m := range g.members {
+	if len(l.usable) == 0 {
+		for _, m := range l.members {
 			if m != id {
-				g.usable = append(g.usable, m)
+				l.usable = append(l.usable, m)
 			}
 		}
 	}
-	if n := len(g.usable); n > 0 {
-		if p := g.policies(g.usable[n-1]); p != nil {
-			e.effect(ActivateChild{p})
+	p := g.policies(l, l.serves())
+	if p != nil && p[0].Out.Child == 0 {
+		i := slices.IndexFunc(g.lanes, func(o lane) bool { return slices.ContainsFunc(o.members, func(m uint32) bool { return m != id }) })
+		if i < 0 {
+			return
+		}
+		o := &g.lanes[i]
+		o.usable = append(o.usable, o.members[0])
+		p = g.policies(o, o.serves())
+	}
+	if p != nil {
+		e.effect(ActivateChild{p})
+	}
+}
+
+// others is the number of Child SAs of the group beside this one that could carry its traffic.
+func (g *policyGroup) others(id uint32) (n int) {
+	for i := range g.lanes {
+		for _, m := range g.lanes[i].members {
+			if m != id {
+				n++
+			}
 		}
 	}
+	return n
 }
 
 // UnbindPolicy undoes BindPolicy for a Child SA that was not installed.
 func (v *Env) UnbindPolicy(id uint32) {
 	t := &v.e.policies
-	if g := t.byChild[id]; g != nil && len(g.members) > 1 {
-		t.pass(v.e, g, id)
+	if g := t.byChild[id]; g != nil && g.others(id) > 0 {
+		if l := g.lane(id); l != nil {
+			t.pass(v.e, g, l, id)
+		}
 	} else if g != nil {
 		g.live = false // its policies were never added
 	}
@@ -216,8 +311,10 @@ func (t *policyTable) unbind(id uint32) (gone []ipsec.PolicyID) {
 		return nil
 	}
 	delete(t.byChild, id)
-	g.members, g.usable = without(g.members, id), without(g.usable, id)
-	if len(g.members) == 0 && g.live {
+	if l := g.lane(id); l != nil {
+		l.members, l.usable = without(l.members, id), without(l.usable, id)
+	}
+	if g.others(id) == 0 && g.live {
 		g.live = false
 		if !g.none {
 			gone = []ipsec.PolicyID{g.policy.ID}
@@ -225,6 +322,7 @@ func (t *policyTable) unbind(id uint32) (gone []ipsec.PolicyID) {
 	}
 	if g.bound--; g.bound == 0 {
 		delete(t.groups, g.key)
+		delete(t.byPolicy, g.policy.ID)
 	}
 	return gone
 }
@@ -238,8 +336,8 @@ func (t *policyTable) remove(e *Engine, id uint32) {
 	if g == nil {
 		return
 	}
-	if slices.Contains(g.members, id) && len(g.members) > 1 {
-		t.pass(e, g, id)
+	if l := g.lane(id); l != nil && g.others(id) > 0 {
+		t.pass(e, g, l, id)
 	}
 	e.effect(RemoveChild{Child: id, Policies: t.unbind(id)})
 }

@@ -21,12 +21,15 @@ type espSPIs struct {
 	// fewest that the SPIs' range needs.
 	half     uint
 	from, to uint32
+	turn     uint32 // whose the next one is that is nobody's in particular
 }
 
 // feistelRounds make a permutation of 32 bits of a function of 16.
 const feistelRounds = 4
 
-func (s *espSPIs) take() ipsec.SPI {
+// take hands out one whose remainder by workers is worker: that says which of the data
+// plane's threads takes the packets.
+func (s *espSPIs) take(workers, worker uint32) ipsec.SPI {
 	if s.half == 0 {
 		s.bound(0, 0)
 	}
@@ -36,7 +39,7 @@ func (s *espSPIs) take() ipsec.SPI {
 	for {
 		s.next++
 		// Walking on until the range is met is a permutation of the range.
-		if n := s.permute(s.next & (1<<(2*s.half) - 1)); n <= s.to-s.from {
+		if n := s.permute(s.next & (1<<(2*s.half) - 1)); n <= s.to-s.from && (s.from+n)%workers == worker {
 			return ipsec.SPI(s.from + n)
 		}
 	}
@@ -65,5 +68,19 @@ func (s *espSPIs) permute(n uint32) uint32 {
 	return uint32(left)<<s.half | uint32(right)
 }
 
-// NewESPSPI is an SPI for an inbound SA that no other SA of this engine has.
-func (v *Env) NewESPSPI() ipsec.SPI { return v.e.espSPIs.take() }
+// NewESPSPI is an SPI for an inbound SA that no other SA of this engine has. The worker
+// that it names is the one of the resource (RFC 9611) if there is one, else that of the
+// SPI which it takes over from, so that packets keep their order, else each in turn.
+func (v *Env) NewESPSPI(resource uint16, from ipsec.SPI) ipsec.SPI {
+	n := uint32(max(v.e.cfg.Workers, 1))
+	worker := v.e.espSPIs.turn % n
+	switch {
+	case resource > 0:
+		worker = uint32(resource-1) % n
+	case from != 0:
+		worker = uint32(from) % n
+	default:
+		v.e.espSPIs.turn++
+	}
+	return v.e.espSPIs.take(n, worker)
+}

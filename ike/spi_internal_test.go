@@ -13,12 +13,12 @@ func TestRFC4301_4_1_SPIsDiffer(t *testing.T) {
 	seen := map[ipsec.SPI]bool{}
 	same := 0
 	for range 300_000 {
-		spi := s.take()
+		spi := s.take(1, 0)
 		if seen[spi] || spi < ipsec.MinSPI {
 			t.Fatalf("%v after %d", spi, len(seen))
 		}
 		seen[spi] = true
-		if spi == other.take() {
+		if spi == other.take(1, 0) {
 			same++
 		}
 	}
@@ -44,7 +44,7 @@ func TestSPIsStayWithinTheirRange(t *testing.T) {
 		s.bound(r[0], r[1])
 		seen := map[ipsec.SPI]bool{}
 		for range 1000 {
-			spi := s.take()
+			spi := s.take(1, 0)
 			if spi < r[0] || spi > r[1] || seen[spi] {
 				t.Fatalf("%v of %v after %d", spi, r, len(seen))
 			}

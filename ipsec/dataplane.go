@@ -32,10 +32,15 @@ type Policy struct {
 	// Out is the outbound SA that protects matching packets now. Zero: there is
 	// none; then packets wait (bounded) and Acquire is emitted if Trap is set,
 	// and are dropped and counted if it is not.
-	Out   SARef
-	Trap  bool
-	IfID  uint32
-	ReqID uint32
+	Out  SARef
+	Trap bool
+	// Resources are outbound SAs that serve one resource each (SAParams.Resource) in place
+	// of Out. With PerResource set a resource that has none asks for it by an Acquire,
+	// and uses Out until then.
+	Resources   []SARef
+	PerResource bool
+	IfID        uint32
+	ReqID       uint32
 }
 
 // SAUpdate moves an SA to other outer endpoints (NAT rebinding, MOBIKE).
@@ -77,6 +82,7 @@ type Acquire struct {
 	Src, Dst         netip.Addr
 	Proto            uint8
 	SrcPort, DstPort uint16 // ICMP: type and code in SrcPort's high and low byte
+	Resource         uint16 // the resource that wants an SA of its own, 0: none; then there is one for all
 }
 
 // Expire tells that an SA crossed a bound of its Lifetime, or ran out of

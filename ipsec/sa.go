@@ -112,6 +112,12 @@ type SAParams struct {
 	// from a new address: only where a NAT was found before the peer (RFC 7296 §2.23).
 	TrackNAT bool
 
+	// Resource binds the SA to one resource of the data plane (RFC 9611), such as a
+	// worker: n is number n−1. 0 is the fallback that serves all. OwnPort sends ESP in UDP
+	// from a source port of the resource's own.
+	Resource uint16
+	OwnPort  bool
+
 	Mode             Mode
 	Encr, Integ      suite.Transform
 	EncKey, IntegKey suite.Key

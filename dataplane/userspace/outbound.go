@@ -223,6 +223,9 @@ func (w *outbound) apply(e *entry, b []byte, isTrain bool) (s *sa, wait bool) {
 		return nil, false
 	}
 	if s = e.current(); s != nil {
+		if e.single != nil {
+			s = w.ownOr(e, s)
+		}
 		return s, false
 	}
 	switch {
@@ -238,6 +241,24 @@ func (w *outbound) apply(e *entry, b []byte, isTrain bool) (s *sa, wait bool) {
 		}
 	}
 	return s, false
+}
+
+// ownOr is the worker's own SA of a policy, or the one for all while it has none, and
+// asks for one then. What another worker handed over is for the one for all.
+func (w *outbound) ownOr(e *entry, all *sa) *sa {
+	if w.handed {
+		return all
+	}
+	if s := e.of(w.worker); s != nil {
+		return s
+	}
+	if at := w.now.Unix(); !w.redo && at-e.asked[w.worker].Load() >= int64(acquireAgain/time.Second) {
+		e.asked[w.worker].Store(at)
+		src, dst := w.h.addrs()
+		w.p.emit(ipsec.Acquire{Policy: e.policy.ID, Name: e.policy.Name, Src: src, Dst: dst, Proto: w.h.proto,
+			SrcPort: w.h.srcPort, DstPort: w.h.dstPort, Resource: uint16(w.worker + 1)})
+	}
+	return all
 }
 
 // routeICMP finds the policy for an ICMP error that none covers: that of the
@@ -412,7 +433,7 @@ func (w *outbound) sealRun(s *sa, from, to int) bool {
 		df := p.DF && outer+p.Len <= mtu // what was let through too big leaves in fragments
 		if !w.extend(p, w.at[from+i]+p.Off, df) {
 			w.send = append(w.send, conn.Packet{Buf: p.Bytes(), Local: e.Local, Remote: e.Remote, Kind: conn.ESP,
-				TOS: p.TOS, Encap: e.Encap, DF: df, Worker: uint8(w.worker)})
+				TOS: p.TOS, Encap: e.Encap, DF: df, Worker: uint8(w.worker), Own: s.own})
 		}
 		if w.p.cfg.Tap != nil {
 			w.p.cfg.Tap.Outer(ipsec.Out, e.Local, e.Remote, e.Encap, p.TOS, p.Bytes())

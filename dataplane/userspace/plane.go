@@ -215,7 +215,7 @@ func (p *Plane) emit(e ipsec.Event) {
 
 // AddSA implements ipsec.Dataplane.
 func (p *Plane) AddSA(params ipsec.SAParams) error {
-	s := &sa{ref: params.Ref, spi: params.SPI}
+	s := &sa{ref: params.Ref, spi: params.SPI, resource: params.Resource, own: params.OwnPort}
 	e, err := esp.New(params)
 	if err != nil {
 		return err
@@ -260,6 +260,9 @@ func (p *Plane) AddSA(params ipsec.SAParams) error {
 func (p *Plane) ownerOf(s *sa) int {
 	if s.ref.Dir == ipsec.In {
 		return conn.WorkerOf(uint32(s.spi), p.cfg.Workers)
+	}
+	if s.resource > 0 {
+		return int(s.resource-1) % p.cfg.Workers
 	}
 	if twin := p.byRef[ipsec.SARef{Child: s.ref.Child, Dir: ipsec.In}]; twin != nil {
 		return twin.owner
@@ -341,11 +344,16 @@ func (p *Plane) AddPolicy(pol ipsec.Policy) error {
 	}
 	old := p.policies[pol.ID]
 	if old != nil && sameRule(&old.policy, &pol) {
+		p.setSingle(old, pol.Resources)
 		p.switchOut(old, out)
 		p.retryWaiting()
 		return nil
 	}
 	e := &entry{policy: pol, prefixes: indexPrefixes(pol.Remote)}
+	if pol.PerResource && p.cfg.Workers > 1 {
+		e.single, e.asked = make([]atomic.Pointer[sa], p.cfg.Workers), make([]atomic.Int64, p.cfg.Workers)
+		p.setSingle(e, pol.Resources)
+	}
 	if old != nil {
 		p.moveWaiting(old, e)
 	}
@@ -356,10 +364,23 @@ func (p *Plane) AddPolicy(pol ipsec.Policy) error {
 	return nil
 }
 
+// setSingle gives a policy the SAs of single workers.
+func (p *Plane) setSingle(e *entry, refs []ipsec.SARef) {
+	now := make([]*sa, len(e.single))
+	for _, ref := range refs {
+		if s := p.byRef[ref]; s != nil && s.resource > 0 && len(now) > 0 {
+			now[s.owner] = s
+		}
+	}
+	for i := range now {
+		e.single[i].Store(now[i])
+	}
+}
+
 // sameRule reports whether two policies differ in nothing but their SA.
 func sameRule(a, b *ipsec.Policy) bool {
 	return a.Action == b.Action && a.Priority == b.Priority && a.Mode == b.Mode && a.Trap == b.Trap && a.IfID == b.IfID &&
-		a.ReqID == b.ReqID && a.Name == b.Name && slices.Equal(a.Local, b.Local) && slices.Equal(a.Remote, b.Remote)
+		a.PerResource == b.PerResource && a.ReqID == b.ReqID && a.Name == b.Name && slices.Equal(a.Local, b.Local) && slices.Equal(a.Remote, b.Remote)
 }
 
 // indexPrefixes covers the remote side by prefixes, nil if that takes too many.

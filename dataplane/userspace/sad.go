@@ -25,6 +25,10 @@ type sa struct {
 	// window may be as short as 32, and two threads that send cannot keep one, whatever
 	// they lock: each processor has queues of its own. It opens, too, what comes in UDP.
 	owner int
+	// resource is the worker, plus 1, that alone uses it (RFC 9611), 0: all do; own: from
+	// a source port of its own.
+	resource uint16
+	own      bool
 
 	mapped   netip.AddrPort // last MappingChange told; under mu
 	mappedAt time.Time

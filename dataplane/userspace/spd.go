@@ -17,6 +17,10 @@ type entry struct {
 	policy   ipsec.Policy
 	prefixes []netip.Prefix // under which it is indexed; nil: in spd.wide
 	out      atomic.Pointer[sa]
+	// single are the SAs of single workers, asked when each asked for its own, as Unix
+	// seconds; both nil where there are none.
+	single []atomic.Pointer[sa]
+	asked  []atomic.Int64
 
 	mu       sync.Mutex // of what follows, and of setting out from nil
 	gone     bool
@@ -49,6 +53,16 @@ func (e *entry) current() *sa {
 		s = next // a rekey replaced it between the two looks
 	}
 	return s
+}
+
+// of is the worker's own SA, nil: it has none.
+func (e *entry) of(worker int) *sa {
+	if worker < len(e.single) {
+		if s := e.single[worker].Load(); s != nil && !s.dead.Load() {
+			return s
+		}
+	}
+	return nil
 }
 
 // before is the order of the SPD (RFC 4301 §4.4.1): by priority, then by ID.

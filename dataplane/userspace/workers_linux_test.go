@@ -18,7 +18,7 @@ import (
 
 // between installs both SAs of a Child SA, from a to b and back, with a window of 32
 // packets, as other makers have it, and makes a's policy use it.
-func between(t *testing.T, l dptest.Link, n uint32, spiB, spiA ipsec.SPI, remote netip.Prefix) {
+func between(t *testing.T, l dptest.Link, n uint32, spiB, spiA ipsec.SPI, remote netip.Prefix, change func(*ipsec.SAParams)) {
 	t.Helper()
 	far := func(e dptest.End) netip.AddrPort { return netip.AddrPortFrom(e.Outer4, 4500) }
 	for _, d := range []struct {
@@ -31,9 +31,15 @@ func between(t *testing.T, l dptest.Link, n uint32, spiB, spiA ipsec.SPI, remote
 		p := ipsec.SAParams{Ref: ipsec.SARef{Child: n, Dir: ipsec.In}, SPI: d.spi, Local: far(d.to), Remote: far(d.from), Encap: true,
 			Encr:   suite.Transform{Type: suite.TypeENCR, ID: suite.EncrAESGCM16, KeyBits: 256},
 			EncKey: append(suite.Key(nil), key...), ReplayWindow: 32, LocalTS: d.rts, RemoteTS: d.lts}
+		if change != nil {
+			change(&p)
+		}
 		must(t, d.to.Plane.AddSA(p))
 		p.Ref.Dir, p.EncKey = ipsec.Out, key
 		p.Local, p.Remote, p.LocalTS, p.RemoteTS = p.Remote, p.Local, d.lts, d.rts
+		if change != nil {
+			change(&p)
+		}
 		must(t, d.from.Plane.AddSA(p))
 	}
 }
@@ -59,7 +65,7 @@ func TestWorkersInOrder(t *testing.T) {
 		// Two workers have SAs, and keep them over rekeys.
 		spi := func(n uint32) ipsec.SPI { return ipsec.SPI(1000*w + w*n + n%2) }
 		for i, net := range nets {
-			between(t, l, uint32(i+1), spi(uint32(i+1)), spi(501+uint32(i)), net)
+			between(t, l, uint32(i+1), spi(uint32(i+1)), spi(501+uint32(i)), net, nil)
 			use(t, l, ipsec.PolicyID(i+1), uint32(i+1), net)
 		}
 		const flows, rounds, most = 24, 400, 300
@@ -90,7 +96,7 @@ func TestWorkersInOrder(t *testing.T) {
 			if round%100 == 50 { // a rekey of each
 				for i, net := range nets {
 					child++
-					between(t, l, child, spi(child), spi(500+child), net)
+					between(t, l, child, spi(child), spi(500+child), net, nil)
 					use(t, l, ipsec.PolicyID(i+1), child, net)
 					must(t, l.A.Plane.DeleteSA(ipsec.SARef{Child: child - 2, Dir: ipsec.Out}))
 				}
@@ -116,5 +122,68 @@ func TestWorkersInOrder(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// TestWorkersOfTheirOwn: a worker that has an SA of its own seals for its flows with that,
+// and sends from a port of its own; one that has none asks for one, once, and uses the
+// one for all.
+func TestWorkersOfTheirOwn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	const workers = 2
+	l := linuxLink(t, workers)
+	l.A.Outer4, l.B.Outer4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	a := l.A.Plane.(*userspace.Plane)
+	acquired := make(chan ipsec.Acquire, 100)
+	a.Events(func(e ipsec.Event) {
+		if x, ok := e.(ipsec.Acquire); ok {
+			acquired <- x
+		}
+	})
+	between(t, l, 1, 1000, 2000, netB4, nil)
+	between(t, l, 2, 1003, 2003, netB4, func(p *ipsec.SAParams) { p.Resource, p.OwnPort = 2, p.Ref.Dir == ipsec.Out })
+	pol := ipsec.Policy{ID: 1, Name: "net", Action: ipsec.Protect, Local: selectors(netA4), Remote: selectors(netB4), PerResource: true,
+		Out: ipsec.SARef{Child: 1, Dir: ipsec.Out}, Resources: []ipsec.SARef{{Child: 2, Dir: ipsec.Out}}}
+	must(t, a.AddPolicy(pol))
+	send := func(rounds int) {
+		t.Helper()
+		for f := range rounds {
+			l.A.Send(udp(hostA4, hostB4, uint16(1000+f), 9, nil))
+			if l.B.Receive(5*time.Second) == nil {
+				t.Fatalf("flow %d is lost: %v %v", f, dropsOf(a), dropsOf(l.B.Plane.(*userspace.Plane)))
+			}
+		}
+	}
+	packets := func(child uint32) uint64 {
+		st, _ := a.Query(ipsec.SARef{Child: child, Dir: ipsec.Out})
+		return st.Packets
+	}
+	send(64)
+	if x := <-acquired; x.Resource != 1 || x.Policy != 1 || x.Src != hostA4 || x.Dst != hostB4 {
+		t.Errorf("acquired %+v", x)
+	}
+	if n := len(acquired); n != 0 {
+		t.Errorf("asked %d times more: %+v", n, <-acquired)
+	}
+	all, own := packets(1), packets(2)
+	if all == 0 || own == 0 || all+own != 64 {
+		t.Errorf("%d by the SA for all, %d by the worker's own", all, own)
+	}
+	between(t, l, 3, 1002, 2002, netB4, func(p *ipsec.SAParams) { p.Resource, p.OwnPort = 1, p.Ref.Dir == ipsec.Out })
+	pol.Resources = append(pol.Resources, ipsec.SARef{Child: 3, Dir: ipsec.Out})
+	must(t, a.AddPolicy(pol))
+	send(64)
+	if packets(1) != all || packets(2) == own || packets(3) == 0 {
+		t.Errorf("now %d by the SA for all, which had %d, %d and %d by the workers' own", packets(1), all, packets(2), packets(3))
+	}
+	// One goes: its worker falls back.
+	pol.Resources = pol.Resources[1:]
+	must(t, a.AddPolicy(pol))
+	must(t, a.DeleteSA(ipsec.SARef{Child: 2, Dir: ipsec.Out}))
+	send(64)
+	if packets(1) == all {
+		t.Error("nothing by the SA for all")
 	}
 }

@@ -63,7 +63,7 @@ func (s *sa) child(id uint32) *child {
 }
 
 func (s *sa) newChild(cfg *ike.Child, initiator bool) *child {
-	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), spiIn: s.env.NewESPSPI()}
+	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), spiIn: s.env.NewESPSPI(0, 0)}
 	s.children = append(s.children, c)
 	return c
 }
@@ -114,7 +114,7 @@ func (s *sa) install(now time.Time, c *child, shared suite.Key, ni, nr []byte, a
 	}
 	c.born = now
 	var policies []ipsec.Policy
-	c.reqid, policies = s.env.BindPolicy(c.id, s.env.CurrentPeer(s.peer), c.cfg, c.mode, c.localTS, c.remoteTS)
+	c.reqid, policies = s.env.BindPolicy(c.id, s.env.CurrentPeer(s.peer), c.cfg, c.mode, c.localTS, c.remoteTS, false, 0)
 	c.bound = true
 	in.ReqID, out.ReqID = c.reqid, c.reqid
 	if s.config().UnsafeExportKeys {

@@ -124,7 +124,7 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 	list = append(list, s.cpRequest()...)
 	child, req := s.firstChild(st)
 	if child != nil {
-		st.offer = s.offer(now, child, req.Acquired, false, false)
+		st.offer = s.offer(now, child, req.Acquired, false, false, nil)
 		list = append(list, st.offer.payloads()...)
 	}
 	if st.multiple {

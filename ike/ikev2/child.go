@@ -29,19 +29,23 @@ func (c childState) String() string {
 
 // child is one Child SA: a pair of ESP SAs.
 type child struct {
-	cfg               *ike.Child
-	id, reqid         uint32
-	spiIn, spiOut     ipsec.SPI
-	suite             suite.Selected
-	mode              ipsec.Mode
-	state             childState
-	cause             ike.Cause
-	initiator         bool // we asked for it
-	announced         bool // ChildUp was emitted
-	bound             bool // has policies
-	dataplane         bool // is installed
-	deleted           bool // the peer has deleted it, or knows that it is
-	deleteSent        bool // our Delete went out
+	cfg           *ike.Child
+	id, reqid     uint32
+	spiIn, spiOut ipsec.SPI
+	suite         suite.Selected
+	mode          ipsec.Mode
+	state         childState
+	cause         ike.Cause
+	initiator     bool // we asked for it
+	announced     bool // ChildUp was emitted
+	bound         bool // has policies
+	dataplane     bool // is installed
+	deleted       bool // the peer has deleted it, or knows that it is
+	deleteSent    bool // our Delete went out
+	// many: there may be one of its kind for each resource, of which this one serves
+	// resource, or all if that is 0 (RFC 9611).
+	many              bool
+	resource          uint16
 	activated         bool // carries, or has carried, outbound traffic
 	localTS, remoteTS []ipsec.Selector
 	nonce             []byte // the lower one of those that made it
@@ -62,7 +66,7 @@ func (c *child) info(s *sa) ike.ChildInfo {
 	return ike.ChildInfo{Name: c.cfg.Name, ID: c.id, ReqID: c.reqid, State: c.state.String(), Mode: c.mode, Encap: s.nat.encap(),
 		SPIIn: c.spiIn, SPIOut: c.spiOut, Suite: c.suite, LocalTS: c.localTS, RemoteTS: c.remoteTS,
 		Installed: c.born, RekeyAt: c.rekeyAt, ExpireAt: c.endAt, IfID: c.cfg.IfID,
-		Updown: c.cfg.Updown, HostAccess: c.cfg.HostAccess}
+		Updown: c.cfg.Updown, HostAccess: c.cfg.HostAccess, PerCPU: c.many, Resource: c.resource}
 }
 
 // child finds a Child SA by its number.
@@ -85,9 +89,16 @@ func (s *sa) childByOut(spi ipsec.SPI) *child {
 	return nil
 }
 
-// newChild numbers a Child SA and chooses our SPI for it.
-func (s *sa) newChild(cfg *ike.Child, initiator bool) *child {
-	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), spiIn: s.env.NewESPSPI()}
+// newChild numbers a Child SA and chooses our SPI for it. It serves a resource, or 0 for
+// all, and replaces old if there is one.
+func (s *sa) newChild(cfg *ike.Child, initiator bool, resource uint16, old *child) *child {
+	c := &child{cfg: cfg, initiator: initiator, id: s.env.NewChildID(), resource: resource}
+	if old != nil {
+		c.many, c.resource = old.many, old.resource
+		c.spiIn = s.env.NewESPSPI(c.resource, old.spiIn)
+	} else {
+		c.spiIn = s.env.NewESPSPI(c.resource, 0)
+	}
 	s.children = append(s.children, c)
 	return c
 }
@@ -114,6 +125,9 @@ func (s *sa) dropChild(now time.Time, c *child, cause ike.Cause, reason string) 
 	c.dataplane, c.bound = false, false
 	info := c.info(s)
 	s.forgetChild(c)
+	if c.resource > 0 {
+		s.noMore = slices.DeleteFunc(s.noMore, func(x *ike.Child) bool { return x.Name == c.cfg.Name })
+	}
 	if c.announced {
 		if (cause == ike.CauseDead || cause == ike.CauseCrashed) && c.deleted {
 			cause = ike.CausePeer
@@ -158,13 +172,18 @@ type childOffer struct {
 	nonce     []byte
 	ppk       []wire.Payload // names a fresh PPK (RFC 9867)
 	single    bool           // only one pair of addresses, after SINGLE_PAIR_REQUIRED
+	rekey     bool
 	// unresolved: our dynamic selectors stand for whatever addresses the peer gives.
 	unresolved bool
 }
 
-// offer prepares what we ask for. acquired goes first into the selectors (RFC 7296 §2.9).
-func (s *sa) offer(now time.Time, cfg *ike.Child, acquired *ipsec.Acquire, ke, single bool) *childOffer {
-	o := &childOffer{c: s.newChild(cfg, true), proposals: childProposals(cfg, ke), single: single}
+// offer prepares what we ask for. acquired goes first into the selectors (RFC 7296 §2.9);
+// old is what it is to replace.
+func (s *sa) offer(now time.Time, cfg *ike.Child, acquired *ipsec.Acquire, ke, single bool, old *child) *childOffer {
+	o := &childOffer{c: s.newChild(cfg, true, resourceOf(acquired), old), proposals: childProposals(cfg, ke), single: single, rekey: old != nil}
+	if old == nil {
+		o.c.many = cfg.PerCPU != ike.PerCPUNo
+	}
 	o.c.requested = now
 	o.c.mode = cfg.Mode
 	o.local, o.remote = s.selectorsOf(cfg)
@@ -233,6 +252,9 @@ func (o *childOffer) payloads(front ...wire.Payload) []wire.Payload {
 	if o.c.mode == ipsec.ModeTransport {
 		list = append(list, notify(wire.UseTransportMode, nil))
 	}
+	if o.c.many && !o.rekey {
+		list = append(list, o.c.resourceInfo())
+	}
 	return list
 }
 
@@ -269,6 +291,9 @@ func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ik
 		s.peerCaps.noTFC = true
 	}
 	o.c.suite, o.c.spiOut = sel, ipsec.SPI(binary.BigEndian.Uint32(spi))
+	if !o.rekey && wire.FindNotify(payloads, wire.SAResourceInfo) == nil {
+		o.c.many = false // the peer makes but one
+	}
 	return nil
 }
 
@@ -310,6 +335,7 @@ func (s *sa) acceptedSelectors(o *childOffer, payloads []wire.Payload, refuse fu
 // choice is what a responder grants.
 type choice struct {
 	c        *child
+	rekey    bool
 	proposal int // index of the peer's proposal
 	number   uint8
 	group    suite.TransformID // of the key exchange, KENone: none
@@ -325,9 +351,9 @@ type refusal struct {
 	record *ike.Rejection
 }
 
-// choose grants what the peer asks for, or says why not. only restricts the
-// choice to one child configuration (a rekey).
-func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, withKE bool) (*choice, *refusal) {
+// choose grants what the peer asks for, or says why not. old is what a rekey
+// replaces: it restricts the choice to that configuration.
+func (s *sa) choose(now time.Time, payloads []wire.Payload, old *child, withKE bool) (*choice, *refusal) {
 	saP, _ := wire.First[*wire.SA](payloads)
 	tsi, tsr := wire.FindTS(payloads, wire.PayloadTSi), wire.FindTS(payloads, wire.PayloadTSr)
 	if saP == nil || tsi == nil || tsr == nil {
@@ -341,8 +367,8 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 		return nil, &refusal{s.cp().refused.notify, nil, &x}
 	}
 	list := s.peer.Children
-	if only != nil {
-		list = []*ike.Child{only}
+	if old != nil {
+		list = []*ike.Child{s.currentChild(old)}
 	}
 	cfg, l, r, mode, refused := s.matchChild(list, local, remote, transport)
 	if refused != nil {
@@ -369,7 +395,14 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, only *ike.Child, wit
 	if len(s.children) >= limitChildren {
 		return nil, &refusal{wire.NoAdditionalSAs, nil, &ike.Rejection{SAKey: ike.SAKey{Child: cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}}
 	}
-	ch := &choice{c: s.newChild(cfg, false), proposal: i, number: saP.Proposals[i].Number}
+	many, resource := false, uint16(0)
+	if old == nil {
+		if many, resource, refused = s.chooseResource(cfg, payloads, l, r); refused != nil {
+			return nil, refused
+		}
+	}
+	ch := &choice{c: s.newChild(cfg, false, resource, old), rekey: old != nil, proposal: i, number: saP.Proposals[i].Number}
+	ch.c.many = ch.c.many || many
 	if sel.KEPresent {
 		ch.group = sel.KE.ID
 	}
@@ -459,6 +492,9 @@ func (s *sa) grant(ch *choice, front ...wire.Payload) []wire.Payload {
 	list = append(list, tsPayload(wire.PayloadTSi, ch.answerRemote), tsPayload(wire.PayloadTSr, ch.answerLocal))
 	if c.mode == ipsec.ModeTransport {
 		list = append(list, notify(wire.UseTransportMode, nil))
+	}
+	if c.many && !ch.rekey {
+		list = append(list, c.resourceInfo())
 	}
 	return list
 }

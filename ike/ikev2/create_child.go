@@ -181,7 +181,7 @@ func (s *sa) CreateChild(now time.Time, r *ike.ChildRequest) {
 		return
 	}
 	for _, q := range s.sched.all() {
-		if t, ok := q.(*createChild); ok && t.cfg.Name == r.Child.Name && (t.pairs == nil || t.req != nil) && (r.Acquired == nil || t != s.sched.current && t.req == nil) && len(t.more) < limitTasks {
+		if t, ok := q.(*createChild); ok && t.cfg.Name == r.Child.Name && t.resource() == resourceOf(r.Acquired) && (t.pairs == nil || t.req != nil) && (r.Acquired == nil || t != s.sched.current && t.req == nil) && len(t.more) < limitTasks {
 			t.more = append(t.more, r)
 			return
 		}
@@ -210,6 +210,10 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		}
 		return
 	}
+	if t.resource() > 0 && !s.wantsResource(t) {
+		t.ended(s, now, nil)
+		return
+	}
 	if t.pairs != nil {
 		var ok bool
 		if t.pair, ok = t.pairs.next(s, t.cfg); !ok {
@@ -226,7 +230,12 @@ func (t *createChild) begin(s *sa, now time.Time) {
 	if t.req != nil {
 		acquired = t.req.Acquired
 	}
-	t.offer = s.offer(now, t.cfg, acquired, true, t.single)
+	t.offer = s.offer(now, t.cfg, acquired, true, t.single, nil)
+	if t.resource() > 0 {
+		// All but the keys as the one for all has it (RFC 9611 §3).
+		fallback, _ := s.alike(t.cfg, nil, nil)
+		t.offer.local, t.offer.remote, t.offer.c.mode = fallback.localTS, fallback.remoteTS, fallback.mode
+	}
 	if t.pairs != nil {
 		t.offer.local, t.offer.remote = []ipsec.Selector{t.pair.local}, []ipsec.Selector{t.pair.remote}
 	}
@@ -249,6 +258,8 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 			t.again()
 			s.finish()
 			s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), t)
+		case t.resource() > 0:
+			s.resourceRefused(now, t, n)
 		case t.pairs != nil:
 			t.pairRefused(s, now, n, t.pair)
 		case s.askForPairs(o, n, t.req, t.more):
@@ -313,7 +324,7 @@ func (t *createChild) cancel(*sa, time.Time) {}
 // it, as for rekeys (RFC 7296 §2.8.1). A peer without this rule keeps both.
 func (s *sa) settleTwins(now time.Time, ours *child) {
 	for _, o := range slices.Clone(s.children) {
-		twin := o != ours && o.cfg == ours.cfg && o.state == childInstalled && !o.initiator && o.replacement == nil &&
+		twin := o != ours && o.cfg == ours.cfg && o.resource+ours.resource == 0 && o.state == childInstalled && !o.initiator && o.replacement == nil &&
 			!o.born.Before(ours.requested) && slices.Equal(o.localTS, ours.localTS) && slices.Equal(o.remoteTS, ours.remoteTS)
 		if twin && slices.Compare(ours.nonce, o.nonce) < 0 {
 			s.activate(o)
@@ -362,7 +373,7 @@ func (s *sa) createRequested(now time.Time, in *inbound, saP *wire.SA) {
 // answered: it was on its way then, and the peer compares when our answer comes.
 func (s *sa) yieldTwin(now time.Time, theirs *child) {
 	for _, o := range slices.Clone(s.children) {
-		twin := o != theirs && o.cfg == theirs.cfg && o.state == childInstalled && o.initiator && o.replacement == nil && now.Sub(o.born) < timeoutReplaced &&
+		twin := o != theirs && o.cfg == theirs.cfg && o.resource+theirs.resource == 0 && o.state == childInstalled && o.initiator && o.replacement == nil && now.Sub(o.born) < timeoutReplaced &&
 			slices.Equal(o.localTS, theirs.localTS) && slices.Equal(o.remoteTS, theirs.remoteTS)
 		if twin && slices.Compare(o.nonce, theirs.nonce) < 0 {
 			s.deleteChild(now, o, ike.CauseReplaced, "the peer asked for the same Child SA at once")
@@ -374,8 +385,8 @@ func (s *sa) yieldTwin(now time.Time, theirs *child) {
 // grantChild negotiates a Child SA as responder, installs and answers; done is
 // called after a success. With additional key exchanges that is after the last of
 // them: still then tells whether it may be, or what the peer is answered.
-func (s *sa) grantChild(now time.Time, in *inbound, only *ike.Child, still func() (wire.NotifyType, string), done func(time.Time, *child)) {
-	ch, refused := s.choose(now, in.payloads, only, true)
+func (s *sa) grantChild(now time.Time, in *inbound, old *child, still func() (wire.NotifyType, string), done func(time.Time, *child)) {
+	ch, refused := s.choose(now, in.payloads, old, true)
 	if refused != nil {
 		if refused.record != nil {
 			refused.record.Notify = refused.notify.String()

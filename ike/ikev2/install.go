@@ -40,7 +40,7 @@ func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, x sec
 	c.born = now
 	peer := s.env.CurrentPeer(s.peer)
 	var policies []ipsec.Policy
-	c.reqid, policies = s.env.BindPolicy(c.id, peer, c.cfg, c.mode, c.localTS, c.remoteTS)
+	c.reqid, policies = s.env.BindPolicy(c.id, peer, c.cfg, c.mode, c.localTS, c.remoteTS, c.many, c.resource)
 	c.bound = true
 	in, out := s.saParams(c, ipsec.In), s.saParams(c, ipsec.Out)
 	if exchangeInitiator {
@@ -79,7 +79,9 @@ func (s *sa) installChild(now time.Time, c *child, exchangeInitiator bool, x sec
 
 func (s *sa) saParams(c *child, dir ipsec.Direction) ipsec.SAParams {
 	p := ipsec.SAParams{Ref: ipsec.SARef{Child: c.id, Dir: dir}, SPI: c.spiIn, Name: c.cfg.Name, ReqID: c.reqid, IfID: c.cfg.IfID,
-		Encap: s.nat.encap(), TrackNAT: s.nat.remote && dir == ipsec.In,
+		Resource: c.resource, OwnPort: c.resource > 0 && dir == ipsec.Out && c.cfg.PerCPU == ike.PerCPUEncap,
+		// The port that one of several comes from says nothing about a NAT: it may be its own.
+		Encap: s.nat.encap(), TrackNAT: s.nat.remote && dir == ipsec.In && !c.many,
 		Mode: c.mode, Encr: c.suite.Encr, Integ: c.integ(), ESN: c.suite.ESN(), ReplayWindow: c.cfg.ReplayWindow,
 		LocalTS: c.localTS, RemoteTS: c.remoteTS, Life: lifetime(c), DF: c.cfg.DF, CopyECN: c.cfg.CopyECN, CopyDSCP: c.cfg.CopyDSCP, MSSClamp: c.cfg.MSSClamp}
 	at := s.endpoints()

@@ -21,6 +21,8 @@ const (
 	timeoutFragments = 30 * time.Second
 	// limitChildren bounds the Child SAs of one IKE SA, replaced ones included.
 	limitChildren = 256
+	// limitResources bounds those of single resources with the same selectors (RFC 9611).
+	limitResources = 64
 	// limitReplaced bounds the replaced IKE SAs of one peer that wait for its Delete.
 	limitReplaced = 4
 	// limitPSKs bounds the shared keys that one AUTH is checked against.

@@ -63,7 +63,7 @@ func (t *rekeyChild) begin(s *sa, now time.Time) {
 	if t.group == suite.KENone && old.suite.KEPresent && offersKE(cfg.Proposals, old.suite.KE.ID) {
 		t.group = old.suite.KE.ID // what both agreed on before saves a round
 	}
-	t.offer = s.offer(now, cfg, nil, true, false)
+	t.offer = s.offer(now, cfg, nil, true, false, old)
 	// The same selectors: what is in use must not shrink (§2.9.2).
 	t.offer.local, t.offer.remote = old.localTS, old.remoteTS
 	t.offer.c.mode = old.mode
@@ -246,7 +246,7 @@ func (s *sa) rekeyChildRequest(now time.Time, in *inbound, n *wire.Notify) {
 		}
 		return s.stillMakes()
 	}
-	s.grantChild(now, in, s.currentChild(old), still, func(now time.Time, c *child) {
+	s.grantChild(now, in, old, still, func(now time.Time, c *child) {
 		if t, _ := s.sched.current.(*rekeyChild); t != nil && t.old == old {
 			t.theirs = c
 			old.replacement = c

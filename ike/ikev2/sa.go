@@ -60,6 +60,9 @@ type sa struct {
 
 	win      window
 	children []*child
+	// noMore are the children for which the peer makes no more Child SAs of single
+	// resources, until one of them goes.
+	noMore []*ike.Child
 	// earlyDeletes are SPIs that the peer deleted while our request for a Child SA
 	// was not answered: the answer may name them.
 	earlyDeletes []ipsec.SPI

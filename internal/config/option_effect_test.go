@@ -25,7 +25,7 @@ var samples = map[string]map[string]string{
 		"esp_proposals": "aes256gcm16", "local_ts": "10.0.0.0/8", "remote_ts": "10.0.0.0/8", "rekey_time": "7m", "life_time": "9m", "rand_time": "7s", "rekey_bytes": "100",
 		"life_bytes": "1m", "rand_bytes": "7", "rekey_packets": "100", "life_packets": "100", "rand_packets": "7", "updown": "/bin/true", "hostaccess": "yes", "keep_up": "yes",
 		"mode": "transport", "policies": "no", "dpd_action": "trap", "start_action": "trap", "close_action": "trap", "inactivity": "9s", "reqid": "7", "priority": "7",
-		"tfc_padding": "mtu", "replay_window": "64", "copy_df": "no", "copy_ecn": "no", "copy_dscp": "in", "mss_clamp": "no", "sha256_96": "yes",
+		"tfc_padding": "mtu", "replay_window": "64", "copy_df": "no", "copy_ecn": "no", "copy_dscp": "in", "mss_clamp": "no", "sha256_96": "yes", "per_cpu_sas": "encap",
 	},
 	"charon": {
 		"port": "501", "port_nat_t": "4501", "routing_table": "221", "routing_table_prio": "221", "install_routes": "no", "retransmit_timeout": "2", "retransmit_limit": "9",

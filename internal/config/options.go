@@ -251,8 +251,8 @@ var childOptions = []option[childDraft]{
 		n, err := v.Uint(1 << 20)
 		return uint32(n), err
 	})},
-	{name: "per_cpu_sas", def: "no", state: Idle, off: []string{"no"}, set: checked[childDraft](yesOr(true, false, []string{"encap"}, []bool{true})),
-		note: "RFC 9611 is not negotiated, which peers put up with: one SA carries the packets of all processors"},
+	{name: "per_cpu_sas", def: "no", note: "`yes`: a Child SA for each worker beside the one for all (RFC 9611), made when the worker has packets; `encap`: they leave from source ports of their own where ESP is in UDP ([many cores](performance.md#many-cores))",
+		set: into(func(c *childDraft) *ike.PerCPU { return &c.PerCPU }, yesOr(ike.PerCPUYes, ike.PerCPUNo, []string{"encap"}, []ike.PerCPU{ike.PerCPUEncap}))},
 	{name: "hw_offload", def: "no", off: []string{"no", "auto"}, note: noOffload},
 	{name: "copy_df", def: "yes", note: "`yes` copies DF outwards", set: into(func(c *childDraft) *ipsec.DFMode { return &c.DF }, func(v conf.Value) (ipsec.DFMode, error) {
 		yes, err := v.Bool()

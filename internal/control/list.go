@@ -111,6 +111,10 @@ func describeChildStats(s *conf.Section, ch ike.ChildInfo, now time.Time, in, ou
 	s.Set("reqid", decimal(ch.ReqID))
 	s.Set("state", ch.State)
 	s.Set("mode", ch.Mode.String())
+	setYes(s, "per-cpu-sas", ch.PerCPU)
+	if ch.Resource > 0 {
+		s.Setf("cpu", "%d", ch.Resource-1)
+	}
 	if ch.State != "CREATED" && ch.State != "INSTALLING" {
 		s.Set("protocol", "ESP")
 		setYes(s, "encap", ch.Encap)

@@ -47,6 +47,8 @@ type Options struct {
 	Device    string // the data plane's device, for routes and the guard
 	Log       *slog.Logger
 	Versions  []ike.Version
+	// Resources is the number of the data plane's workers, which SPIs name (ike.Config.Workers).
+	Resources int
 	// ForceEncap: the data plane prefers ESP in UDP (see ike.Config).
 	ForceEncap bool
 	// KeyLog receives every key that the engine exports; nil unless the operator

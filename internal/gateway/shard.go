@@ -46,6 +46,7 @@ const overdue = time.Millisecond
 func newShard(g *Gateway) *shard {
 	cfg := engineConfig(g.opt.Daemon)
 	cfg.ForceEncap, cfg.UnsafeExportKeys = g.opt.ForceEncap, g.opt.KeyLog != nil
+	cfg.Workers = g.opt.Resources
 	cfg.CrashSecret, cfg.TicketSecret = g.opt.CrashSecret, g.opt.TicketSecret
 	s := &shard{
 		g: g, engine: ike.New(cfg, g.opt.Versions...), ended: make(chan struct{}),
