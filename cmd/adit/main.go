@@ -1,5 +1,5 @@
 // Command adit is the gateway and the tools around it. All verbs but run, check, import,
-// user, pki, demo and version talk to a running gateway by its VICI socket.
+// user, pki, profile, demo and version talk to a running gateway by its VICI socket.
 package main
 
 import (
@@ -28,7 +28,7 @@ answers on strongSwan's VICI socket, so the unmodified swanctl drives it.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&viciURI, "vici", "", "URI of the control socket (default: strongswan.conf's, or unix:///var/run/charon.vici)")
-	root.AddCommand(runCommand(), connectCommand(), upCommand(), downCommand(), statusCommand(), topCommand(), explainCommand(), logCommand(), healthCommand(), checkCommand(), planCommand(), reloadCommand(), drainCommand(), undrainCommand(), importCommand(), userCommand(), pkiCommand(), demoCommand(), benchCommand(), versionCommand(), manCommand())
+	root.AddCommand(runCommand(), connectCommand(), upCommand(), downCommand(), statusCommand(), topCommand(), explainCommand(), logCommand(), healthCommand(), checkCommand(), planCommand(), reloadCommand(), drainCommand(), undrainCommand(), importCommand(), userCommand(), pkiCommand(), profileCommand(), demoCommand(), benchCommand(), versionCommand(), manCommand())
 	root.AddCommand(topics()...)
 	if err := root.ExecuteContext(ctx); err != nil {
 		var quiet exitCode

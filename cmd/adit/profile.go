@@ -16,7 +16,7 @@ import (
 // --profile`; profiles name functions and sizes, never contents.
 const profileVar = "ADIT_UNSAFE_PROFILE"
 
-func profile(log *slog.Logger) {
+func keepProfiles(log *slog.Logger) {
 	dir := os.Getenv(profileVar)
 	if dir == "" {
 		return

@@ -85,7 +85,7 @@ func run(ctx context.Context, o adit.Options) error {
 	if err := noCoreDumps(); err != nil {
 		o.Log.Warn("core dumps could not be switched off: " + err.Error())
 	}
-	profile(o.Log)
+	keepProfiles(o.Log)
 	go returnMemory(ctx)
 	ready := make(chan struct{})
 	o.Ready = func() {

@@ -46,6 +46,8 @@ var Imports = map[string][]string{
 
 	"internal/users":     {"eap", "suite"},
 	"internal/ca":        {"pki"},
+	"internal/profile":   {"internal/config", "ike", "ike/wire", "suite", "conf", "pki"},
+	"internal/download":  nil,
 	"internal/capture":   {"ike", "ipsec", "suite"},
 	"internal/updown":    {"ike", "ipsec"},
 	"internal/ipsecconf": {"conf", "internal/config", "suite"},
@@ -103,6 +105,7 @@ var Libraries = map[string][]string{
 	"github.com/vishvananda/netlink": {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
 	"github.com/vishvananda/netns":   {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
 	"github.com/spf13/cobra":         {"cmd/adit"},
+	"github.com/piglig/go-qr":        {"cmd/adit"},
 	"github.com/spf13/pflag":         {"cmd/adit"},
 	"github.com/strongswan/govici":   {"interop", "interop/peer"},
 	"github.com/gopacket/gopacket":   {"interop", "internal/sim"},

@@ -229,8 +229,8 @@ func (a *adviser) pinned(p *ike.Peer, r ike.AuthRound) {
 // remote checks that the peer can be believed.
 func (a *adviser) remote(p *ike.Peer, r ike.AuthRound) {
 	password := slices.Contains([]ike.EAPMethod{ike.EAPMD5, ike.EAPGTC, ike.EAPMSCHAPv2, ike.EAPTTLS}, r.EAP)
-	if r.Method == ike.AuthEAP && password && !slices.ContainsFunc(a.m.Secrets, func(s Secret) bool { return s.Kind == SecretEAP || s.Kind == SecretNTLM }) {
-		a.warn(p, r, "auth = eap-"+string(r.EAP)+", but there is no password in secrets.eap*")
+	if r.Method == ike.AuthEAP && password && len(a.m.Users) == 0 && !slices.ContainsFunc(a.m.Secrets, func(s Secret) bool { return s.Kind == SecretEAP || s.Kind == SecretNTLM }) {
+		a.warn(p, r, "auth = eap-"+string(r.EAP)+", but there is no password in secrets.eap*, nor a user of adit user")
 	}
 	for _, der := range slices.Concat(r.Certs, r.CACerts) {
 		if x := a.parse(der); x != nil {

@@ -1,0 +1,80 @@
+package profile
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+
+	"adit/conf"
+)
+
+// pemPair is the user's certificate and private key.
+func (p *Profile) pemPair() (cert, key []byte, err error) {
+	der, err := x509.MarshalPKCS8PrivateKey(p.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(der)
+	return certPEM(p.Cert.DER()), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// swanctl writes a swanctl.conf with one connection, and the files that go beside it:
+// for strongSwan, `adit run` and `adit connect`. Proposals are left to both ends'
+// defaults if those meet, and are the gateway's otherwise.
+func (p *Profile) swanctl() ([]File, error) {
+	root := conf.New("")
+	c := root.Add("connections").Add(section(p.Name))
+	c.Set("version", "2")
+	c.SetList("remote_addrs", p.Gateway)
+	c.SetList("vips", "0.0.0.0", "::")
+	c.SetList("proposals", keywords(p.IKE)...)
+	local, remote := c.Add("local"), c.Add("remote")
+	local.Set("id", p.User)
+	files := []File{{Name: "swanctl.conf", Type: "text/plain; charset=utf-8", Secret: p.Password != ""}}
+	if p.withCert() {
+		cert, key, err := p.pemPair()
+		if err != nil {
+			return nil, err
+		}
+		local.Set("auth", map[bool]string{false: "pubkey", true: "eap-tls"}[p.EAPTLS])
+		local.SetList("certs", "user.pem")
+		files = append(files, File{Name: "x509/user.pem", Type: "application/x-pem-file", Data: cert}, File{Name: "private/user.key", Type: "application/x-pem-file", Data: key, Secret: true})
+	} else {
+		local.Set("auth", "eap-mschapv2")
+		local.Set("eap_id", p.User)
+	}
+	remote.Set("auth", "pubkey")
+	remote.Set("id", p.RemoteID)
+	if p.CA != nil {
+		remote.SetList("cacerts", "gateway-ca.pem")
+		files = append(files, File{Name: "x509ca/gateway-ca.pem", Type: "application/x-pem-file", Data: certPEM(p.CA.DER())})
+	}
+	child := c.Add("children").Add(section(p.Name))
+	ts := []string{"0.0.0.0/0", "::/0"}
+	if len(p.Subnets) > 0 {
+		ts = nil
+		for _, x := range p.Subnets {
+			ts = append(ts, x.String())
+		}
+	}
+	child.SetList("remote_ts", ts...)
+	child.SetList("esp_proposals", keywords(p.ESP)...)
+	if p.Password != "" && !p.withCert() {
+		s := root.Add("secrets").Add("eap-user")
+		s.Set("id", p.User)
+		s.Set("secret", p.Password)
+	}
+	files[0].Data = []byte(root.Format(nil))
+	return files, nil
+}
+
+// section is a name as a section's.
+func section(name string) string {
+	ok := func(r rune) rune {
+		if r < 128 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_", r)) {
+			return r
+		}
+		return '-'
+	}
+	return strings.Map(ok, name)
+}
