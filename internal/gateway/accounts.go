@@ -28,7 +28,6 @@ type accounts struct {
 	owner  map[uint32]*account  // by Child SA
 	client *radius.Client       // nil: no accounting
 	queue  chan *statement
-	nas    string
 }
 
 // admitted is what a server said of a client that it let in.
