@@ -81,3 +81,37 @@ func TestServerIsLookedUpOnce(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What comes by another way for an address that the gateway gave is dropped, from
+// wherever it claims to be, link-local addresses too, and nothing leaves with it but by the
+// tunnel (CVE-2019-14899); a local network with a target's addresses takes nothing out
+// (CVE-2023-36672); and forwarding to a local network that stays reachable is for its own
+// addresses alone.
+func TestForeignPacketsForTheVirtualAddress(t *testing.T) {
+	vip := netip.MustParseAddr("10.3.0.17")
+	own := hostnet.Policy{ID: "sa/1", Action: hostnet.Protect, Local: selectorsOf("10.3.0.17/32"), Remote: selectorsOf("0.0.0.0/0"), Priority: 1000}
+	got := compose(hostnet.State{Policies: []hostnet.Policy{own}}, steering{device: "adit0", vips: []netip.Addr{vip}, inside: selectorsOf("0.0.0.0/0"), killSwitch: true, lan: prefixesOf("192.168.1.0/24")})
+	byID := map[string]hostnet.Policy{}
+	for _, p := range got.Policies {
+		byID[p.ID] = p
+	}
+	if p := byID["sa/1"]; !p.IncludeConnected {
+		t.Errorf("a local network takes traffic out of the tunnel: %+v", p)
+	}
+	guard := byID["client/own"]
+	if guard.Action != hostnet.Discard || guard.Priority <= own.Priority || !slices.Equal(guard.Local, selectorsOf("10.3.0.17/32")) {
+		t.Errorf("the address is not guarded: %+v", guard)
+	}
+	for _, s := range selectorsOf("0.0.0.0/0", "::/0", "169.254.0.0/16", "fe80::/10") {
+		if !slices.Contains(guard.Remote, s) {
+			t.Errorf("packets from %v-%v for the address are not dropped", s.From, s.To)
+		}
+	}
+	lan := byID["client/lan/192.168.1.0/24"]
+	if lan.Action != hostnet.Bypass || lan.Priority >= own.Priority || !slices.Equal(lan.Local, selectorsOf("192.168.1.0/24")) {
+		t.Errorf("the local network's exception is too wide, or too late: %+v", lan)
+	}
+	if s := byID["client/kill-switch"]; s.Action != hostnet.Discard || s.Priority <= guard.Priority {
+		t.Errorf("%+v", s)
+	}
+}

@@ -52,6 +52,9 @@ func TestClientOfTheHost(t *testing.T) {
 			l := newClientLab(t, k, lab.Bridge, "0.0.0.0/0, ::/0")
 			resolver := filepath.Join(l.Dir, "resolv.conf")
 			l.must(os.WriteFile(resolver, []byte(ownResolver), 0o644))
+			if k == adit {
+				l.attacks(netip.MustParseAddr("10.3.0.99"), false)
+			}
 			before := l.state(resolver)
 			unchanged := func(after string) {
 				t.Helper()
@@ -68,6 +71,9 @@ func TestClientOfTheHost(t *testing.T) {
 			p := l.connect(true, "names are asked inside", "--resolv-conf", resolver)
 			l.says(p, "everything goes through the tunnel")
 			l.full(resolver)
+			if k == adit {
+				l.attacks(vip4[0], true)
+			}
 			l.gateway.Kill9()
 			l.silent("the gateway is dead")
 			p.Kill()
