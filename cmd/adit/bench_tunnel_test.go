@@ -61,8 +61,8 @@ func TestBenchTunnelBesideSetups(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: network namespaces")
 	}
-	out, code := program(nil, "bench", "tunnel", "--quick", "--contenders", "plain,adit", "--measures", "rtt_storm,tcp1_many_lr")
-	if code != 0 || !regexp.MustCompile(`(?m)^adit +[1-9]\d*!? +\d+!? +\d+!? +\d\.\d\d!? +- +-$`).MatchString(out) || !strings.Contains(out, "\n2 measurements") {
+	out, code := program(nil, "bench", "tunnel", "--quick", "--contenders", "plain,adit", "--measures", "rtt_storm,tcp1_many_lr,rss_flood")
+	if code != 0 || !regexp.MustCompile(`(?m)^adit +[1-9]\d*!? +\d+!? +\d+!? +\d\.\d\d!? +- +- +[1-9]\d*!? +[1-9]\d*!? +[1-9]\d*!?$`).MatchString(out) || !strings.Contains(out, "\n3 measurements") {
 		t.Errorf("code %d\n%s", code, out)
 	}
 }

@@ -3,12 +3,19 @@ package bench
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"adit/ike"
+	"adit/ike/ikev2"
 	"adit/interop/lab"
+	"adit/ipsec"
+	"adit/suite"
 )
 
 // Beside is a storm of set-ups, with a pre-shared key, at a gateway that is measured for
@@ -89,4 +96,35 @@ func (b *Beside) End() {
 	if b.s != nil {
 		b.s.close()
 	}
+}
+
+// FirstMessage is a whole IKE_SA_INIT request of an initiator of a storm.
+func FirstMessage(l *lab.Lab) ([]byte, error) {
+	e := ike.New(ike.Config{KeepAlive: -1}, ikev2.Version)
+	proposals, err1 := suite.ParseProposals(suite.IKE, []string{suites["psk"].ike})
+	children, err2 := suite.ParseProposals(suite.ESP, []string{suites["psk"].esp})
+	id, err3 := initiatorID(0)
+	gateway, err4 := ike.ParseIdentity(gatewayID)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, err
+	}
+	at := func(a netip.Addr) []ike.AddrSpec { return []ike.AddrSpec{{From: a, To: a}} }
+	child := &ike.Child{Name: "net", Proposals: children, ReplayWindow: 32, Policies: true,
+		Local:  []ipsec.Selector{prefixSelector(netip.PrefixFrom(inner(0), 32))},
+		Remote: []ipsec.Selector{prefixSelector(l.R.Inner4)}}
+	p := &ike.Peer{Name: "p", Version: 2, LocalAddrs: at(source(0)), RemoteAddrs: at(l.R.Wan4), Proposals: proposals, KeyingTries: 1,
+		Local: []ike.AuthRound{{Method: ike.AuthPSK, ID: id}}, Remote: []ike.AuthRound{{Method: ike.AuthPSK, ID: gateway}}, Children: []*ike.Child{child}}
+	now := time.Now()
+	e.Do(now, ike.Initiate{ID: 1, Peer: p, Child: "net"})
+	for range 8 { // the key exchange is a computation
+		for _, f := range e.Take() {
+			switch f := f.(type) {
+			case ike.Send:
+				return f.Datagram.Data, nil
+			case ike.Compute:
+				e.Done(now, ike.Result{Job: f.Job, Value: f.Run()})
+			}
+		}
+	}
+	return nil, errors.New("the initiator sent nothing")
 }

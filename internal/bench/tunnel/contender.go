@@ -197,7 +197,7 @@ func startAdit(encap, aesGCM string) func(context.Context, *lab.Lab, *Options) (
 
 func runAdit(ctx context.Context, l *lab.Lab, o *Options, node, text, aesGCM string) (*lab.Proc, string, error) {
 	file, settings := filepath.Join(l.Dir, node+".conf"), filepath.Join(l.Dir, "strongswan.conf")
-	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(settings, []byte(cost.Settings), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(settings, []byte(o.settings()), 0o600)); err != nil {
 		return nil, "", err
 	}
 	uri := "unix://" + filepath.Join(l.Dir, node+".vici")

@@ -56,6 +56,7 @@ var measures = []measure{
 	{name: "rss", what: "memory", do: (*bench).memory},
 	{name: "udp64_trains", what: "UDP, 64 bytes, in trains", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 64, true) }},
 	{name: "udp1300_trains", what: "UDP, 1300 bytes, in trains", do: func(b *bench, ctx context.Context, s *Sample) error { return b.udp(ctx, s, 1300, true) }},
+	{name: "rss_flood", what: "memory under a flood of garbage", asked: true, storm: true, once: true, do: (*bench).flood},
 	{name: "rtt_storm", what: "round trips beside set-ups", asked: true, storm: true, once: true, do: (*bench).besideSetups},
 	{name: "tcp1_many_lr", what: "TCP, 1 stream ->, 1 of 10,000 SAs", asked: true, storm: true, do: func(b *bench, ctx context.Context, s *Sample) error {
 		return b.amongMany(ctx, func() error { return b.tcp(ctx, s, 1, true) })

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	cost "adit/internal/bench"
 	"adit/internal/bench/traffic"
 )
 
@@ -21,6 +22,15 @@ const (
 // storms reports whether a measurement that was chosen needs a storm.
 func (o *Options) storms() bool {
 	return slices.ContainsFunc(o.chosen, func(m measure) bool { return m.storm })
+}
+
+// settings are those of strongswan.conf: a storm needs the defences against one out of
+// the way, and a flood is to meet them.
+func (o *Options) settings() string {
+	if slices.ContainsFunc(o.chosen, func(m measure) bool { return m.storm && m.name != "rss_flood" }) {
+		return cost.Settings
+	}
+	return ""
 }
 
 // besideSetups pings through the tunnel while set-ups are made at one of its gateways.

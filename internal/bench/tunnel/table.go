@@ -34,6 +34,7 @@ var latency = []column{
 var asked = []column{
 	{"set-ups", "per s", "rtt_storm.setups_s", "%.0f", 8}, {"RTT, µs", "p50", "rtt_storm.p50_us", "%.0f", 8}, {"", "p99", "rtt_storm.p99_us", "%.0f", 8},
 	{"TCP 1, Gbit/s", "->", "tcp1_many_lr.gbit_s", "%.2f", 6}, {"", "<-", "tcp1_many_rl.gbit_s", "%.2f", 6}, {"UDP kpps", "1300 B", "udp1300_many.kpps", "%.0f", 8},
+	{"garbage", "kpps", "rss_flood.kpps", "%.0f", 7}, {"RSS, MB", "before", "rss_flood.before_mb", "%.0f", 6}, {"", "most", "rss_flood.most_mb", "%.0f", 5},
 }
 
 const nameWidth = 13
@@ -80,7 +81,7 @@ func (r *Result) besides(w io.Writer) {
 	if slices.ContainsFunc(r.Samples, func(s Sample) bool {
 		return slices.ContainsFunc(asked, func(c column) bool { return strings.HasPrefix(c.key, s.Measure+".") })
 	}) {
-		fmt.Fprintf(w, "\nBeside IKE set-ups; and then, 1 active SA among %d\n", manySAs)
+		fmt.Fprintf(w, "\nBeside IKE set-ups; 1 active SA among %d; a flood of garbage\n", manySAs)
 		r.table(w, asked)
 	}
 }
