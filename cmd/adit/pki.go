@@ -25,7 +25,7 @@ type pkiFlags struct {
 	dir, caDir, key, caKey, out, reason, name string
 	days, caDays, crlDays                     int
 	crl                                       []string
-	legacy, force                             bool
+	legacy                                    bool
 }
 
 // authority is the directory of the CA: ca beside swanctl.conf.

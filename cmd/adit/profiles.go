@@ -27,9 +27,9 @@ import (
 // profileFlags are the flags of adit profile.
 type profileFlags struct {
 	pkiFlags
-	system, conn, gateway, serve, host string
-	stdin, fresh, onDemand             bool
-	life                               time.Duration
+	system, conn, gateway, serve string
+	stdin, fresh, onDemand       bool
+	life                         time.Duration
 }
 
 func profileCommand() *cobra.Command {
