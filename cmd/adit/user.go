@@ -27,7 +27,6 @@ type userFlags struct {
 	dir    string
 	groups []string
 	stdin  bool
-	quiet  bool
 }
 
 func userCommand() *cobra.Command {
