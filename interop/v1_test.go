@@ -58,14 +58,20 @@ func TestV1MainModePSK(t *testing.T) {
 			p.alive(fmt.Sprintf("a new phase 1 by %d", i), func(s peer.SA, _ peer.Child) bool { return s.InitiatorSPI != old })
 			p.quickPing()
 		}
-		left.esp, right.esp = "aes128gcm16-ecp256", "aes128gcm16-ecp256"
-		if err := p.left.Terminate("gw"); err != nil {
-			t.Fatal(err)
+		// With another suite, and the one of devices that have nothing better.
+		for _, suite := range []struct{ ike, esp, encr string }{{left.ike, "aes128gcm16-ecp256", "AES_GCM_16"}, {"3des-md5-modp1024", "3des-md5-modp1024", "3DES_CBC"}} {
+			left.ike, right.ike, left.esp, right.esp = suite.ike, suite.ike, suite.esp, suite.esp
+			if err := p.left.Terminate("gw"); err != nil {
+				t.Fatal(err)
+			}
+			p.wait("the end at the peer", p.right, func(s []peer.SA) bool { return len(s) == 0 })
+			p.load(left, right)
+			p.up()
+			p.quickPing()
+			if c := peer.Installed(p.sas(p.left), "net"); len(c) != 1 || c[0].Fields["encr-alg"] != suite.encr {
+				t.Errorf("with %s: %+v", suite.esp, c)
+			}
 		}
-		p.wait("the end at the peer", p.right, func(s []peer.SA) bool { return len(s) == 0 })
-		p.load(left, right)
-		p.up()
-		p.quickPing()
 	})
 }
 

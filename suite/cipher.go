@@ -19,8 +19,8 @@ type Cipher interface {
 	IVLen() int
 	// ICVLen is the length in bytes of the integrity check value on the wire.
 	ICVLen() int
-	// Align is what the length of the text must be a multiple of: 16 for CBC,
-	// else 1. ESP's own alignment to 4 bytes (RFC 4303 §2.4) is not in it.
+	// Align is what the length of the text must be a multiple of: the block in
+	// CBC (16, with 3DES 8), else 1. ESP's own alignment to 4 bytes (RFC 4303 §2.4) is not in it.
 	Align() int
 	// AEAD reports a combined-mode cipher, whose additional data in ESP holds
 	// the whole extended sequence number (RFC 4106 §5) instead of a trailer.
@@ -71,6 +71,7 @@ type cipherKind uint8
 const (
 	kindNULL cipherKind = iota + 1
 	kindCBC
+	kind3DES // in CBC
 	kindCTR
 	kindGCM
 	kindCCM
@@ -84,6 +85,8 @@ func cipherOf(encr Transform) (kind cipherKind, icv, salt, key int, err error) {
 	switch encr.ID {
 	case EncrNULL:
 		kind = kindNULL
+	case Encr3DESCBC:
+		kind = kind3DES
 	case EncrAESCBC:
 		kind = kindCBC
 	case EncrAESCTR:
@@ -101,9 +104,11 @@ func cipherOf(encr Transform) (kind cipherKind, icv, salt, key int, err error) {
 	case encr.Type != TypeENCR || kind == 0:
 		err = fmt.Errorf("%w: %s", ErrUnsupported, encr)
 	case kind == kindNULL && encr.KeyBits == 0:
+	case kind == kind3DES && encr.KeyBits == 0:
+		key = 24
 	case kind == kindChaCha && (encr.KeyBits == 0 || encr.KeyBits == 256):
 		key = 32
-	case kind != kindNULL && kind != kindChaCha && (encr.KeyBits == 128 || encr.KeyBits == 192 || encr.KeyBits == 256):
+	case kind != kindNULL && kind != kind3DES && kind != kindChaCha && (encr.KeyBits == 128 || encr.KeyBits == 192 || encr.KeyBits == 256):
 		key = int(encr.KeyBits) / 8
 	default:
 		err = fmt.Errorf("%w: %s", ErrUnsupported, encr)
@@ -138,6 +143,8 @@ func KeyLengths(encr, integ Transform) (enc, ing int, err error) {
 func integOf(integ Transform) (key, icv int, err error) {
 	if integ.Type == TypeINTEG && integ.KeyBits == 0 {
 		switch integ.ID {
+		case IntegHMACMD5_96:
+			return 16, 12, nil
 		case IntegHMACSHA1_96:
 			return 20, 12, nil
 		case IntegAESXCBC96, IntegAESCMAC96:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/des"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -90,8 +91,15 @@ func TestRFC3602_RFC3686_CBCAndCTR(t *testing.T) {
 	for _, v := range cipherVectors {
 		key, iv := unhex(t, v.key), unhex(t, v.iv)
 		encr := suite.Transform{Type: suite.TypeENCR, ID: suite.EncrAESCBC, KeyBits: uint16(len(key) * 8)}
-		if strings.HasPrefix(v.name, "CTR") {
+		var block cipher.Block
+		switch v.name[:3] {
+		case "CTR":
 			encr.ID, encr.KeyBits = suite.EncrAESCTR, uint16(len(key)-4)*8
+		case "3DE":
+			encr.ID, encr.KeyBits = suite.Encr3DESCBC, 0
+			block, _ = des.NewTripleDESCipher(key)
+		default:
+			block, _ = aes.NewCipher(key)
 		}
 		c, err := suite.NewCipher(encr, integSHA256, key, make(suite.Key, 32))
 		if err != nil {
@@ -106,8 +114,7 @@ func TestRFC3602_RFC3686_CBCAndCTR(t *testing.T) {
 			t.Errorf("%s: does not open", v.name)
 		}
 		// The block-by-block CBC must agree with Go's.
-		if encr.ID == suite.EncrAESCBC {
-			block, _ := aes.NewCipher(key)
+		if block != nil {
 			for _, decrypt := range []bool{false, true} {
 				in, want := v.plain, v.cipher
 				if decrypt {
@@ -301,7 +308,7 @@ func TestRFC4303_IVs(t *testing.T) {
 		c.PutIV(one, 0x0102030405060708)
 		c.PutIV(two, 0x0102030405060708)
 		switch {
-		case c.IVLen() == 16: // CBC: never predictable, even if the counter repeats
+		case c.IVLen() == 16 || p.encr.ID == suite.Encr3DESCBC: // CBC: never predictable, even if the counter repeats
 			if bytes.Equal(one, two) || bytes.Contains(one, []byte{1, 2, 3, 4}) {
 				t.Errorf("%s: predictable IV", p)
 			}
@@ -376,8 +383,10 @@ func TestRFC7296_2_17_KeyLengths(t *testing.T) {
 		{encr(suite.EncrAESCBC, 0), integSHA256, 0, 0, suite.ErrUnsupported},
 		{encr(suite.EncrAESCBC, 512), integSHA256, 0, 0, suite.ErrUnsupported},
 		{encr(suite.EncrNULL, 128), integSHA256, 0, 0, suite.ErrUnsupported},
-		{encr(3, 0), integSHA256, 0, 0, suite.ErrUnsupported},
-		{encr(suite.EncrAESCBC, 128), integ(1), 0, 0, suite.ErrUnsupported},
+		{encr(suite.Encr3DESCBC, 0), integ(suite.IntegHMACMD5_96), 24, 16, nil},
+		{encr(suite.Encr3DESCBC, 192), integSHA256, 0, 0, suite.ErrUnsupported},
+		{encr(2, 0), integSHA256, 0, 0, suite.ErrUnsupported},
+		{encr(suite.EncrAESCBC, 128), integ(3), 0, 0, suite.ErrUnsupported},
 		{integ(suite.IntegHMACSHA1_96), integSHA256, 0, 0, suite.ErrUnsupported},
 	} {
 		enc, ing, err := suite.KeyLengths(v.encr, v.integ)

@@ -47,16 +47,19 @@ func buildKeywords() []keyword {
 	add(TypeENCR, EncrChaCha20Poly1305, 0, "chacha20poly1305")
 	add(TypeENCR, EncrChaCha20Poly1305, 256, "chacha20poly1305compat")
 	add(TypeENCR, EncrNULL, 0, "null")
+	add(TypeENCR, Encr3DESCBC, 0, "3des")
 	add(TypeINTEG, IntegHMACSHA2_256_128, 0, "sha256", "sha2_256")
 	add(TypeINTEG, IntegHMACSHA2_384_192, 0, "sha384", "sha2_384")
 	add(TypeINTEG, IntegHMACSHA2_512_256, 0, "sha512", "sha2_512")
 	add(TypeINTEG, IntegHMACSHA1_96, 0, "sha1", "sha")
+	add(TypeINTEG, IntegHMACMD5_96, 0, "md5")
 	add(TypeINTEG, IntegAESXCBC96, 0, "aesxcbc")
 	add(TypeINTEG, IntegAESCMAC96, 0, "aescmac")
 	add(TypePRF, PRFHMACSHA2_256, 0, "prfsha256")
 	add(TypePRF, PRFHMACSHA2_384, 0, "prfsha384")
 	add(TypePRF, PRFHMACSHA2_512, 0, "prfsha512")
 	add(TypePRF, PRFHMACSHA1, 0, "prfsha1")
+	add(TypePRF, PRFHMACMD5, 0, "prfmd5")
 	add(TypePRF, PRFAES128XCBC, 0, "prfaesxcbc")
 	add(TypePRF, PRFAES128CMAC, 0, "prfaescmac")
 	add(TypeKE, KECurve25519, 0, "curve25519", "x25519")
@@ -91,10 +94,8 @@ func buildKeywords() []keyword {
 // unsupported holds keywords of strongSwan that we know and refuse: a prefix and
 // the reason.
 var unsupported = []struct{ prefix, reason string }{
-	{"3des", "3DES is obsolete and not offered by adit"},
 	{"des", "DES is broken and not offered by adit"},
-	{"md5", "MD5 is broken and not offered by adit"},
-	{"prfmd5", "MD5 is broken and not offered by adit"},
+	{"md5_128", "the untruncated MD5 is not offered by adit"},
 	{"blowfish", "Blowfish is obsolete and not offered by adit"},
 	{"cast128", "CAST is obsolete and not offered by adit"},
 	{"camellia", "Camellia is not offered by adit"},
@@ -278,7 +279,7 @@ func (p *Proposal) checkAdditional() (word, reason string) {
 
 // prfOf maps an integrity algorithm to the PRF of the same construction.
 var prfOf = map[TransformID]TransformID{
-	IntegHMACSHA1_96: PRFHMACSHA1, IntegHMACSHA2_256_128: PRFHMACSHA2_256,
+	IntegHMACMD5_96: PRFHMACMD5, IntegHMACSHA1_96: PRFHMACSHA1, IntegHMACSHA2_256_128: PRFHMACSHA2_256,
 	IntegHMACSHA2_384_192: PRFHMACSHA2_384, IntegHMACSHA2_512_256: PRFHMACSHA2_512,
 	IntegAESXCBC96: PRFAES128XCBC, IntegAESCMAC96: PRFAES128CMAC,
 }

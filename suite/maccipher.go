@@ -3,7 +3,9 @@ package suite
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/des"
 	"crypto/hmac"
+	"crypto/md5"
 	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -53,17 +55,17 @@ func newMACCipher(kind cipherKind, key, salt Key, integ Transform, integKey Key)
 	if kind == kindNULL {
 		return c, nil
 	}
-	if c.block, err = aes.NewCipher(key); err != nil {
+	if c.block, err = newBlock(kind, key); err != nil {
 		return nil, err
 	}
 	copy(c.ctr[:], salt)
 	if kind == kindCTR {
 		return c, nil
 	}
-	var zero [aesBlock]byte
+	zero := make([]byte, c.block.BlockSize())
 	var encOK, decOK bool
-	c.cbc.enc, encOK = cipher.NewCBCEncrypter(c.block, zero[:]).(ivSetter)
-	c.cbc.dec, decOK = cipher.NewCBCDecrypter(c.block, zero[:]).(ivSetter)
+	c.cbc.enc, encOK = cipher.NewCBCEncrypter(c.block, zero).(ivSetter)
+	c.cbc.dec, decOK = cipher.NewCBCDecrypter(c.block, zero).(ivSetter)
 	if !encOK || !decOK {
 		c.cbc = cbcMode{&plainCBC{block: c.block}, &plainCBC{block: c.block, decrypt: true}}
 	}
@@ -72,6 +74,14 @@ func newMACCipher(kind cipherKind, key, salt Key, integ Transform, integKey Key)
 	c.ivBlock, err = aes.NewCipher(ivKey[:])
 	clear(ivKey[:])
 	return c, err
+}
+
+// newBlock is the block cipher of a kind.
+func newBlock(kind cipherKind, key Key) (cipher.Block, error) {
+	if kind == kind3DES {
+		return des.NewTripleDESCipher(key)
+	}
+	return aes.NewCipher(key)
 }
 
 // newMAC returns an integrity algorithm ready for reuse, and its ICV length.
@@ -88,6 +98,8 @@ func newMAC(integ Transform, key Key) (mac, int, error) {
 	case IntegAESCMAC96:
 		m, err := newCMAC(key)
 		return m, icv, err
+	case IntegHMACMD5_96:
+		h = md5.New
 	case IntegHMACSHA1_96:
 		h = sha1.New
 	case IntegHMACSHA2_256_128, IntegHMACSHA2_256_96:
@@ -104,8 +116,8 @@ func newMAC(integ Transform, key Key) (mac, int, error) {
 
 func (c *macCipher) IVLen() int {
 	switch c.kind {
-	case kindCBC:
-		return aesBlock
+	case kindCBC, kind3DES:
+		return c.block.BlockSize()
 	case kindCTR:
 		return explicitIVLen
 	}
@@ -116,8 +128,8 @@ func (c *macCipher) ICVLen() int { return c.icvLen }
 func (c *macCipher) AEAD() bool  { return false }
 
 func (c *macCipher) Align() int {
-	if c.kind == kindCBC {
-		return aesBlock
+	if c.kind == kindCBC || c.kind == kind3DES {
+		return c.block.BlockSize()
 	}
 	return 1
 }
@@ -134,6 +146,12 @@ func (c *macCipher) PutIV(iv []byte, counter uint64) {
 		binary.BigEndian.PutUint64(iv, c.ivCount)
 		binary.BigEndian.PutUint64(iv[8:], counter)
 		c.ivBlock.Encrypt(iv[:aesBlock], iv[:aesBlock])
+	case kind3DES: // half of such a block: as good as random
+		c.ivCount++
+		binary.BigEndian.PutUint64(c.ctr[:], c.ivCount)
+		binary.BigEndian.PutUint64(c.ctr[8:], counter)
+		c.ivBlock.Encrypt(c.stream[:], c.ctr[:])
+		copy(iv, c.stream[:des.BlockSize])
 	}
 }
 
@@ -142,7 +160,7 @@ func (c *macCipher) Seal(aad, iv, text, icv, trailer []byte) {
 		panic(badLengths)
 	}
 	switch c.kind {
-	case kindCBC:
+	case kindCBC, kind3DES:
 		c.cbc.enc.SetIV(iv)
 		c.cbc.enc.CryptBlocks(text, text)
 	case kindCTR:
@@ -159,7 +177,7 @@ func (c *macCipher) Open(aad, iv, text, icv, trailer []byte) bool {
 		return false
 	}
 	switch c.kind {
-	case kindCBC:
+	case kindCBC, kind3DES:
 		c.cbc.dec.SetIV(iv)
 		c.cbc.dec.CryptBlocks(text, text)
 	case kindCTR:
@@ -201,20 +219,21 @@ type plainCBC struct {
 	iv, next [aesBlock]byte
 }
 
-func (c *plainCBC) BlockSize() int  { return aesBlock }
+func (c *plainCBC) BlockSize() int  { return c.block.BlockSize() }
 func (c *plainCBC) SetIV(iv []byte) { copy(c.iv[:], iv) }
 
 func (c *plainCBC) CryptBlocks(dst, src []byte) {
-	for ; len(src) > 0; dst, src = dst[aesBlock:], src[aesBlock:] {
+	n := c.block.BlockSize()
+	for ; len(src) > 0; dst, src = dst[n:], src[n:] {
 		if c.decrypt {
-			copy(c.next[:], src)
+			copy(c.next[:], src[:n])
 			c.block.Decrypt(dst, src)
-			subtle.XORBytes(dst, dst[:aesBlock], c.iv[:])
+			subtle.XORBytes(dst, dst[:n], c.iv[:])
 			c.iv = c.next
 			continue
 		}
-		subtle.XORBytes(c.iv[:], c.iv[:], src)
+		subtle.XORBytes(c.iv[:], c.iv[:n], src)
 		c.block.Encrypt(c.iv[:], c.iv[:])
-		copy(dst, c.iv[:])
+		copy(dst, c.iv[:n])
 	}
 }

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"crypto/hmac"
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -17,7 +18,7 @@ type PRF struct{ id TransformID }
 func NewPRF(t Transform) (PRF, error) {
 	if t.Type == TypePRF && t.KeyBits == 0 {
 		switch t.ID {
-		case PRFHMACSHA1, PRFAES128XCBC, PRFHMACSHA2_256, PRFHMACSHA2_384, PRFHMACSHA2_512, PRFAES128CMAC:
+		case PRFHMACMD5, PRFHMACSHA1, PRFAES128XCBC, PRFHMACSHA2_256, PRFHMACSHA2_384, PRFHMACSHA2_512, PRFAES128CMAC:
 			return PRF{t.ID}, nil
 		}
 	}
@@ -30,6 +31,8 @@ func (f PRF) Transform() Transform { return Transform{Type: TypePRF, ID: f.id} }
 // OutLen is the length of the output in bytes.
 func (f PRF) OutLen() int {
 	switch f.id {
+	case PRFHMACMD5:
+		return md5.Size
 	case PRFHMACSHA1:
 		return sha1.Size
 	case PRFHMACSHA2_256:
@@ -92,6 +95,8 @@ func (f PRF) keyed(key Key) mac {
 	switch f.id {
 	case PRFAES128XCBC, PRFAES128CMAC:
 		return f.keyedAES(key)
+	case PRFHMACMD5:
+		h = md5.New
 	case PRFHMACSHA1:
 		h = sha1.New
 	case PRFHMACSHA2_256:

@@ -23,6 +23,8 @@ func TestRFC2202_RFC4231_HMAC(t *testing.T) {
 		id             int
 		key, data, out string
 	}{
+		{1, strings.Repeat("\x0b", 16), "Hi There", "9294727a3638bb1c13f48ef8158bfc9d"},
+		{1, "Jefe", "what do ya want for nothing?", "750c783e6ab0b503eaa86e310a5db738"},
 		{2, strings.Repeat("\x0b", 20), "Hi There", "b617318655057264e28bc0b6fb378c8ef146be00"},
 		{2, "Jefe", "what do ya want for nothing?", "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"},
 		{5, strings.Repeat("\x0b", 20), "Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
@@ -118,7 +120,7 @@ func TestRFC7296_2_14_NonceKey(t *testing.T) {
 
 func TestNewPRF_Refuses(t *testing.T) {
 	for _, tr := range []suite.Transform{
-		{}, {Type: suite.TypePRF}, {Type: suite.TypePRF, ID: 1}, {Type: suite.TypePRF, ID: 5, KeyBits: 256},
+		{}, {Type: suite.TypePRF}, {Type: suite.TypePRF, ID: 3}, {Type: suite.TypePRF, ID: 5, KeyBits: 256},
 		{Type: suite.TypeINTEG, ID: 5},
 	} {
 		if _, err := suite.NewPRF(tr); err == nil {

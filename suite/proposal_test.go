@@ -32,6 +32,8 @@ func TestParseProposal(t *testing.T) {
 		{suite.ESP, "aes256gmac-x25519", "ESP:NULL_AES_GMAC_256/CURVE_25519/NO_EXT_SEQ"},
 		{suite.ESP, "aes128-aes128-sha256-sha2_256", "ESP:AES_CBC_128/HMAC_SHA2_256_128/NO_EXT_SEQ"},
 		{suite.ESP, "chacha20poly1305compat", "ESP:CHACHA20_POLY1305_256/NO_EXT_SEQ"},
+		{suite.IKE, "3des-md5-modp1024", "IKE:3DES_CBC/HMAC_MD5_96/PRF_HMAC_MD5/MODP_1024"},
+		{suite.ESP, "3des-md5", "ESP:3DES_CBC/HMAC_MD5_96/NO_EXT_SEQ"},
 		{suite.AH, "aes128-sha256-esn", "AH:HMAC_SHA2_256_128/EXT_SEQ"},
 	} {
 		p, err := suite.ParseProposal(v.protocol, v.in)
@@ -61,9 +63,8 @@ func TestParseProposal_Refuses(t *testing.T) {
 		{suite.IKE, "aes256-sha256-ecp265", "ecp265", "ecp256", "did you mean"},
 		{suite.IKE, "aes256-sha256-" + strings.Repeat("x", 10000), strings.Repeat("x", 10000), "", "no such"},
 		{suite.ESP, "AES256", "AES256", "aes256", "no such"},
-		{suite.ESP, "3des-sha1", "3des", "", "3DES"},
 		{suite.ESP, "des-sha1", "des", "", "DES is broken"},
-		{suite.ESP, "aes128-md5", "md5", "", "MD5"},
+		{suite.ESP, "aes128-md5_128", "md5_128", "", "MD5"},
 		{suite.IKE, "aes128-sha256-modp768", "modp768", "", "broken"},
 		{suite.IKE, "aes128-sha256-modp1024s160", "modp1024s160", "", "5114"},
 		{suite.IKE, "aes128-sha256-x25519-ke1_x25519", "ke1_curve25519", "", "9370"},
@@ -145,7 +146,7 @@ func TestParseProposals_Default(t *testing.T) {
 
 func TestProposal_Weak(t *testing.T) {
 	for in, want := range map[string]string{
-		"aes128-sha1-modp1024": "HMAC_SHA1_96 MODP_1024", "null-sha256": "NULL", "aes128gmac": "NULL_AES_GMAC_128",
+		"aes128-sha1-modp1024": "HMAC_SHA1_96 MODP_1024", "null-sha256": "NULL", "3des-md5": "3DES_CBC HMAC_MD5_96", "aes128gmac": "NULL_AES_GMAC_128",
 		"aes128-sha256-modp1536": "MODP_1536", "aes256gcm16-modp2048": "",
 	} {
 		p, err := suite.ParseProposal(suite.ESP, in)

@@ -75,6 +75,7 @@ type TransformID uint16
 
 // Encryption algorithms (transform type 1).
 const (
+	Encr3DESCBC          TransformID = 3  // RFC 2451: for old peers, as all that is weak never offered unasked
 	EncrNULL             TransformID = 11 // RFC 2410: no encryption, ESP only
 	EncrAESCBC           TransformID = 12 // RFC 3602
 	EncrAESCTR           TransformID = 13 // RFC 3686, RFC 5930 in IKE
@@ -90,7 +91,8 @@ const (
 
 // Pseudo-random functions (transform type 2).
 const (
-	PRFHMACSHA1     TransformID = 2 // RFC 2104
+	PRFHMACMD5      TransformID = 1 // RFC 2104
+	PRFHMACSHA1     TransformID = 2
 	PRFAES128XCBC   TransformID = 4 // RFC 4434
 	PRFHMACSHA2_256 TransformID = 5 // RFC 4868
 	PRFHMACSHA2_384 TransformID = 6
@@ -101,6 +103,7 @@ const (
 // Integrity algorithms (transform type 3).
 const (
 	IntegNone             TransformID = 0
+	IntegHMACMD5_96       TransformID = 1 // RFC 2403
 	IntegHMACSHA1_96      TransformID = 2 // RFC 2404
 	IntegAESXCBC96        TransformID = 5 // RFC 3566
 	IntegAESCMAC96        TransformID = 8 // RFC 4494
@@ -156,7 +159,7 @@ type Transform struct {
 }
 
 var encrNames = map[TransformID]string{
-	1: "DES_IV64", 2: "DES_CBC", 3: "3DES_CBC", 4: "RC5_CBC", 5: "IDEA_CBC", 6: "CAST_CBC", 7: "BLOWFISH_CBC", 8: "3IDEA", 9: "DES_IV32",
+	1: "DES_IV64", 2: "DES_CBC", Encr3DESCBC: "3DES_CBC", 4: "RC5_CBC", 5: "IDEA_CBC", 6: "CAST_CBC", 7: "BLOWFISH_CBC", 8: "3IDEA", 9: "DES_IV32",
 	EncrNULL: "NULL", EncrAESCBC: "AES_CBC", EncrAESCTR: "AES_CTR",
 	EncrAESCCM8: "AES_CCM_8", EncrAESCCM12: "AES_CCM_12", EncrAESCCM16: "AES_CCM_16",
 	EncrAESGCM8: "AES_GCM_8", EncrAESGCM12: "AES_GCM_12", EncrAESGCM16: "AES_GCM_16",
@@ -166,13 +169,13 @@ var encrNames = map[TransformID]string{
 }
 
 var prfNames = map[TransformID]string{
-	1: "PRF_HMAC_MD5", PRFHMACSHA1: "PRF_HMAC_SHA1", 3: "PRF_HMAC_TIGER", PRFAES128XCBC: "PRF_AES128_XCBC",
+	PRFHMACMD5: "PRF_HMAC_MD5", PRFHMACSHA1: "PRF_HMAC_SHA1", 3: "PRF_HMAC_TIGER", PRFAES128XCBC: "PRF_AES128_XCBC",
 	PRFHMACSHA2_256: "PRF_HMAC_SHA2_256", PRFHMACSHA2_384: "PRF_HMAC_SHA2_384",
 	PRFHMACSHA2_512: "PRF_HMAC_SHA2_512", PRFAES128CMAC: "PRF_AES128_CMAC",
 }
 
 var integNames = map[TransformID]string{
-	IntegNone: "NONE", 1: "HMAC_MD5_96", IntegHMACSHA1_96: "HMAC_SHA1_96", 3: "DES_MAC", 4: "KPDK_MD5",
+	IntegNone: "NONE", IntegHMACMD5_96: "HMAC_MD5_96", IntegHMACSHA1_96: "HMAC_SHA1_96", 3: "DES_MAC", 4: "KPDK_MD5",
 	IntegAESXCBC96: "AES_XCBC_96", 6: "HMAC_MD5_128", 7: "HMAC_SHA1_160", IntegAESCMAC96: "AES_CMAC_96",
 	9: "AES_128_GMAC", 10: "AES_192_GMAC", 11: "AES_256_GMAC",
 	IntegHMACSHA2_256_128: "HMAC_SHA2_256_128", IntegHMACSHA2_256_96: "HMAC_SHA2_256_96", IntegHMACSHA2_384_192: "HMAC_SHA2_384_192", IntegHMACSHA2_512_256: "HMAC_SHA2_512_256",
@@ -249,6 +252,10 @@ func (t Transform) Weakness() string {
 	switch {
 	case t.Type == TypeENCR && t.ID == EncrNULL, t.Type == TypeENCR && t.ID == EncrNULLAuthAESGMAC:
 		return "does not encrypt"
+	case t.Type == TypeENCR && t.ID == Encr3DESCBC:
+		return "3DES has 64-bit blocks, which tell of the text after some gigabytes, and is obsolete"
+	case t.Type == TypeINTEG && t.ID == IntegHMACMD5_96, t.Type == TypePRF && t.ID == PRFHMACMD5:
+		return "MD5 is broken and must not be used"
 	case t.Type == TypeINTEG && t.ID == IntegHMACSHA1_96, t.Type == TypePRF && t.ID == PRFHMACSHA1:
 		return "SHA-1 is being phased out"
 	case t.Type == TypeKE && t.ID == KEMODP1024:

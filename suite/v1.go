@@ -1,8 +1,8 @@
 package suite
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -16,15 +16,30 @@ import (
 // HASH payloads give. The IV is the last block of the message before.
 type Chain struct{ block cipher.Block }
 
-// NewChain makes the cipher of a transform of type TypeENCR; AES-CBC alone is known.
-func NewChain(encr Transform, key Key) (Chain, error) {
-	if encr.Type != TypeENCR || encr.ID != EncrAESCBC {
-		return Chain{}, fmt.Errorf("%w: %s in IKEv1", ErrUnsupported, encr)
+// chainKind is the cipher and its key's length in bytes; AES-CBC and 3DES-CBC are known.
+func chainKind(encr Transform) (kind cipherKind, key int, err error) {
+	if kind, _, _, key, err = cipherOf(encr); err == nil && kind != kindCBC && kind != kind3DES {
+		err = fmt.Errorf("%w: %s in IKEv1", ErrUnsupported, encr)
 	}
-	if len(key) != int(encr.KeyBits)/8 {
+	return kind, key, err
+}
+
+// ChainKeyLength is the length of the key of NewChain, in bytes.
+func ChainKeyLength(encr Transform) (int, error) {
+	_, n, err := chainKind(encr)
+	return n, err
+}
+
+// NewChain makes the cipher of a transform of type TypeENCR.
+func NewChain(encr Transform, key Key) (Chain, error) {
+	kind, n, err := chainKind(encr)
+	if err != nil {
+		return Chain{}, err
+	}
+	if len(key) != n {
 		return Chain{}, fmt.Errorf("%w: %s with %d bytes", ErrKeyLength, encr, len(key))
 	}
-	block, err := aes.NewCipher(key)
+	block, err := newBlock(kind, key)
 	return Chain{block}, err
 }
 
@@ -52,6 +67,9 @@ func (f PRF) Hash(data ...[]byte) []byte {
 		all = append(all, d...)
 	}
 	switch f.id {
+	case PRFHMACMD5:
+		h := md5.Sum(all)
+		return h[:]
 	case PRFHMACSHA1:
 		h := sha1.Sum(all)
 		return h[:]

@@ -18,13 +18,23 @@ var hashes = []struct {
 	hash       uint64
 	integ, prf suite.TransformID
 }{
+	{1, suite.IntegHMACMD5_96, suite.PRFHMACMD5},
 	{2, suite.IntegHMACSHA1_96, suite.PRFHMACSHA1},
 	{4, suite.IntegHMACSHA2_256_128, suite.PRFHMACSHA2_256},
 	{5, suite.IntegHMACSHA2_384_192, suite.PRFHMACSHA2_384},
 	{6, suite.IntegHMACSHA2_512_256, suite.PRFHMACSHA2_512},
 }
 
-const encrAESCBC = 7 // of phase 1
+// encrs are the ciphers of phase 1 (RFC 2409 appendix A, IANA). 3DES has no Key Length.
+var encrs = map[uint64]suite.TransformID{5: suite.Encr3DESCBC, 7: suite.EncrAESCBC}
+
+// defaultBits is the length of the key where none is said: some leave it out, for AES.
+func defaultBits(id suite.TransformID) uint16 {
+	if id == suite.EncrAESCBC {
+		return 128
+	}
+	return 0
+}
 
 // lives of transforms, seconds and kilobytes.
 const (
@@ -89,10 +99,15 @@ func groupOf(n uint64) suite.TransformID {
 
 func phase1Transform(p suite.Proposal, e, i, g suite.Transform, a wire.V1Auth, life time.Duration) (t wire.V1Transform, ok bool) {
 	for _, h := range hashes {
-		if e.ID == suite.EncrAESCBC && h.integ == i.ID && p.Has(suite.Transform{Type: suite.TypePRF, ID: h.prf}) {
-			t = wire.V1Transform{ID: wire.V1KeyIKE, Attributes: []wire.V1Attribute{
-				wire.Basic16(wire.V1AttrEncryption, encrAESCBC), wire.Basic16(wire.V1AttrKeyLength, e.KeyBits),
-				wire.Basic16(wire.V1AttrHash, uint16(h.hash)), wire.Basic16(wire.V1AttrGroup, uint16(g.ID)), wire.Basic16(wire.V1AttrAuth, uint16(a))}}
+		for number, encr := range encrs {
+			if e.ID != encr || h.integ != i.ID || !p.Has(suite.Transform{Type: suite.TypePRF, ID: h.prf}) {
+				continue
+			}
+			t = wire.V1Transform{ID: wire.V1KeyIKE, Attributes: []wire.V1Attribute{wire.Basic16(wire.V1AttrEncryption, uint16(number))}}
+			if e.KeyBits != 0 {
+				t.Attributes = append(t.Attributes, wire.Basic16(wire.V1AttrKeyLength, e.KeyBits))
+			}
+			t.Attributes = append(t.Attributes, wire.Basic16(wire.V1AttrHash, uint16(h.hash)), wire.Basic16(wire.V1AttrGroup, uint16(g.ID)), wire.Basic16(wire.V1AttrAuth, uint16(a)))
 			t.Attributes = append(t.Attributes, lifeAttributes(wire.V1AttrLifeType, wire.V1AttrLife, lifeSeconds, uint64(life/time.Second))...)
 			return t, true
 		}
@@ -105,10 +120,10 @@ func phase1Suite(t *wire.V1Transform) suite.Proposal {
 	p := suite.Proposal{Protocol: suite.IKE}
 	get := func(kind uint16) uint64 { n, _ := t.Attribute(kind); return n }
 	encr := suite.Transform{Type: suite.TypeENCR, ID: suite.TransformID(get(wire.V1AttrEncryption)), KeyBits: suite.KeyBitsUnknown}
-	if get(wire.V1AttrEncryption) == encrAESCBC && t.ID == wire.V1KeyIKE && get(wire.V1AttrPRF) == 0 {
-		encr.ID, encr.KeyBits = suite.EncrAESCBC, uint16(min(get(wire.V1AttrKeyLength), 0xfffe))
+	if id, ok := encrs[get(wire.V1AttrEncryption)]; ok && t.ID == wire.V1KeyIKE && get(wire.V1AttrPRF) == 0 {
+		encr.ID, encr.KeyBits = id, uint16(min(get(wire.V1AttrKeyLength), 0xfffe))
 		if encr.KeyBits == 0 {
-			encr.KeyBits = 128 // peer quirk: some leave it out
+			encr.KeyBits = defaultBits(id)
 		}
 	}
 	p.Transforms = append(p.Transforms, encr)
@@ -129,12 +144,12 @@ func authOf(t *wire.V1Transform) wire.V1Auth {
 // espIDs are the ESP transform identifiers that differ from those of IKEv2 (RFC 2407
 // §4.4.4, IANA); the others have the same numbers.
 var espIDs = map[uint8]suite.TransformID{
-	11: suite.EncrNULL, 12: suite.EncrAESCBC, 13: suite.EncrAESCTR, 14: suite.EncrAESCCM8, 15: suite.EncrAESCCM12, 16: suite.EncrAESCCM16,
+	3: suite.Encr3DESCBC, 11: suite.EncrNULL, 12: suite.EncrAESCBC, 13: suite.EncrAESCTR, 14: suite.EncrAESCCM8, 15: suite.EncrAESCCM12, 16: suite.EncrAESCCM16,
 	18: suite.EncrAESGCM8, 19: suite.EncrAESGCM12, 20: suite.EncrAESGCM16, 23: suite.EncrNULLAuthAESGMAC,
 }
 
 // espAuth are the authentication algorithms of phase 2 (RFC 2407 §4.5, IANA).
-var espAuth = map[uint64]suite.TransformID{2: suite.IntegHMACSHA1_96, 5: suite.IntegHMACSHA2_256_128, 6: suite.IntegHMACSHA2_384_192, 7: suite.IntegHMACSHA2_512_256, 9: suite.IntegAESXCBC96}
+var espAuth = map[uint64]suite.TransformID{1: suite.IntegHMACMD5_96, 2: suite.IntegHMACSHA1_96, 5: suite.IntegHMACSHA2_256_128, 6: suite.IntegHMACSHA2_384_192, 7: suite.IntegHMACSHA2_512_256, 9: suite.IntegAESXCBC96}
 
 // phase2 is what the transforms of one quick mode have in common.
 type phase2 struct {
@@ -208,8 +223,8 @@ func phase2Suite(t *wire.V1Transform) suite.Proposal {
 	encr := suite.Transform{Type: suite.TypeENCR, ID: suite.TransformID(t.ID), KeyBits: suite.KeyBitsUnknown}
 	if id, ok := espIDs[t.ID]; ok {
 		encr.ID, encr.KeyBits = id, uint16(min(get(wire.V1AttrESPKeyLength), 0xfffe))
-		if id == suite.EncrAESCBC && encr.KeyBits == 0 {
-			encr.KeyBits = 128
+		if encr.KeyBits == 0 {
+			encr.KeyBits = defaultBits(id)
 		}
 	}
 	p.Transforms = append(p.Transforms, encr)

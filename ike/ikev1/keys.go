@@ -50,11 +50,15 @@ func derive(sel suite.Selected, skeyid, shared suite.Key, x *exchanged) (*keys, 
 	if err != nil {
 		return nil, err
 	}
+	n, err := suite.ChainKeyLength(sel.Encr)
+	if err != nil {
+		return nil, err
+	}
 	k := &keys{prf: prf, skeyid: skeyid}
 	k.d = prf.Sum(skeyid, shared, x.cookies[:], []byte{0})
 	k.a = prf.Sum(skeyid, k.d, shared, x.cookies[:], []byte{1})
 	e := prf.Sum(skeyid, k.a, shared, x.cookies[:], []byte{2})
-	cipherKey := lengthen(prf, e, int(sel.Encr.KeyBits)/8)
+	cipherKey := lengthen(prf, e, n)
 	defer e.Zero()
 	defer cipherKey.Zero()
 	if k.chain, err = suite.NewChain(sel.Encr, cipherKey); err != nil {

@@ -3,8 +3,11 @@ package ikev1_test
 import (
 	"bytes"
 	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
 	"testing"
 
 	"adit/ike/ikev1"
@@ -80,6 +83,19 @@ func TestRFC2409_B_LongKeys(t *testing.T) {
 	}
 	if got := ikev1.Lengthen(prf, key, 15); !bytes.Equal(got, key[:15]) {
 		t.Errorf("15 octets of SKEYID_e: %x", got)
+	}
+	// 3DES under MD5 and SHA-1 takes 24 octets of K1 | K2.
+	for id, h := range map[suite.TransformID]func() hash.Hash{suite.PRFHMACMD5: md5.New, suite.PRFHMACSHA1: sha1.New} {
+		mac := func(data []byte) []byte {
+			m := hmac.New(h, key[:16])
+			m.Write(data)
+			return m.Sum(nil)
+		}
+		old, _ := suite.NewPRF(suite.Transform{Type: suite.TypePRF, ID: id})
+		k1 := mac([]byte{0})
+		if got := ikev1.Lengthen(old, key[:16], 24); !bytes.Equal(got, append(k1, mac(k1)...)[:24]) {
+			t.Errorf("24 octets of SKEYID_e by %s: %x", old.Transform(), got)
+		}
 	}
 	if got := ikev1.Expand(prf, key, []byte{0}, 132); !bytes.Equal(got, unhex(t, quick)) {
 		t.Errorf("132 octets of KEYMAT: %x", got)

@@ -60,7 +60,7 @@ func hexKey(k suite.Key) string {
 
 // Wireshark's own names of the algorithms, as its preference files have them.
 var espNames = map[suite.TransformID]string{
-	suite.EncrNULL: "NULL", suite.EncrAESCBC: "AES-CBC [RFC3602]", suite.EncrAESCTR: "AES-CTR [RFC3686]",
+	suite.EncrNULL: "NULL", suite.Encr3DESCBC: "TripleDES-CBC [RFC2451]", suite.EncrAESCBC: "AES-CBC [RFC3602]", suite.EncrAESCTR: "AES-CTR [RFC3686]",
 	suite.EncrAESGCM8: "AES-GCM with 8 octet ICV [RFC4106]", suite.EncrAESGCM12: "AES-GCM with 12 octet ICV [RFC4106]",
 	suite.EncrAESGCM16: "AES-GCM with 16 octet ICV [RFC4106]",
 }
@@ -70,6 +70,8 @@ func wiresharkESP(t suite.Transform) string { return espNames[t.ID] }
 // wiresharkIntegESP names the integrity algorithm.
 func wiresharkIntegESP(integ suite.Transform) string {
 	switch integ.ID {
+	case suite.IntegHMACMD5_96:
+		return "HMAC-MD5-96 [RFC2403]"
 	case suite.IntegHMACSHA1_96:
 		return "HMAC-SHA-1-96 [RFC2404]"
 	case suite.IntegHMACSHA2_256_128:
@@ -92,6 +94,8 @@ var icvLength = map[suite.TransformID]int{
 
 func wiresharkIKE(t suite.Transform) string {
 	switch t.ID {
+	case suite.Encr3DESCBC:
+		return "3DES [RFC2451]"
 	case suite.EncrAESCBC:
 		return fmt.Sprintf("AES-CBC-%d [RFC3602]", t.KeyBits)
 	case suite.EncrAESGCM8, suite.EncrAESGCM12, suite.EncrAESGCM16:
@@ -107,6 +111,8 @@ const anyIntegIKE = "ANY 96-bits of Authentication [No Checking]"
 
 func wiresharkIntegIKE(t suite.Transform) string {
 	switch t.ID {
+	case suite.IntegHMACMD5_96:
+		return "HMAC_MD5_96 [RFC2403]"
 	case suite.IntegHMACSHA1_96:
 		return "HMAC_SHA1_96 [RFC2404]"
 	case suite.IntegHMACSHA2_256_128:

@@ -176,8 +176,8 @@ func TestValues(t *testing.T) {
 	}{
 		{ipsecconf.StrongSwan, "ike=aes256-sha256-modp2048", "proposals = aes256-sha256-modp2048, default", ""},
 		{ipsecconf.StrongSwan, "ike=aes256-sha256-modp2048!", "proposals = aes256-sha256-modp2048\n", ""},
-		{ipsecconf.StrongSwan, "ike=3des-md5-modp1024,aes128-3des-sha256-modp2048!", "proposals = aes128-sha256-modp2048\n", ""},
-		{ipsecconf.StrongSwan, "ike=3des-md5-modp1024!", "NOT TRANSLATED c:1: conn a", ""},
+		{ipsecconf.StrongSwan, "ike=des-md5-modp1024,aes128-des-sha256-modp2048,3des-md5-modp1024!", "proposals = aes128-sha256-modp2048, 3des-md5-modp1024\n", ""},
+		{ipsecconf.StrongSwan, "ike=des-md5-modp1024!", "NOT TRANSLATED c:1: conn a", ""},
 		{ipsecconf.Libreswan, "ike=aes-sha1;modp2048", "proposals = aes256-aes128-sha1-modp2048\n", ""},
 		{ipsecconf.Libreswan, "ike=aes_gcm_c-256-sha2_512-dh20", "proposals = aes256gcm16-prfsha512-ecp384\n", ""},
 		{ipsecconf.Libreswan, "pfs=no\n\tesp=aes_gcm128-null", "esp_proposals = aes128gcm16\n", ""},

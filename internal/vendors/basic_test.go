@@ -15,7 +15,7 @@ func plain(t *testing.T, ikeText, espText, local, remote string) *peer {
 	return &peer{ike: proposals(t, suite.IKE, ikeText), esp: proposals(t, suite.ESP, espText), local: selectors(t, local), remote: selectors(t, remote)}
 }
 
-// obsolete are ciphers that peers offer and adit does not know.
+// obsolete are ciphers that peers offer and adit does not take unasked.
 var obsolete = map[string]suite.TransformID{"des": 2, "3des": 3, "null": 11}
 
 // split reads proposals in the keywords of swanctl.conf, obsolete ciphers included.
