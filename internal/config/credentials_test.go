@@ -231,7 +231,8 @@ func TestPools(t *testing.T) {
     28672 = hello }
   from { addrs = 10.4.0.100/24 }
   two { addrs = 10.5.0.0/31 }
-  one { addrs = 10.5.1.1 }
+  one { addrs = 10.5.1.1
+    masquerade = yes }
   range { addrs = 10.6.0.1 - 10.6.0.9 }
   v6 { addrs = fd00:3::/64 }
   again { addrs = 10.3.0.128/25 }
@@ -242,6 +243,11 @@ func TestPools(t *testing.T) {
 	for i, want := range []string{"10.3.0.1-10.3.0.254", "10.4.0.100-10.4.0.254", "10.5.0.0-10.5.0.1", "10.5.1.1-10.5.1.1", "10.6.0.1-10.6.0.9", "fd00:3::1-fd00:3::7fff:fffe", "10.3.0.129-10.3.0.254"} {
 		if p := m.Pools[i]; p.From.String()+"-"+p.To.String() != want {
 			t.Errorf("%s: %v-%v, want %s", p.Name, p.From, p.To, want)
+		}
+	}
+	for i, p := range m.Pools {
+		if p.Masquerade != (i == 3) {
+			t.Errorf("%s: masquerade %v", p.Name, p.Masquerade)
 		}
 	}
 	want := []wire.Attribute{
@@ -342,6 +348,14 @@ func TestDecodeCertAndKey(t *testing.T) {
 	pool.SetList("dns", "10.0.0.1", "fd00::1")
 	if p, err := config.DecodePool(pool); err != nil || p.Name != "p" || len(p.Attributes) != 2 {
 		t.Error(p, err)
+	}
+	pool.SetList("masquerade", "yes") // swanctl sends all but addrs as lists
+	if p, err := config.DecodePool(pool); err != nil || !p.Masquerade || len(p.Attributes) != 2 {
+		t.Error(p, err)
+	}
+	pool.SetList("masquerade", "yes", "no")
+	if _, err := config.DecodePool(pool); err == nil {
+		t.Error("masquerade takes two values")
 	}
 	if _, err := config.DecodePool(conf.New("p")); err == nil || err.Error() != "missing addrs for pool 'p'" {
 		t.Error(err)

@@ -79,6 +79,7 @@ type Pool struct {
 	Base       netip.Addr // as listings name the pool: the configured prefix's or range's first
 	From, To   netip.Addr // invalid: attributes only
 	Attributes []wire.Attribute
+	Masquerade bool // packets of its clients leave with the host's address
 	Pos        conf.Pos
 }
 

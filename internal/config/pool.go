@@ -42,10 +42,19 @@ var attributeTypes = map[string][2]wire.AttributeType{
 
 func setAttribute(d *decoder, p *Pool, v conf.Value) error { return d.attributes(&p.Attributes, v) }
 
+// boolOfList reads a boolean that may be a list of one, as swanctl sends all but addrs.
+func boolOfList(v conf.Value) (bool, error) {
+	if list := v.Strings(); v.IsList && len(list) == 1 {
+		v.Text, v.IsList = list[0], false
+	}
+	return v.Bool()
+}
+
 // poolOptions are the values of a pool.
 var poolOptions = []option[Pool]{
 	{name: "addrs", note: "a prefix (its first and last address are left out; from an address inside of it on, as `10.3.0.100/24`) or a range `FROM-TO`; at most 2^31 addresses",
 		set: func(d *decoder, p *Pool, v conf.Value) error { return d.poolRange(p, v) }},
+	{name: "masquerade", state: Own, def: "no", note: "packets of its clients that leave the gateway in the clear get the gateway’s address, so nobody needs a route back ([addresses](addresses.md#rules-for-clients))", set: into(func(p *Pool) *bool { return &p.Masquerade }, boolOfList)},
 	{name: "dns", note: "name servers", set: setAttribute},
 	{name: "nbns", note: "WINS servers", set: setAttribute},
 	{name: "dhcp", note: "DHCP servers", set: setAttribute},

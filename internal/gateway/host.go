@@ -111,7 +111,7 @@ type activePolicy struct {
 	mtu int
 }
 
-// hostState is what the host's routes and guard should be.
+// hostState is what the host's policies should be.
 func (v *inventory) hostState(device string, routes bool) hostnet.State {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -125,6 +125,13 @@ func (v *inventory) hostState(device string, routes bool) hostnet.State {
 	slices.SortFunc(st.Policies, func(a, b hostnet.Policy) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.ID, b.ID))
 	})
+	return st
+}
+
+// hostState is what the host's routes and guard should be, with the rules for clients.
+func (g *Gateway) hostState(device string, routes bool) hostnet.State {
+	st := g.inv.hostState(device, routes)
+	st.Clients = g.leases.clients()
 	return st
 }
 
@@ -331,7 +338,7 @@ func (h *hostWorker) apply() error {
 				return
 			}
 		}
-		err = host.Apply(h.g.inv.hostState(device, routes))
+		err = host.Apply(h.g.hostState(device, routes))
 	}, func(e error) { err = e })
 	if err != nil {
 		h.g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("changing the host's routes and guard failed: %v", err)})

@@ -13,6 +13,7 @@ import (
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/internal/config"
+	"adit/internal/hostnet"
 )
 
 // PoolState is a pool of addresses as it stands.
@@ -58,7 +59,35 @@ func (l *leases) init() {
 
 // LoadPool adds a pool, or replaces the one of its name: leases inside the same
 // range stay.
-func (g *Gateway) LoadPool(p config.Pool) error { return g.leases.load(p, FromVICI) }
+func (g *Gateway) LoadPool(p config.Pool) error {
+	defer g.clientsChanged(g.leases.clients())
+	return g.leases.load(p, FromVICI)
+}
+
+// clients are the site's rules for the addresses of the pools.
+func (l *leases) clients() (out []hostnet.Clients) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range l.order {
+		if p := l.pools[name]; p.From.IsValid() && p.Masquerade {
+			out = append(out, hostnet.Clients{From: p.From, To: p.To, Masquerade: p.Masquerade})
+		}
+	}
+	return out
+}
+
+// clientsChanged has the host follow if the rules are no longer those of before. While
+// there is no policy nothing is done: the first one brings them along, and the guard of
+// an instance that died stands until then.
+func (g *Gateway) clientsChanged(before []hostnet.Clients) {
+	v := &g.inv
+	v.mu.Lock()
+	idle := len(v.active)+len(v.static) == 0
+	v.mu.Unlock()
+	if !idle && !slices.Equal(before, g.leases.clients()) {
+		g.host.changed(nil)
+	}
+}
 
 func (l *leases) load(p config.Pool, source Source) error {
 	l.mu.Lock()
@@ -82,6 +111,7 @@ func (l *leases) load(p config.Pool, source Source) error {
 
 // UnloadPool forgets a pool that nobody has an address of.
 func (g *Gateway) UnloadPool(name string) error {
+	defer g.clientsChanged(g.leases.clients()) // runs after the unlocking below
 	l := &g.leases
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -77,7 +77,7 @@ func (n *Net) stand(pl *plan) {
 			c.ranges[k] = slices.Clone(c.ranges[k][:min(1, len(c.ranges[k]))])
 		}
 	}
-	n.last = &State{Devices: pl.state.Devices, Policies: rest}
+	n.last = &State{Devices: pl.state.Devices, Policies: rest, Clients: pl.state.Clients}
 	pl.state, pl.rows, pl.routes, pl.rules, pl.crowdOf = n.last, [2][]row{}, nil, nil, nil
 	n.now = st
 }

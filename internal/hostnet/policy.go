@@ -3,6 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Action says what becomes of packets that match a Policy.
@@ -93,6 +94,7 @@ type State struct {
 	// readied is not in the clear. A device that doesn't exist (yet) is no error.
 	Devices  []string
 	Policies []Policy
+	Clients  []Clients
 }
 
 // Limits of a State; Apply refuses more by name.
@@ -114,6 +116,9 @@ func (s *State) validate() error {
 	}
 	if len(s.Devices) > MaxDevices {
 		return fmt.Errorf("hostnet: %d devices, at most %d are possible", len(s.Devices), MaxDevices)
+	}
+	if err := s.validateClients(); err != nil {
+		return err
 	}
 	devices := map[string]bool{}
 	for _, d := range s.Devices {
@@ -220,7 +225,8 @@ func checkDeviceName(name string) error {
 }
 
 func (s State) clone() State {
-	c := State{Devices: append([]string(nil), s.Devices...), Policies: append([]Policy(nil), s.Policies...)}
+	c := State{Devices: append([]string(nil), s.Devices...), Policies: append([]Policy(nil), s.Policies...),
+		Clients: slices.Clone(s.Clients)}
 	for i := range c.Policies {
 		c.Policies[i] = c.Policies[i].clone()
 	}

@@ -120,6 +120,9 @@ func buildProgram(p *plan, o *Options, epoch uint64) *program {
 		bases = append(bases, b.postrouting("leaving", priorityLeave, leave),
 			b.postrouting("left", priorityLeft, leave))
 	}
+	if nat := b.masquerade(); nat != nil {
+		bases = append(bases, nat)
+	}
 	for _, c := range bases {
 		b.out.bases = append(b.out.bases, *c)
 	}
