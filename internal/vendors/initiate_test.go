@@ -13,7 +13,7 @@ import (
 
 // initiate begins an IKE SA at adit.
 func (p *peer) initiate() *ikeSA {
-	s := &ikeSA{p: p, at: netip.AddrPortFrom(peerAddr, 500), to: netip.AddrPortFrom(aditAddr, 500), initiator: true, spiI: random64(), ni: random(32)}
+	s := &ikeSA{p: p, at: netip.AddrPortFrom(p.address(), 500), to: netip.AddrPortFrom(aditAddr, 500), initiator: true, spiI: random64(), ni: random(32)}
 	p.sas = append(p.sas, s)
 	s.sendInit(firstGroup(p.ike))
 	return s
@@ -57,6 +57,10 @@ func (p *peer) initAnswered(d ike.Datagram, msg *wire.Message) {
 	s.response, s.nr, s.spiR, s.sendID = msg.Raw, nr.Data, msg.Header.SPIr, 1
 	s.learn(msg.Payloads)
 	s.derive(sel, func(f suite.PRF) suite.Key { return f.Sum(f.NonceKey(s.ni, s.nr), shared) })
+	if p.native != nil {
+		s.logIn()
+		return
+	}
 	s.ask(&exchange{wire.ExchangeIKEAuth, s.authPayloads, s.authAnswered})
 }
 

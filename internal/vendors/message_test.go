@@ -155,6 +155,9 @@ func (p *peer) find(h *wire.Header) *ikeSA {
 
 // receive takes a datagram of adit. Local is the peer's address in it.
 func (p *peer) receive(d ike.Datagram) {
+	if p.asleep || d.Local.Addr() != p.address() {
+		return // nobody is there
+	}
 	msg, err := wire.ParseMessage(d.Data)
 	if err != nil {
 		p.w.t.Fatal("adit sent what does not parse: ", err)
@@ -218,6 +221,9 @@ func (s *ikeSA) initNotifies() (list []wire.Payload) {
 	}
 	if s.p.habits.fragments > 0 {
 		list = append(list, notify(wire.FragmentationSupported, nil))
+	}
+	if s.p.native != nil {
+		list = append(list, s.p.native.hello...)
 	}
 	if s.p.hashes {
 		list = append(list, notify(wire.SignatureHashAlgorithms, []byte{0, 2, 0, 3, 0, 4}))

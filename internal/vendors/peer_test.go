@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"adit/eap"
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/ipsec"
@@ -63,6 +64,8 @@ type habits struct {
 	maxCerts, chain int
 	// hashes announces SIGNATURE_HASH_ALGORITHMS.
 	hashes bool
+	// native is how it comes as a remote client with a name and a password; nil: it is none.
+	native *native
 }
 
 // peer is a scripted IKEv2 peer.
@@ -80,6 +83,8 @@ type peer struct {
 	rekeys        int               // of Child SAs and IKE SAs, by either side
 	fragmented    int               // messages of adit that came in fragments
 	received      int               // messages of adit
+	here          netip.Addr        // where it is; zero: peerAddr
+	asleep        bool              // it hears nothing
 }
 
 // ikeSA is one IKE SA at the peer.
@@ -105,6 +110,11 @@ type ikeSA struct {
 	partInner         wire.PayloadType
 	up, gone          bool
 	fragments         bool
+	secret            suite.Key // of AUTH; nil: the shared key
+	session           eap.Session
+	proven            bool             // adit has shown its certificate
+	theirID           *wire.ID         // with it
+	given             []wire.Attribute // CFG_REPLY
 }
 
 // exchange is a request of the peer.
@@ -289,7 +299,11 @@ func (s *ikeSA) auth(id *wire.ID, ofInitiator bool) *wire.Auth {
 	if !ofInitiator {
 		message, nonce, key = s.response, s.ni, s.pr
 	}
-	return &wire.Auth{Method: wire.AuthSharedKey, Data: s.prf.Sum(s.prf.Sum(sharedPSK, []byte("Key Pad for IKEv2")), message, nonce, s.prf.Sum(key, id.AppendSigned(nil)))}
+	secret := sharedPSK
+	if s.secret != nil {
+		secret = s.secret
+	}
+	return &wire.Auth{Method: wire.AuthSharedKey, Data: s.prf.Sum(s.prf.Sum(secret, []byte("Key Pad for IKEv2")), message, nonce, s.prf.Sum(key, id.AppendSigned(nil)))}
 }
 
 // signFor answers adit's question for a signature, by what the peer has announced.

@@ -231,6 +231,10 @@ func (s *ikeSA) successor(n *ikeSA, sel suite.Selected, shared suite.Key) {
 
 func (s *ikeSA) informational(h wire.Header, list []wire.Payload) {
 	var gone []uint32
+	if c := wire.FindNotify(list, wire.Cookie2); c != nil { // RFC 4555 §3.7
+		s.answer(h, notify(wire.Cookie2, c.Data))
+		return
+	}
 	for _, x := range list {
 		d, ok := x.(*wire.Delete)
 		switch {

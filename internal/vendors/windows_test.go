@@ -21,8 +21,9 @@ import (
 // version 1803) and interop/microsoftStatusNotify (the notify's form); error codes:
 // learn.microsoft.com, "System Error Codes (12000-15999)".
 //
-// The script proves itself by a shared key where Windows has EAP or a certificate:
-// what differs here is not how the client authenticates, and EAP has tests of its own.
+// The script of this file proves itself by a shared key where Windows has EAP or a
+// certificate: what differs here is not how the client authenticates. Whole sessions with
+// EAP are in sessions_test.go.
 const (
 	windowsIKE   = "aes256-sha1-sha256-sha384-modp2048" // NegotiateDH2048_AES256 = 2
 	windowsESP   = "aes256-aes128-3des-des-null-sha1"

@@ -55,8 +55,9 @@ type world struct {
 	childDowns int
 	largest    int // bytes of the largest datagram that adit sent
 	// delay changes the way of single datagrams of the peer, for reordering.
-	delay func(d ike.Datagram) time.Duration
-	use   ipsec.SAStats // what adit's data plane says of every SA
+	delay  func(d ike.Datagram) time.Duration
+	use    ipsec.SAStats // what adit's data plane says of every SA
+	office               // what the gateway has for remote clients
 }
 
 // flight is a datagram on its way, or something that the peer does at a time.
@@ -245,6 +246,12 @@ func (w *world) apply(f ike.Effect) {
 		}
 		delete(w.sas, ipsec.SARef{Child: f.Child, Dir: ipsec.In})
 		delete(w.sas, ipsec.SARef{Child: f.Child, Dir: ipsec.Out})
+	case ike.UpdateChild:
+		w.moved = append(w.moved, f)
+	case ike.EndEAP:
+		w.hangUp(f.Session)
+	case ike.ReleaseLease:
+		w.takeBack(f.Lease)
 	case ike.QueryChild:
 		answer(f.Job, ike.ChildStats{In: w.use, Out: w.use})
 	case ike.Compute:
@@ -263,6 +270,10 @@ func (w *world) ask(f ike.Ask, answer func(ike.JobID, any)) {
 	case ike.SignAuth:
 		w.signed = append(w.signed, q)
 		answer(f.Job, w.p.signFor(q))
+	case ike.EAPRound:
+		answer(f.Job, w.eapRound(q))
+	case ike.LeaseAddresses:
+		answer(f.Job, w.lease(q))
 	default:
 		answer(f.Job, nil)
 	}
