@@ -232,7 +232,8 @@ func TestPools(t *testing.T) {
   from { addrs = 10.4.0.100/24 }
   two { addrs = 10.5.0.0/31 }
   one { addrs = 10.5.1.1
-    masquerade = yes }
+    masquerade = yes
+    client_to_client = no }
   range { addrs = 10.6.0.1 - 10.6.0.9 }
   v6 { addrs = fd00:3::/64 }
   again { addrs = 10.3.0.128/25 }
@@ -246,8 +247,8 @@ func TestPools(t *testing.T) {
 		}
 	}
 	for i, p := range m.Pools {
-		if p.Masquerade != (i == 3) {
-			t.Errorf("%s: masquerade %v", p.Name, p.Masquerade)
+		if p.Masquerade != (i == 3) || p.Apart != (i == 3) {
+			t.Errorf("%s: masquerade %v, apart %v", p.Name, p.Masquerade, p.Apart)
 		}
 	}
 	want := []wire.Attribute{

@@ -80,6 +80,7 @@ type Pool struct {
 	From, To   netip.Addr // invalid: attributes only
 	Attributes []wire.Attribute
 	Masquerade bool // packets of its clients leave with the host's address
+	Apart      bool // its clients and those of other pools do not reach each other
 	Pos        conf.Pos
 }
 

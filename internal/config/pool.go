@@ -55,6 +55,11 @@ var poolOptions = []option[Pool]{
 	{name: "addrs", note: "a prefix (its first and last address are left out; from an address inside of it on, as `10.3.0.100/24`) or a range `FROM-TO`; at most 2^31 addresses",
 		set: func(d *decoder, p *Pool, v conf.Value) error { return d.poolRange(p, v) }},
 	{name: "masquerade", state: Own, def: "no", note: "packets of its clients that leave the gateway in the clear get the gateway’s address, so nobody needs a route back ([addresses](addresses.md#rules-for-clients))", set: into(func(p *Pool) *bool { return &p.Masquerade }, boolOfList)},
+	{name: "client_to_client", state: Own, def: "yes", note: "`no`: its clients do not reach those of any pool, nor are they reached by them, whatever the selectors say ([addresses](addresses.md#rules-for-clients))", set: func(_ *decoder, p *Pool, v conf.Value) error {
+		yes, err := boolOfList(v)
+		p.Apart = !yes
+		return err
+	}},
 	{name: "dns", note: "name servers", set: setAttribute},
 	{name: "nbns", note: "WINS servers", set: setAttribute},
 	{name: "dhcp", note: "DHCP servers", set: setAttribute},

@@ -68,10 +68,15 @@ func (g *Gateway) LoadPool(p config.Pool) error {
 func (l *leases) clients() (out []hostnet.Clients) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	rules := false
 	for _, name := range l.order {
-		if p := l.pools[name]; p.From.IsValid() && p.Masquerade {
-			out = append(out, hostnet.Clients{From: p.From, To: p.To, Masquerade: p.Masquerade})
+		if p := l.pools[name]; p.From.IsValid() {
+			rules = rules || p.Masquerade || p.Apart
+			out = append(out, hostnet.Clients{From: p.From, To: p.To, Masquerade: p.Masquerade, Apart: p.Apart})
 		}
+	}
+	if !rules {
+		return nil
 	}
 	return out
 }

@@ -47,8 +47,12 @@ func TestRulesForClientsReachTheHost(t *testing.T) {
 		if err := right.gw.LoadPool(pool); err != nil {
 			t.Fatal(err)
 		}
-		if st := state(); len(st.Clients) != 1 {
-			t.Fatal("the option came again, the rule did not")
+		pool.Apart = true
+		if err := right.gw.LoadPool(pool); err != nil {
+			t.Fatal(err)
+		}
+		if st := state(); len(st.Clients) != 1 || !st.Clients[0].Masquerade || !st.Clients[0].Apart {
+			t.Fatalf("both options, and the rules are %+v", st.Clients)
 		}
 		if err := right.gw.UnloadPool("v4"); err != nil {
 			t.Fatal(err)

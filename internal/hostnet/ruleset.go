@@ -287,6 +287,7 @@ func (b *builder) prerouting(steer []exprs) *baseChain {
 	c.rules = append(c.rules,
 		slices.Concat(device(expr.MetaKeyIIF, loopback), exprs{verdict(expr.VerdictAccept)}),
 		b.setMark(0))
+	c.rules = append(c.rules, b.apart()...)
 	c.rules = append(c.rules, b.ours(expr.MetaKeyIIFGROUP, b.setMark(markInside)...)...)
 	c.rules = append(c.rules, steer...)
 	return c

@@ -18,6 +18,9 @@ type Clients struct {
 	// Masquerade gives their packets that leave by any device but ours the host's own
 	// address, so that nobody needs a route back to them.
 	Masquerade bool
+	// Apart keeps them from other clients: no packet goes from a tunnel to one of them
+	// if it comes from an address of any Clients, and none from one of them to such an address.
+	Apart bool
 }
 
 // MaxClients is the number of ranges of clients in one State.
@@ -25,6 +28,7 @@ const MaxClients = 4096
 
 const (
 	chainMasquerade    = "masquerading"
+	counterApart       = "client_to_client"
 	priorityMasquerade = 100 // of source NAT
 )
 
@@ -85,4 +89,23 @@ func (b *builder) masquerade() *baseChain {
 	}
 	c.rules = append(b.ours(expr.MetaKeyOIFGROUP, verdict(expr.VerdictAccept)), c.rules...)
 	return c
+}
+
+// apart are the rules that keep clients from each other, for packets that came by one
+// of our devices. They are counted together, under a name of their own.
+func (b *builder) apart() (rules []exprs) {
+	drop := exprs{&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: counterApart}, verdict(expr.VerdictDrop)}
+	for _, v6 := range []bool{false, true} {
+		apart := b.clientSet(v6, func(c Clients) bool { return c.Apart })
+		if apart == "" || len(b.p.state.Devices) == 0 {
+			continue
+		}
+		b.out.counters[counterApart] = true
+		all := b.clientSet(v6, func(Clients) bool { return true })
+		for _, way := range [][2]string{{apart, all}, {all, apart}} {
+			rules = append(rules, slices.Concat(device(expr.MetaKeyIIFGROUP, deviceGroup), family(v6),
+				within(way[0], v6, false), within(way[1], v6, true), drop))
+		}
+	}
+	return rules
 }

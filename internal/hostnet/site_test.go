@@ -89,3 +89,37 @@ func TestMasqueradeOfClients(t *testing.T) {
 		t.Errorf("ruleset after Close:\n%s", s)
 	}
 }
+
+func TestClientsApart(t *testing.T) {
+	l := newLab(t)
+	l.up(hostnet.Options{})
+	ab, ba := udp("10.3.0.1:1000", "10.3.0.2:2000"), udp("10.3.0.2:1000", "10.3.0.1:2000")
+	out := udp("10.3.0.1:1000", "10.2.0.5:2000")
+	all := poolOf("10.3.0.1", "10.3.0.9")
+	l.roadWarriors(all)
+	l.fromTunnel(ab, "tun")
+	all.Apart = true
+	l.roadWarriors(all)
+	l.fromTunnel(ab)
+	l.fromTunnel(ba)
+	l.fromTunnel(out, "out")
+	// A site behind another tunnel is no client.
+	l.fromTunnel(udp("10.4.0.1:1000", "10.3.0.2:2000"), "tun")
+	// Two pools, one of them apart: both ways between them are closed.
+	one, two := poolOf("10.3.0.1", "10.3.0.1"), poolOf("10.3.0.2", "10.3.0.2")
+	two.Apart = true
+	l.roadWarriors(one, two)
+	l.fromTunnel(ab)
+	l.fromTunnel(ba)
+	count := run(t, "ip netns exec "+l.gw.ns+" nft list counter inet adit client_to_client")
+	if !strings.Contains(count, "packets 4 ") {
+		t.Errorf("4 packets were dropped, counted are: %s", count)
+	}
+	two.Apart = false
+	l.roadWarriors(one, two)
+	l.fromTunnel(ba, "tun")
+	l.gw.ok(request{Op: "close"})
+	if s := l.ruleset(); s != "" {
+		t.Errorf("ruleset after Close:\n%s", s)
+	}
+}
