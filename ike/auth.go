@@ -338,7 +338,11 @@ type UndoAddresses struct{ Lease uint64 }
 
 // Trust tells the engine which authorities our CERTREQ payloads name: SHA-1
 // hashes of their SubjectPublicKeyInfo (RFC 7296 §3.7), in their order.
-type Trust struct{ Authorities [][20]byte }
+// Names are their names, DER: what IKEv1 has in these payloads (RFC 2408 §3.10).
+type Trust struct {
+	Authorities [][20]byte
+	Names       [][]byte
+}
 
 func (EndEAP) effect()        {}
 func (ReleaseLease) effect()  {}

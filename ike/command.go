@@ -30,7 +30,7 @@ func (e *Engine) Do(now time.Time, c Command) {
 	case Shutdown:
 		e.shutDown(now, c)
 	case Trust:
-		e.authorities = c.Authorities
+		e.authorities, e.authorityNames = c.Authorities, c.Names
 	}
 	e.settle(now)
 }

@@ -19,8 +19,9 @@ type Engine struct {
 	versions [16]*Version // by major number
 	peers    []*Peer
 	// authorities are those that CERTREQs name, see Trust.
-	authorities [][20]byte
-	own         []netip.Addr // see AddressesChanged
+	authorities    [][20]byte
+	authorityNames [][]byte
+	own            []netip.Addr // see AddressesChanged
 
 	effects []Effect
 	lastJob JobID

@@ -154,6 +154,9 @@ func (v *Env) Peers() []*Peer { return v.e.peers }
 // Authorities are the key hashes of the certificate authorities that are trusted.
 func (v *Env) Authorities() [][20]byte { return v.e.authorities }
 
+// AuthorityNames are the subjects of the certificate authorities that are trusted, DER.
+func (v *Env) AuthorityNames() [][]byte { return v.e.authorityNames }
+
 // CurrentPeer is the newest configuration of the peer's name, or p itself if it was unloaded.
 func (v *Env) CurrentPeer(p *Peer) *Peer {
 	if c := v.e.conns[p.Name]; c != nil && c.loaded {

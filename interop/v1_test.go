@@ -124,6 +124,12 @@ func TestV1Signatures(t *testing.T) {
 				t.Errorf("%s: version %s, left has %s, right %s with %s", k.name, l.Fields["version"], l.RemoteID, r.Name, r.RemoteID)
 			}
 		}
+		// strongSwan tells which authorities were named to it: all of ours, by their names.
+		for _, g := range []peer.Gateway{p.left, p.right} {
+			if _, ours := g.(*peer.AditGateway); !ours && (!strings.Contains(g.Log(), "received cert request for '") || strings.Contains(g.Log(), "unknown ca")) {
+				t.Errorf("CERTREQ as strongSwan has it: %s", g.Log())
+			}
+		}
 		// Aggressive mode with signatures needs no switch.
 		for _, list := range [][]site{ls, rs} {
 			for i := range list {

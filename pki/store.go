@@ -174,6 +174,21 @@ func (s *Store) Authorities() [][20]byte {
 	return hashes
 }
 
+// AuthorityNames are the subjects of all anchors, DER, in the order of addition and each
+// once: what CERTREQ carries in IKEv1 (RFC 2408 §3.10).
+func (s *Store) AuthorityNames() (names [][]byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	seen := make(map[string]bool, len(s.certs[Anchor].list))
+	for _, c := range s.certs[Anchor].list {
+		if subject := c.X509.RawSubject; !seen[string(subject)] {
+			seen[string(subject)] = true
+			names = append(names, subject)
+		}
+	}
+	return names
+}
+
 // AddCRL stores a CRL. One of the same issuer and scope that isn't newer is replaced;
 // if the stored one is newer, it stays and the answer is false.
 func (s *Store) AddCRL(l *CRL) (bool, error) {

@@ -1,6 +1,7 @@
 package pki_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rsa"
@@ -233,6 +234,9 @@ func TestStore(t *testing.T) {
 	hashes := s.Authorities()
 	if len(hashes) != 2 || hashes[0] != b.Cert.KeyHash || hashes[1] != a.Cert.KeyHash {
 		t.Fatalf("authorities %x", hashes)
+	}
+	if names := s.AuthorityNames(); len(names) != 2 || !bytes.Equal(names[0], b.Cert.X509.RawSubject) || !bytes.Equal(names[1], a.Cert.X509.RawSubject) {
+		t.Fatalf("names of authorities %q", names)
 	}
 	leaf := a.Issue(pkitest.Spec{Name: "leaf"})
 	accepted(t, s, request(leaf), "leaf a")

@@ -45,7 +45,7 @@ func (s *sa) beginAggressive(now time.Time, auths []wire.V1Auth) {
 			p := s.offerPayload()
 			st.saBody = p.Body
 			list := []wire.V1Payload{p, {Type: wire.PayloadV1KE, Body: st.publicI}, {Type: wire.PayloadV1Nonce, Body: st.nonceI}, {Type: wire.PayloadV1ID, Body: identityBody(s.ids[0])}}
-			list = append(list, s.certRequests()...)
+			list = append(list, s.certRequests(false)...)
 			list = append(list, s.vendorIDs()...)
 			packets, summary := s.clear(s.first, list)
 			s.request(now, s.first, packets, summary)
@@ -87,7 +87,7 @@ func (s *sa) aggressiveRequest(now time.Time, in *inbound, list []wire.V1Payload
 				return
 			}
 			out := append([]wire.V1Payload{list[0], {Type: wire.PayloadV1KE, Body: st.publicR}, {Type: wire.PayloadV1Nonce, Body: st.nonceR}}, proof...)
-			out = append(out, s.certRequests()...)
+			out = append(out, s.certRequests(true)...)
 			out = append(out, list[1:]...)
 			out = append(out, s.natPayloads(prf)...)
 			s.first.iv = s.keys.iv

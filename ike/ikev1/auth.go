@@ -345,27 +345,6 @@ func certsOf(in *inbound) (list []ike.CertPayload) {
 	return list
 }
 
-// readCertReqs takes the authorities that the peer asks for, by their names.
-func (s *sa) readCertReqs(in *inbound) {
-	for _, b := range in.all(wire.PayloadV1CERTREQ) {
-		if len(b) > 0 && wire.CertEncoding(b[0]) == wire.CertX509Signature && len(s.setup.asked) < limitAuthorities {
-			s.setup.requested = true
-			if len(b) > 1 {
-				s.setup.asked = append(s.setup.asked, slices.Clone(b[1:]))
-			}
-		}
-	}
-}
-
-// certRequests asks for a certificate, without naming an authority (RFC 2408 §3.10:
-// an empty one stands for any).
-func (s *sa) certRequests() []wire.V1Payload {
-	if shared(s.setup.auth) || !slices.ContainsFunc(s.setup.candidates, func(p *ike.Peer) bool { return p.SendCertReq }) {
-		return nil
-	}
-	return []wire.V1Payload{{Type: wire.PayloadV1CERTREQ, Body: []byte{byte(wire.CertX509Signature)}}}
-}
-
 // shortText is a text of the peer's for logs: printable, and not too long.
 func shortText(text string) string {
 	if len(text) > limitShown {

@@ -25,6 +25,8 @@ type credentials struct {
 	users map[string]string
 	// certs go with a signature.
 	certs []ike.CertPayload
+	// signed are the questions for a signature.
+	signed []ike.SignAuth
 }
 
 func newCredentials() *credentials {
@@ -79,6 +81,7 @@ func (c *credentials) answer(q ike.Question) (v any, err error) {
 		}
 		return &ike.XAuthAnswer{Success: known && string(q.Password) == password, Why: "wrong"}, nil
 	case ike.SignAuth:
+		c.signed = append(c.signed, q)
 		key := c.own[q.ID]
 		if key == nil {
 			return nil, errors.New("no private key for " + q.ID.String())

@@ -30,9 +30,11 @@ const (
 	limitLookups = 8
 	limitKeys    = 8
 	// limitCerts, limitAuthorities bound the CERT and CERTREQ payloads that are read.
+	// limitAskedFor and limitAskedBytes the names in ours.
 	limitCerts       = 20
 	limitAuthorities = 64
 	limitAskedFor    = 32
+	limitAskedBytes  = 2048
 	limitIdentity    = 4096
 	// limitUser bounds name and password of XAUTH, limitVIPs the virtual addresses,
 	// limitAttributes the attributes of Mode Config that are looked at.

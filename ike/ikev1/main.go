@@ -277,7 +277,7 @@ func (s *sa) mainChosen(now time.Time, in *inbound) {
 			}
 			st.ke, st.publicI = ke, ke.Public()
 			list := []wire.V1Payload{{Type: wire.PayloadV1KE, Body: st.publicI}, {Type: wire.PayloadV1Nonce, Body: st.nonceI}}
-			list = append(list, s.certRequests()...)
+			list = append(list, s.certRequests(false)...)
 			list = append(list, s.natPayloads(prf)...)
 			s.phase = phaseKESent
 			packets, summary := s.clear(s.first, list)
@@ -328,7 +328,7 @@ func (s *sa) mainKE(now time.Time, in *inbound) {
 	s.readCertReqs(in)
 	s.respondKE(now, func(now time.Time) {
 		list := []wire.V1Payload{{Type: wire.PayloadV1KE, Body: st.publicR}, {Type: wire.PayloadV1Nonce, Body: st.nonceR}}
-		list = append(list, s.certRequests()...)
+		list = append(list, s.certRequests(false)...)
 		list = append(list, s.natPayloads(prf)...)
 		s.phase = phaseKEReceived
 		packets, summary := s.clear(s.first, list)

@@ -20,7 +20,7 @@ type trust struct {
 	pss   bool // RSA-PSS before PKCS#1 v1.5 where nothing else is configured
 	// rejectTrusted refuses peers that prove themselves by a certificate that is loaded.
 	rejectTrusted bool
-	notify        func(authorities [][20]byte) // hears of every change of the anchors
+	notify        func(ike.Trust) // hears of every change of the anchors
 
 	mu          sync.Mutex
 	certs       []ownedCert
@@ -123,7 +123,7 @@ func (g *Gateway) LoadCert(c config.Cert) error {
 // announce tells the engine of the authorities.
 func (t *trust) announce() {
 	if t.notify != nil {
-		t.notify(t.store.Authorities())
+		t.notify(ike.Trust{Authorities: t.store.Authorities(), Names: t.store.AuthorityNames()})
 	}
 }
 
@@ -411,8 +411,8 @@ func (t *trust) keyOf(hash [20]byte, c *pki.Certificate) crypto.Signer {
 }
 
 // announceTo has the engine told of the authorities.
-func (g *Gateway) announceTo(list [][20]byte) {
+func (g *Gateway) announceTo(list ike.Trust) {
 	if g.isRunning() {
-		_ = g.shard.deliver(context.Background(), ike.Trust{Authorities: list})
+		_ = g.shard.deliver(context.Background(), list)
 	}
 }
