@@ -334,11 +334,10 @@ func (c *connectFlags) inProcess(ctx context.Context, say *teller) error {
 
 // teller tells people what happens, one line each.
 type teller struct {
-	mu    sync.Mutex
-	out   io.Writer
-	to    string
-	state client.State
-	last  client.Progress
+	mu   sync.Mutex
+	out  io.Writer
+	to   string
+	last client.Progress
 }
 
 func newTeller(out io.Writer, to string) *teller { return &teller{out: out, to: to} }
