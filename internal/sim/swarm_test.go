@@ -19,10 +19,10 @@ var (
 )
 
 // swarm plays one seed and returns the world.
-func swarm(t *testing.T, seed uint64) *sim.World {
+func swarm(t *testing.T, seed uint64, script string) *sim.World {
 	cryptotest.SetGlobalRandom(t, seed)
 	w := sim.New(seed)
-	for _, line := range strings.Split(sim.Scenario(seed), "\n") {
+	for _, line := range strings.Split(script, "\n") {
 		if err := w.Exec(line); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
@@ -50,12 +50,13 @@ func TestSwarm(t *testing.T) {
 		played++
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			var hashes [2]string
+			script := sim.Scenario(uint64(seed))
 			for i := range hashes {
 				t.Run([]string{"first", "again"}[i], func(t *testing.T) {
-					w := swarm(t, uint64(seed))
+					w := swarm(t, uint64(seed), script)
 					hashes[i] = w.TraceHash()
 					if i == 0 {
-						report(t, seed, w)
+						report(t, "TestSwarm", seed, script, w)
 					}
 				})
 				if t.Failed() {
@@ -73,7 +74,7 @@ func TestSwarm(t *testing.T) {
 	t.Logf("%d seeds in %v", played, time.Since(began).Round(time.Millisecond))
 }
 
-func report(t *testing.T, seed int, w *sim.World) {
+func report(t *testing.T, test string, seed int, script string, w *sim.World) {
 	t.Helper()
 	if len(w.Violations()) == 0 {
 		return
@@ -86,5 +87,5 @@ func report(t *testing.T, seed int, w *sim.World) {
 		lines := strings.Split(history, "\n")
 		history = strings.Join(lines[max(0, len(lines)-60):], "\n")
 	}
-	t.Errorf("rerun with: go test ./internal/sim -run TestSwarm -seeds=1 -seed=%d -v\nscript:\n%s\nlast part of the trace:\n%s", seed, sim.Scenario(uint64(seed)), history)
+	t.Errorf("rerun with: go test ./internal/sim -run %s -seeds=1 -seed=%d -v\nscript:\n%s\nlast part of the trace:\n%s", test, seed, script, history)
 }

@@ -23,7 +23,7 @@ func (t *tap) sentV1(h *Host, hd *wire.Header, d ike.Datagram) string {
 		clear.MessageID = 0
 		text = t.sa(hd.SPIi) + " " + wire.V1Summary(clear, list)
 	} else {
-		if len(body) == 0 || len(body)%16 != 0 {
+		if len(body) == 0 || len(body)%8 != 0 {
 			t.w.violate("well-formed", "%s sends an encrypted message of IKEv1 of %d octets", h.Name, len(body))
 		}
 		text += " encrypted"
