@@ -38,7 +38,9 @@ func oldASA() *oldPeer {
 
 // oldIOS is a Cisco router of before 12.4: NAT-T by the draft alone, RESPONDER-LIFETIME
 // where its 3600 s and 4608000 kB (the defaults of its `crypto ipsec security-association
-// lifetime`) are shorter, DPD in message 4.
+// lifetime`) are shorter, DPD in message 4. Of a router so old no log was found: that it
+// knows the draft alone follows from when RFC 3947 came, and the order of message 4 is the
+// ASA's.
 func oldIOS() *oldPeer {
 	return &oldPeer{group: suite.KEMODP1024, oldHabits: oldHabits{natD: natDDraft, first: [][]byte{vidNATT02n},
 		later: [][]byte{vidUnity, vidDPD, random(16), vidXAuth}, seconds: 3600, kilobytes: 4608000}}
@@ -46,7 +48,9 @@ func oldIOS() *oldPeer {
 
 // sonicWall is SonicOS: group 5 and 28800 s (SonicOS 7.1, "Establishing the IKE Phase 1
 // Security Association"), aggressive mode with a name of its own where its address
-// changes, the commit bit.
+// changes, the vendor ID that ike-scan and Nmap know it by. No log of a device was found:
+// the commit bit with CONNECTED (RFC 2408 §3.1) and the early Delete are harder than
+// what is known of it.
 func sonicWall() *oldPeer {
 	return &oldPeer{group: suite.KEMODP1536, oldHabits: oldHabits{natD: natDRFC, first: [][]byte{vidSonicWall, vidRFC3947, vidDPD}, commit: true, deletesOld: true,
 		id: wire.V1ID{Type: wire.IDFQDN, Data: []byte(peerID)}}}
