@@ -39,8 +39,8 @@ func oldASA() *oldPeer {
 // oldIOS is a Cisco router of before 12.4: NAT-T by the draft alone, RESPONDER-LIFETIME
 // where its 3600 s and 4608000 kB (the defaults of its `crypto ipsec security-association
 // lifetime`) are shorter, DPD in message 4. Of a router so old no log was found: that it
-// knows the draft alone follows from when RFC 3947 came, and the order of message 4 is the
-// ASA's.
+// knows the draft alone follows from when RFC 3947 came, that its vendor IDs come in
+// message 4 is the ASA's way, and their order is a guess.
 func oldIOS() *oldPeer {
 	return &oldPeer{group: suite.KEMODP1024, oldHabits: oldHabits{natD: natDDraft, first: [][]byte{vidNATT02n},
 		later: [][]byte{vidUnity, vidDPD, random(16), vidXAuth}, seconds: 3600, kilobytes: 4608000}}
