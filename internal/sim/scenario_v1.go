@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// ScenarioV1 is Scenario for two gateways that speak IKEv1: main or aggressive mode with
+// ScenarioV1 is Scenario for two gateways that speak IKEv1: main mode with
 // shared keys, a network that loses, doubles and reorders, perhaps a NAT, rekeys of
 // phase 2 and a phase 1 anew by either side, deaths. The first alone initiates.
 func ScenarioV1(seed uint64) string {
