@@ -228,6 +228,7 @@ type Signature struct {
 // connections its certificates satisfy. Value: *Verdict. Err, a *Rejection or an
 // error for the local log: the signature is bad, or there is no trusted key for ID.
 type VerifyAuth struct {
+	SA    uint64 // the Instance of its IKE SA
 	Peers []*Peer
 	Round int // index into each Peer.Remote
 	ID    Identity
@@ -247,6 +248,7 @@ type Verdict struct {
 	Details []Detail
 	// Subject is whose key it was, Scheme how it signed, for logs.
 	Subject, Scheme string
+	Signer          []byte // its certificate in DER, nil: a raw key
 }
 
 // EAPRound carries one EAP packet to the local EAP machine of a session, or to a

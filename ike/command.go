@@ -125,14 +125,14 @@ func (e *Engine) terminateIKE(now time.Time, c Terminate, w *waiter) {
 		if c.IKEID != 0 && env.id != c.IKEID || c.IKE != "" && env.key().Name != c.IKE || env.rekeyed {
 			continue
 		}
-		if env.conn != nil {
+		if env.conn != nil && c.Reason == "" {
 			env.conn.holdAll()
 			env.conn.forgetWants(e, "")
 		}
 		w.matched++
 		w.left++
 		env.waiters = append(env.waiters, w)
-		e.guard(env, func() { env.sa.Close(now, Closed{Cause: CauseLocal, Reason: "terminated"}, c.Force) })
+		e.guard(env, func() { env.sa.Close(now, Closed{Cause: CauseLocal, Reason: cmp.Or(c.Reason, "terminated")}, c.Force) })
 	}
 }
 

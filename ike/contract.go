@@ -185,6 +185,9 @@ type Terminate struct {
 	IKEID   uint32 // unique number as listed, 0: any
 	ChildID uint32
 	Force   bool
+	// Reason is why, if not because an operator wants it: then what keeps the
+	// connection up is not told to stop. It is for IKE SAs alone.
+	Reason string
 }
 
 // Rekey replaces SAs: those that match every field that is set. Reauth makes a

@@ -267,7 +267,7 @@ func (s *sa) verify(now time.Time, in *inbound, then func(time.Time, *ike.Reject
 		return
 	}
 	hash := phase1Hash(authPRF(st.auth, s.keys.prf), s.keys.skeyid, &st.exchanged, st.saBody, body, !s.initiator)
-	q := ike.VerifyAuth{Peers: slices.Clone(st.candidates), ID: id, Certs: certsOf(in), V1: st.auth, Data: in.get(wire.PayloadV1Signature), Octets: hash}
+	q := ike.VerifyAuth{SA: s.env.Instance(), Peers: slices.Clone(st.candidates), ID: id, Certs: certsOf(in), V1: st.auth, Data: in.get(wire.PayloadV1Signature), Octets: hash}
 	s.ask(now, timeoutVerify, q, func(now time.Time, r ike.Result) {
 		if rej := s.verdict(q, r); rej != nil {
 			rej.Theirs = shortText(id.String())

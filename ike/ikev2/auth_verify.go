@@ -162,7 +162,7 @@ func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.P
 	}
 	octets := a.covered(!s.initiator)
 	id := identity(a.peerID)
-	q := ike.VerifyAuth{Peers: peers, Round: round, ID: id, Certs: certs, Method: auth.Method, Data: auth.Data,
+	q := ike.VerifyAuth{SA: s.env.Instance(), Peers: peers, Round: round, ID: id, Certs: certs, Method: auth.Method, Data: auth.Data,
 		Octets: s.keys.signedOctets(octets, a.peerID, !s.initiator)}
 	s.ask(now, timeoutVerify, q, func(now time.Time, r ike.Result) {
 		v, ok := r.Value.(*ike.Verdict)

@@ -80,6 +80,7 @@ func (g *Gateway) Load(m *config.Model) error {
 	if err := g.trust.replace(m); err != nil {
 		g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("credentials: %v", err)})
 	}
+	defer g.standing.look()
 	defer g.clientsChanged(g.leases.clients()) // once the connections have their policies
 	kept, err := g.leases.replace(m.Pools)
 	if err != nil {

@@ -340,7 +340,11 @@ func (c *conversations) serverTLS(v *conversation, q ike.EAPRound, r *ike.AuthRo
 		case id.IsPattern(): // anybody's certificate would be one of %any
 			return fmt.Errorf("the EAP identity %q is nobody's", identity)
 		}
-		return c.g.trust.chain(v.ctx, chain, id, r)
+		if err := c.g.trust.chain(v.ctx, chain, id, r); err != nil {
+			return err
+		}
+		c.g.standing.proved(q.SA, chain[:min(len(chain), limitProvers)], func(string) *ike.AuthRound { return r })
+		return nil
 	}}, nil
 }
 

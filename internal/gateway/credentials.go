@@ -117,6 +117,9 @@ func (t *trust) fetches() bool {
 func (g *Gateway) LoadCert(c config.Cert) error {
 	err := g.trust.load(c, FromVICI)
 	g.trust.announce()
+	if c.Kind == config.CertCRL {
+		g.standing.look()
+	}
 	return err
 }
 
@@ -354,6 +357,7 @@ func (g *Gateway) FlushCerts(kind string) {
 	switch config.CertKind(kind) {
 	case "", "ANY", config.CertCRL, config.CertOCSP:
 		g.trust.store.FlushCache()
+		g.standing.look()
 	}
 }
 

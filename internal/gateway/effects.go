@@ -259,13 +259,17 @@ func (s *shard) verify(e ike.Ask, q ike.VerifyAuth) {
 		return s.g.pool.submit(func() {
 			p := readProof(q)
 			if !p.mayFetch(t) {
-				finish(t.verify(context.Background(), p))
+				v, err := t.verify(context.Background(), p)
+				s.g.standing.signed(p, v)
+				finish(v, err)
 				return
 			}
 			if !s.g.pool.ask(func(ctx context.Context) {
 				ctx, stop := context.WithDeadline(ctx, e.Deadline)
 				defer stop()
-				finish(t.verify(ctx, p))
+				v, err := t.verify(ctx, p)
+				s.g.standing.signed(p, v)
+				finish(v, err)
 			}, failed) {
 				failed(ErrBusy)
 			}

@@ -89,6 +89,7 @@ type Gateway struct {
 	leases        leases
 	virtual       virtualAddresses
 	trust         trust
+	standing      standing
 	conversations conversations
 	accounts      accounts
 	dae           dae
@@ -144,6 +145,8 @@ func New(o Options) (*Gateway, error) {
 	g.bus.subscribe(g.histories.take) // before whoever waits: what ended is known then
 	g.bus.subscribe(g.complete)
 	g.bus.subscribe(g.accounts.event)
+	g.standing.init(g)
+	g.bus.subscribe(g.standing.event)
 	g.logs.init(o.Log)
 	g.bus.subscribe(g.logs.take)
 	g.scripts = g.newScripts()
@@ -159,7 +162,7 @@ func (g *Gateway) Start() {
 	hostCtx, g.stopHost = context.WithCancel(context.Background())
 	g.pool.ctx = ctx
 	g.opt.Dataplane.Events(g.shard.dataplane)
-	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases, g.accounts.run, g.dae.run, g.informs.run} {
+	for _, run := range []func(context.Context){g.shard.run, g.names.run, g.pool.run, g.health.run, g.runLeases, g.accounts.run, g.dae.run, g.informs.run, g.standing.run} {
 		g.shards.Go(func() { run(ctx) })
 	}
 	g.hosts.Go(func() { g.host.run(hostCtx) })

@@ -175,6 +175,9 @@ func (t *trust) verify(ctx context.Context, p *proof) (*ike.Verdict, error) {
 		return nil, unproved(ike.DetailSignature, failed.Error())
 	}
 	v := &ike.Verdict{Why: make([]string, len(p.Peers)), Details: make([]ike.Detail, len(p.Peers)), Subject: signer.String(), Scheme: scheme.String()}
+	if signer.cert != nil {
+		v.Signer = signer.cert.DER()
+	}
 	if p.V1 != 0 {
 		v.Scheme = p.V1.String()
 	}
