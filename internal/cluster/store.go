@@ -50,6 +50,7 @@ type Store struct {
 	srv   *embedded
 	freed map[netip.Addr]gateway.LeaseRecord
 	wake  chan struct{}
+	anew  chan struct{} // the connection was lost and is back
 	heard map[string]time.Time
 	live  time.Time // since when our own heartbeats come back; zero: they don't
 	own   time.Time // the last one
@@ -64,7 +65,7 @@ func New(c Config) *Store {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{cfg: c, boot: rand.Text(), opened: make(chan struct{}), freed: map[netip.Addr]gateway.LeaseRecord{},
-		wake: make(chan struct{}, 1), heard: map[string]time.Time{}, why: errors.New("the store is not open yet")}
+		wake: make(chan struct{}, 1), anew: make(chan struct{}, 1), heard: map[string]time.Time{}, why: errors.New("the store is not open yet")}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -127,7 +128,13 @@ func (s *Store) connect() error {
 	if nc == nil {
 		opts := []nats.Option{nats.Name("adit " + s.cfg.Gateway), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectPause), nats.Timeout(dialTimeout),
 			nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
-			nats.ReconnectBufSize(-1)} // what cannot be written now has failed, and is not written later
+			nats.ReconnectBufSize(-1), // what cannot be written now has failed, and is not written later
+			nats.ReconnectHandler(func(*nats.Conn) {
+				select {
+				case s.anew <- struct{}{}:
+				default:
+				}
+			})}
 		if srv != nil {
 			opts = append(opts, nats.InProcessServer(srv.srv))
 		}
@@ -200,6 +207,8 @@ func (s *Store) watch(ready func()) error {
 	for {
 		select {
 		case <-s.ctx.Done():
+			return nil
+		case <-s.anew: // the library's own watch takes some 10 s to see that it lost something
 			return nil
 		case e, ok := <-w.Updates():
 			switch {
