@@ -41,13 +41,15 @@ func pageDate() string {
 
 // manPage writes the page of a command and all below it.
 func manPage(w io.Writer, root *cobra.Command, date string) {
-	var verbs, topics []*cobra.Command
+	var verbs, topics, described []*cobra.Command // described: the verbs, and groups with a text of their own
 	walk(root, func(c *cobra.Command) {
 		switch {
 		case c.IsAdditionalHelpTopicCommand():
 			topics = append(topics, c)
 		case c.Runnable() && c != root && !c.Hidden && c.Name() != "help" && c.Parent().Name() != "completion": // cobra's own
-			verbs = append(verbs, c)
+			verbs, described = append(verbs, c), append(described, c)
+		case c != root && c.HasAvailableSubCommands() && c.Long != "" && c.Name() != "completion":
+			described = append(described, c)
 		}
 	})
 	fmt.Fprintf(w, ".TH %s 8 %q %q %q\n", strings.ToUpper(root.Name()), date, root.Name()+" "+adit.Version, "System administration")
@@ -58,7 +60,7 @@ func manPage(w io.Writer, root *cobra.Command, date string) {
 	fmt.Fprint(w, ".SH DESCRIPTION\n")
 	manText(w, root.Long)
 	fmt.Fprint(w, ".SH COMMANDS\n")
-	for _, c := range verbs {
+	for _, c := range described {
 		fmt.Fprintf(w, ".SS %s\n", roff(c.UseLine()))
 		if c.Long != "" {
 			manText(w, c.Long)
