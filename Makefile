@@ -1,4 +1,4 @@
-# make test       everything that must hold before a commit, in about 9 minutes on 2 cores
+# make test       everything that must hold before a commit, in about 18 minutes on 2 cores
 # make test-long  the same with more seeds, and every fuzz target for a while
 # make build      the static binary, in bin/adit
 # make deb        a Debian package, in bin/
@@ -30,7 +30,7 @@ endef
 
 test: setup check
 	@rm -rf interop/out
-	@rc=0; $(call tests,15m) \
+	@rc=0; $(call tests,20m) \
 	scripts/results.sh; exit $$rc
 
 test-long: setup check
