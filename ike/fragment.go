@@ -1,5 +1,18 @@
 package ike
 
+import "net/netip"
+
+// MessageRoom is the greatest message to the peer that makes a packet of FragmentSize:
+// without the headers of IP and UDP and the non-ESP marker, which port 4500 adds.
+func (c *Config) MessageRoom(remote netip.Addr) int {
+	const udp, marker = 8, 4
+	ip, size := 20, c.FragmentSize4
+	if remote.Unmap().Is6() {
+		ip, size = 40, c.FragmentSize6
+	}
+	return size - ip - udp - marker
+}
+
 // HoldFragments tells how many bytes of messages that have not come whole the
 // IKE SA keeps (RFC 7383 §2.6); false: the engine keeps too much already, and
 // what was held before counts on. Whoever has proved nothing yet gets at most

@@ -75,15 +75,8 @@ func (s *sa) sendsFragments(list []wire.V1Payload) bool {
 	return true
 }
 
-// room is the greatest message that makes a packet of FragmentSize.
-func (s *sa) room() int {
-	const udp, marker = 8, 4
-	ip, size := 20, s.config().FragmentSize4
-	if s.remote.Addr().Unmap().Is6() {
-		ip, size = 40, s.config().FragmentSize6
-	}
-	return size - ip - udp - marker
-}
+// room is the greatest message that leaves in one piece.
+func (s *sa) room() int { return s.config().MessageRoom(s.remote.Addr()) }
 
 // pieces are the packets of a message that is ready: itself, or fragments of it. Their
 // header is that of phase 1 whatever the message, as others have it.

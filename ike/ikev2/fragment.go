@@ -50,16 +50,8 @@ func announcesFragments(peers ...*ike.Peer) bool {
 	return false
 }
 
-// room is the greatest message that makes a packet of FragmentSize: without the
-// headers of IP and UDP and the non-ESP marker, which port 4500 adds.
-func (s *sa) room() int {
-	const udp, marker = 8, 4
-	ip, size := 20, s.config().FragmentSize4
-	if s.remote.Addr().Unmap().Is6() {
-		ip, size = 40, s.config().FragmentSize6
-	}
-	return size - ip - udp - marker
-}
+// room is the greatest message that leaves in one piece.
+func (s *sa) room() int { return s.config().MessageRoom(s.remote.Addr()) }
 
 // sealAll protects a message: in one piece if it fits into room or room is 0,
 // otherwise in fragments, each under an IV of its own (RFC 7383 §2.5).

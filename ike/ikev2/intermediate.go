@@ -282,7 +282,7 @@ func (s *sa) answerIntermediate(now time.Time, st *initReceived, in *inbound, li
 	answer := func(now time.Time, ppk *namedPPK) {
 		if ppk != nil {
 			s.ppk, s.ppkID = true, ppk.id
-			list = append(list, notify(wire.PPKIdentity, append([]byte{ppkFixed}, ppk.id...)))
+			list = append(list, ppkIdentity(ppk.id))
 		}
 		st.authI = s.keys.intAuthOf(st.authI, true, in.first, in.text)
 		st.authR = s.keys.intAuthSent(st.authR, false, s.header(in.header.Exchange, in.header.MessageID, true), list)

@@ -82,44 +82,40 @@ func (s *sa) seekPPK(now time.Time, st *initSent) {
 		st.havePPK = k != nil
 		k.Zero()
 		if k == nil {
-			why := "there is no secret for ppk_id " + s.peer.PPKID
-			if s.peer.PPKRequired {
-				r := s.ppkRefused(why)
-				r.Notify = ""
-				s.fail(now, r)
-				return
-			}
-			s.note(1, "no PPK is used: "+why)
+			s.withoutPPK(now, "there is no secret for ppk_id "+s.peer.PPKID, func(now time.Time) { s.sendInit(now, st) })
+			return
 		}
 		s.sendInit(now, st)
 	})
+}
+
+// withoutPPK has the initiator go on without a PPK, if the connection lets it.
+func (s *sa) withoutPPK(now time.Time, why string, then func(time.Time)) {
+	if s.peer.PPKRequired {
+		r := s.ppkRefused(why)
+		r.Notify = ""
+		s.fail(now, r)
+		return
+	}
+	s.note(1, "no PPK is used: "+why)
+	then(now)
 }
 
 // offerPPK mixes in the initiator's PPK before its AUTH, if the peer knows PPKs.
 func (s *sa) offerPPK(now time.Time, st *authSent, then func(time.Time)) {
 	p := s.peer
 	st.ppkDone = true
-	without := func(now time.Time, why string) {
-		if p.PPKRequired {
-			r := s.ppkRefused(why)
-			r.Notify = ""
-			s.fail(now, r)
-			return
-		}
-		s.note(1, "no PPK is used: "+why)
-		then(now)
-	}
 	switch {
 	case !st.havePPK && !p.PPKRequired:
 		then(now)
 	case s.peerCaps.ppkInt:
 		s.offerPPKInt(now, then)
 	case !s.peerCaps.ppk:
-		without(now, "the peer does not know PPKs (RFC 8784)")
+		s.withoutPPK(now, "the peer does not know PPKs (RFC 8784)", then)
 	default:
 		s.askPPK(now, p.PPKID, func(now time.Time, k suite.Key) {
 			if k == nil {
-				without(now, "there is no secret for ppk_id "+p.PPKID)
+				s.withoutPPK(now, "there is no secret for ppk_id "+p.PPKID, then)
 				return
 			}
 			st.ppk = s.keys.mixPPK(k)
@@ -128,9 +124,14 @@ func (s *sa) offerPPK(now time.Time, st *authSent, then func(time.Time)) {
 	}
 }
 
+// ppkIdentity names a PPK.
+func ppkIdentity(id string) *wire.Notify {
+	return notify(wire.PPKIdentity, append([]byte{ppkFixed}, id...))
+}
+
 // ppkNotifies go beside the initiator's AUTH; second is its AUTH without the PPK.
 func ppkNotifies(p *ike.Peer, second *wire.Auth) []wire.Payload {
-	list := []wire.Payload{notify(wire.PPKIdentity, append([]byte{ppkFixed}, p.PPKID...))}
+	list := []wire.Payload{ppkIdentity(p.PPKID)}
 	if second != nil {
 		list = append(list, notify(wire.NoPPKAuth, second.Data))
 	}

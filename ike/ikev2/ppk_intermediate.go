@@ -179,15 +179,7 @@ func (s *sa) offerPPKInt(now time.Time, then func(time.Time)) {
 		then(now)
 		return
 	}
-	why := "the peer has not the same secret for " + shortText(s.peer.PPKID)
-	if s.peer.PPKRequired {
-		r := s.ppkRefused(why + ", or we have none")
-		r.Notify = ""
-		s.fail(now, r)
-		return
-	}
-	s.note(1, "no PPK is used: "+why+", or we have none")
-	then(now)
+	s.withoutPPK(now, "the peer has not the same secret for "+shortText(s.peer.PPKID)+", or we have none", then)
 }
 
 // ppkDemands drops the connections that do not go with the PPK of IKE_INTERMEDIATE.
@@ -287,5 +279,5 @@ func (in *inbound) freshPayload() []wire.Payload {
 	if in.fresh == nil {
 		return nil
 	}
-	return []wire.Payload{notify(wire.PPKIdentity, append([]byte{ppkFixed}, in.fresh.id...))}
+	return []wire.Payload{ppkIdentity(in.fresh.id)}
 }
