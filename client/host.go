@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -159,9 +158,7 @@ func (h *hostEnd) refresh() {
 // run is RunHost with all that it needs.
 func (h *hostEnd) run(ctx context.Context, o *HostOptions, c *connection, dev tun.Device, sockets conn.Conn) error {
 	ports := []uint16{sockets.Ports().IKE, sockets.Ports().NATT}
-	lookUp := func(ctx context.Context, host string) ([]netip.Addr, error) {
-		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	}
+	lookUp := systemNames
 	if h.net.Inherited() && h.steer.killSwitch {
 		// Somebody was connected and died. Nothing gets out until we are, but our own questions.
 		h.steer.closed = true
@@ -192,7 +189,7 @@ func (h *hostEnd) run(ctx context.Context, o *HostOptions, c *connection, dev tu
 	if err != nil {
 		return err
 	}
-	defer s.close(nil)
+	defer s.close()
 	return h.serve(ctx, o, s, settled)
 }
 

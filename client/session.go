@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -140,26 +141,26 @@ func open(ctx context.Context, o Options, c *connection, e ends) (_ *session, er
 			password.Zero() // else it is the gateway's, which overwrites it at the end
 		}
 	}()
-	if err := s.build(e, to, password); err != nil {
+	d, err := daemon(s.sockets.Ports())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.build(e, d); err != nil {
 		return nil, err
 	}
 	s.gw.Start()
 	if err = s.plane.Start(); err == nil {
-		err = s.run(first, e, to, password)
+		err = s.run(first, e, to, password, d)
 	}
 	if err != nil {
-		s.close(nil)
+		s.close()
 		return nil, explain(first, err, c)
 	}
 	return s, nil
 }
 
 // build makes gateway and data plane.
-func (s *session) build(e ends, to []netip.Addr, password []byte) error {
-	d, err := daemon(s.sockets.Ports())
-	if err != nil {
-		return err
-	}
+func (s *session) build(e ends, d config.Daemon) (err error) {
 	log := s.opt.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -182,11 +183,7 @@ func (s *session) build(e ends, to []netip.Addr, password []byte) error {
 }
 
 // run loads the connection and waits until it is up.
-func (s *session) run(ctx context.Context, e ends, to []netip.Addr, password []byte) error {
-	d, err := daemon(s.sockets.Ports())
-	if err != nil {
-		return err
-	}
+func (s *session) run(ctx context.Context, e ends, to []netip.Addr, password []byte, d config.Daemon) error {
 	m, err := s.conn.model(&s.opt, to, password, d)
 	if err != nil {
 		return err
@@ -308,7 +305,7 @@ func (s *session) progress() Progress {
 }
 
 // close ends the tunnel with a Delete to the gateway.
-func (s *session) close(err error) {
+func (s *session) close() {
 	s.gw.Shutdown()
 	_ = s.plane.Close()
 	if s.stop != nil {
@@ -316,7 +313,7 @@ func (s *session) close(err error) {
 	}
 	s.watch.Wait()
 	s.fetcher.Close()
-	s.fail(err)
+	s.fail(nil)
 }
 
 // prefixes are what selectors cover, whatever their protocols and ports.
@@ -329,6 +326,11 @@ func prefixes(list []ipsec.Selector) (out []netip.Prefix) {
 		}
 	}
 	return out
+}
+
+// systemNames looks names up as this machine does.
+func systemNames(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
 // limitTargets bounds the addresses of a gateway that are tried.

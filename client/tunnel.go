@@ -47,9 +47,7 @@ func Connect(ctx context.Context, o Options) (*Tunnel, error) {
 	}
 	t := &Tunnel{stack: stack, host: &stackHost{stack: stack, held: map[netip.Addr]int{}}}
 	t.session, err = open(ctx, o, c, ends{device: stack, host: t.host, names: &t.host.names, sockets: sockets, watch: hostnet.WatchLinks,
-		lookUp: func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}})
+		lookUp: systemNames})
 	if err != nil {
 		stack.Close()
 		sockets.Close()
@@ -137,7 +135,7 @@ func (t *Tunnel) Err() error {
 
 // Close ends the tunnel and all that goes through it. A second call is harmless.
 func (t *Tunnel) Close() error {
-	t.session.close(nil)
+	t.session.close()
 	return errors.Join(t.stack.Close(), t.session.sockets.Close())
 }
 

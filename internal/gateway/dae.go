@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"adit/ike"
+	"adit/internal/config"
 	"adit/radius"
 )
 
@@ -124,10 +126,5 @@ func (d *dae) judge(ctx context.Context, p *radius.Packet) (radius.Verdict, stri
 
 // isNAS reports whether a NAS-Identifier is one that we tell a server.
 func (d *dae) isNAS(name string) bool {
-	for _, s := range d.g.opt.Daemon.RADIUS {
-		if s.NASIdentifier == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(d.g.opt.Daemon.RADIUS, func(s config.RADIUSServer) bool { return s.NASIdentifier == name })
 }

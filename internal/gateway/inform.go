@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"adit/ike"
 	"adit/ike/wire"
@@ -88,15 +89,12 @@ func (i *informs) describe(sa ike.SAInfo, c ike.ChildInfo) (s dhcp.Settings) {
 	for _, a := range i.g.leases.toldBy(i.g.poolsOf(sa.Name)) {
 		if a.Type == wire.InternalIP4DNS && len(a.Value) == 4 {
 			s.DNS = append(s.DNS, netip.AddrFrom4([4]byte(a.Value)))
-		} else if a.Type == attributeDomain {
+		} else if a.Type == wire.InternalDNSDomain {
 			s.Domains = append(s.Domains, string(a.Value))
 		}
 	}
 	return s
 }
-
-// attributeDomain is INTERNAL_DNS_DOMAIN (RFC 8598 §3.2).
-const attributeDomain wire.AttributeType = 25
 
 // poolsOf are the pools of a loaded connection.
 func (g *Gateway) poolsOf(name string) []string {
@@ -112,7 +110,11 @@ func (g *Gateway) poolsOf(name string) []string {
 func (l *leases) toldBy(pools []string) []wire.Attribute {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := append([]wire.Attribute(nil), l.global...)
+	return append(slices.Clone(l.global), l.attributes(pools)...)
+}
+
+// attributes are those of the pools. The caller holds mu.
+func (l *leases) attributes(pools []string) (out []wire.Attribute) {
 	for _, name := range pools {
 		if p := l.pools[name]; p != nil {
 			out = append(out, p.Attributes...)

@@ -241,11 +241,7 @@ func (l *leases) give(ctx context.Context, q ike.LeaseAddresses) (*ike.Lease, er
 	if len(out.Addrs) > 0 {
 		out.Attributes = append(out.Attributes, l.global...)
 	}
-	for _, name := range q.Peer.Pools {
-		if p := l.pools[name]; p != nil {
-			out.Attributes = append(out.Attributes, p.Attributes...)
-		}
-	}
+	out.Attributes = append(out.Attributes, l.attributes(q.Peer.Pools)...)
 	return out, nil
 }
 

@@ -1,10 +1,10 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -115,12 +115,7 @@ func (g *Gateway) Users() []string {
 	d := &g.users
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	names := make([]string, 0, len(d.byName))
-	for name := range d.byName {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, cmp.Compare[string])
-	return names
+	return slices.Sorted(maps.Keys(d.byName))
 }
 
 // find is a copy of the user of that name.
