@@ -1,9 +1,5 @@
 package radius
 
-import (
-	"crypto/subtle"
-)
-
 // Values of Acct-Status-Type (RFC 2866 §5.1).
 const (
 	AcctStart         = 1
@@ -67,18 +63,7 @@ func OpenAccountingResponse(b []byte, id uint8, request *[16]byte, secret []byte
 	case Code(b[0]) != AccountingResponse:
 		return nil, ErrCode
 	}
-	want := responseAuthenticator(b, request, secret)
-	if subtle.ConstantTimeCompare(want[:], b[4:20]) != 1 {
-		return nil, ErrAuthenticator
-	}
-	p, err := Parse(b)
-	if err != nil {
-		return nil, err
-	}
-	if err := verifyMessage(b, request, secret); err != nil && err != ErrNoMessageAuth {
-		return nil, err
-	}
-	return p, nil
+	return authenticated(b, responseAuthenticator(b, request, secret), request, secret, false)
 }
 
 // OpenRequest verifies a request of dynamic authorization (RFC 5176 §2.3) and only then
@@ -91,17 +76,5 @@ func OpenRequest(b, secret []byte) (*Packet, error) {
 	if c := Code(b[0]); c != DisconnectRequest && c != CoARequest {
 		return nil, ErrCode
 	}
-	want := requestAuthenticator(b, secret)
-	if subtle.ConstantTimeCompare(want[:], b[4:20]) != 1 {
-		return nil, ErrAuthenticator
-	}
-	p, err := Parse(b)
-	if err != nil {
-		return nil, err
-	}
-	var zero [16]byte
-	if err := verifyMessage(b, &zero, secret); err != nil && err != ErrNoMessageAuth {
-		return nil, err
-	}
-	return p, nil
+	return authenticated(b, requestAuthenticator(b, secret), &[16]byte{}, secret, false)
 }
