@@ -17,7 +17,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -61,23 +60,10 @@ type Identity struct {
 }
 
 // CertPEM is the certificate.
-func (i Identity) CertPEM() []byte { return certPEM(i.Cert) }
+func (i Identity) CertPEM() []byte { return i.Cert.PEM() }
 
 // KeyPEM is the private key as PKCS#8; the caller overwrites it.
-func (i Identity) KeyPEM() ([]byte, error) { return keyPEM(i.Key) }
-
-func certPEM(c *pki.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.DER()})
-}
-
-func keyPEM(key crypto.Signer) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(der)
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
+func (i Identity) KeyPEM() ([]byte, error) { return pki.KeyPEM(i.Key) }
 
 func newKey(kind string) (crypto.Signer, error) {
 	switch kind {

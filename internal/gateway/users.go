@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -108,14 +107,6 @@ func (g *Gateway) PlanUsers(list []users.User, count int) Verdict {
 		return Changed
 	}
 	return Unchanged
-}
-
-// Users are the names of the local users, sorted.
-func (g *Gateway) Users() []string {
-	d := &g.users
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Sorted(maps.Keys(d.byName))
 }
 
 // find is a copy of the user of that name.

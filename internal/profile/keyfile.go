@@ -2,7 +2,6 @@ package profile
 
 import (
 	"bytes"
-	"encoding/pem"
 	"fmt"
 	"strings"
 
@@ -37,7 +36,7 @@ func (p *Profile) networkManager() ([]File, error) {
 	if p.CA != nil {
 		name := p.fileName("-ca.pem")
 		set("certificate", nmDir+name)
-		files = append(files, File{Name: name, Type: "application/x-pem-file", Data: certPEM(p.CA.DER())})
+		files = append(files, File{Name: name, Type: "application/x-pem-file", Data: p.CA.PEM()})
 	}
 	set("remote-identity", p.RemoteID)
 	if p.withCert() {
@@ -94,8 +93,4 @@ func keyfileValue(s string) string {
 		s = `\s` + s[1:]
 	}
 	return s
-}
-
-func certPEM(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

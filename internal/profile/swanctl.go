@@ -1,21 +1,16 @@
 package profile
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"strings"
 
 	"adit/conf"
+	"adit/pki"
 )
 
 // pemPair is the user's certificate and private key.
 func (p *Profile) pemPair() (cert, key []byte, err error) {
-	der, err := x509.MarshalPKCS8PrivateKey(p.Key)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer clear(der)
-	return certPEM(p.Cert.DER()), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	key, err = pki.KeyPEM(p.Key)
+	return p.Cert.PEM(), key, err
 }
 
 // swanctl writes a swanctl.conf with one connection, and the files that go beside it:
@@ -47,7 +42,7 @@ func (p *Profile) swanctl() ([]File, error) {
 	remote.Set("id", p.RemoteID)
 	if p.CA != nil {
 		remote.SetList("cacerts", "gateway-ca.pem")
-		files = append(files, File{Name: "x509ca/gateway-ca.pem", Type: "application/x-pem-file", Data: certPEM(p.CA.DER())})
+		files = append(files, File{Name: "x509ca/gateway-ca.pem", Type: "application/x-pem-file", Data: p.CA.PEM()})
 	}
 	child := c.Add("children").Add(section(p.Name))
 	ts := []string{"0.0.0.0/0", "::/0"}

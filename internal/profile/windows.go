@@ -24,8 +24,9 @@ func (p *Profile) windows() ([]File, error) {
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	line("#Requires -RunAsAdministrator")
-	line("# Makes the VPN connection to %s. Run it by:", comment(p.Gateway))
-	line("#   powershell -ExecutionPolicy Bypass -File %s", comment(p.fileName(".ps1")))
+	// check has refused line ends in what goes into comments.
+	line("# Makes the VPN connection to %s. Run it by:", p.Gateway)
+	line("#   powershell -ExecutionPolicy Bypass -File %s", p.fileName(".ps1"))
 	line("$ErrorActionPreference = 'Stop'")
 	line("$name = %s", quote(p.Name))
 	store := func(der []byte, suffix, run string) {
@@ -93,6 +94,3 @@ func quote(s string) string {
 	}
 	return b.String() + "'"
 }
-
-// comment is text for the rest of a line; check has refused line ends.
-func comment(s string) string { return s }
