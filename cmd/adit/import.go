@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"adit/internal/ca"
 	"adit/internal/config"
 	"adit/internal/ipsecconf"
 )
@@ -217,16 +218,7 @@ func replaceFile(name string, b []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	t, err := os.CreateTemp(filepath.Dir(name), ".import-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(t.Name())
-	_, err = t.Write(b)
-	if err = errors.Join(err, t.Chmod(mode), t.Close()); err != nil {
-		return err
-	}
-	return os.Rename(t.Name(), name)
+	return ca.WriteFile(name, b, mode)
 }
 
 // copyCredential copies a certificate or key, or all of a directory. What is missing

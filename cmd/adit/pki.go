@@ -18,6 +18,7 @@ import (
 	"adit/internal/config"
 	"adit/internal/users"
 	"adit/pki"
+	"adit/vici"
 )
 
 // pkiFlags are the flags of adit pki and of what issues certificates beside it.
@@ -160,12 +161,8 @@ func withCA(f pkiFlags, do func(*ca.CA) error) error {
 
 // place writes a file into one of swanctl's directories.
 func (f pkiFlags) place(dir, name string, b []byte, mode os.FileMode) (string, error) {
-	d := filepath.Join(swanctlDir(f.dir), dir)
-	if err := os.MkdirAll(d, 0o755); err != nil {
-		return "", err
-	}
-	path := filepath.Join(d, name)
-	return path, ca.WriteFile(path, b, mode)
+	path := filepath.Join(swanctlDir(f.dir), dir, name)
+	return path, replaceFile(path, b, mode)
 }
 
 // caFile is the name of the authority's files in swanctl's directories.
@@ -235,25 +232,19 @@ func placeCRL(cmd *cobra.Command, f pkiFlags, c *ca.CA) error {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), path)
-	ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
-	defer cancel()
-	client, err := dial(ctx)
-	if err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "no gateway is running: this counts from its next start")
+	return withRunning(cmd, func(ctx context.Context, client *vici.Client) error {
+		body := conf.New("")
+		body.Set("type", string(config.CertCRL))
+		body.Set("data", string(b))
+		m, err := client.Call(ctx, "load-cert", body)
+		if err == nil && m.Text("success") != "yes" {
+			err = errors.New(m.Text("errmsg"))
+		}
+		if err != nil {
+			return fmt.Errorf("the file is written, but the running gateway did not take it: %w", err)
+		}
 		return nil
-	}
-	defer client.Close()
-	body := conf.New("")
-	body.Set("type", string(config.CertCRL))
-	body.Set("data", string(b))
-	m, err := client.Call(ctx, "load-cert", body)
-	if err == nil && m.Text("success") != "yes" {
-		err = errors.New(m.Text("errmsg"))
-	}
-	if err != nil {
-		return fmt.Errorf("the file is written, but the running gateway did not take it: %w", err)
-	}
-	return nil
+	})
 }
 
 func listCA(out io.Writer, f pkiFlags) error {

@@ -182,10 +182,7 @@ func (f profileFlags) write(out io.Writer, p *profile.Profile, files []profile.F
 		if x.Secret {
 			mode = 0o600
 		}
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := ca.WriteFile(name, x.Data, mode); err != nil {
+		if err := replaceFile(name, x.Data, mode); err != nil {
 			return err
 		}
 		fmt.Fprintln(out, name)

@@ -137,29 +137,36 @@ func changePassword(cmd *cobra.Command, f userFlags, name string) error {
 
 // tellUsers gives the users to the gateway that runs, if one does.
 func tellUsers(cmd *cobra.Command, f userFlags) error {
-	ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
-	defer cancel()
 	list, err := users.Read(swanctlDir(f.dir))
 	if err != nil {
 		return err
 	}
 	defer users.Zero(list)
+	return withRunning(cmd, func(ctx context.Context, c *vici.Client) error {
+		for _, s := range config.UserSteps(list) {
+			m, err := c.Call(ctx, s.Command, s.Body)
+			switch {
+			case errors.Is(err, vici.ErrUnknownCommand):
+				return errors.New("the file is written, but the daemon that answers is not adit and knows no users")
+			case err != nil:
+				return fmt.Errorf("the file is written, but the running gateway did not take it: %w", err)
+			case m.Text("success") != "yes":
+				return fmt.Errorf("the file is written, but the running gateway refused it: %s", m.Text("errmsg"))
+			}
+		}
+		return nil
+	})
+}
+
+// withRunning tells the gateway that runs, if one does, of what was written.
+func withRunning(cmd *cobra.Command, do func(context.Context, *vici.Client) error) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
+	defer cancel()
 	c, err := dial(ctx)
 	if err != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "no gateway is running: this counts from its next start")
 		return nil
 	}
 	defer c.Close()
-	for _, s := range config.UserSteps(list) {
-		m, err := c.Call(ctx, s.Command, s.Body)
-		switch {
-		case errors.Is(err, vici.ErrUnknownCommand):
-			return errors.New("the file is written, but the daemon that answers is not adit and knows no users")
-		case err != nil:
-			return fmt.Errorf("the file is written, but the running gateway did not take it: %w", err)
-		case m.Text("success") != "yes":
-			return fmt.Errorf("the file is written, but the running gateway refused it: %s", m.Text("errmsg"))
-		}
-	}
-	return nil
+	return do(ctx, c)
 }
