@@ -94,6 +94,12 @@ func (p *path) giveLongChains(t *testing.T, ends func(v6 bool) (conn, conn)) {
 // IKE's own (RFC 7383 §2.5) and who left it to IP.
 func (p *path) fragments(t *testing.T, name string, byLeft, byRight bool) {
 	t.Helper()
+	p.fragmentsOf(t, "IKE", encryptedFragment, name, byLeft, byRight)
+}
+
+// fragmentsOf is fragments for those of a protocol, which is tells.
+func (p *path) fragmentsOf(t *testing.T, protocol string, is func([]byte) bool, name string, byLeft, byRight bool) {
+	t.Helper()
 	p.freshCapture()
 	p.reach(t, name)
 	var ours, ips [2]int
@@ -105,7 +111,7 @@ func (p *path) fragments(t *testing.T, name string, byLeft, byRight bool) {
 		switch {
 		case k.Class == lab.ClassFragment:
 			ips[side]++
-		case k.Class == lab.ClassIKE && encryptedFragment(k.Bytes):
+		case k.Class == lab.ClassIKE && is(k.Bytes):
 			ours[side]++
 			if k.Len > narrow {
 				t.Errorf("%s: a fragment of %d octets", name, k.Len)
@@ -115,7 +121,7 @@ func (p *path) fragments(t *testing.T, name string, byLeft, byRight bool) {
 	})
 	for side, by := range []bool{byLeft, byRight} {
 		if by && (ours[side] < 5 || ips[side] != 0) || !by && (ours[side] != 0 || ips[side] == 0) {
-			t.Errorf("%s: end %d sent %d fragments of IKE and %d of IP", name, side, ours[side], ips[side])
+			t.Errorf("%s: end %d sent %d fragments of %s and %d of IP", name, side, ours[side], protocol, ips[side])
 		}
 	}
 }

@@ -29,30 +29,7 @@ func TestV1Fragmentation(t *testing.T) {
 // ISAKMP and who left it to IP.
 func (p *path) v1Fragments(t *testing.T, name string, byLeft, byRight bool) {
 	t.Helper()
-	p.freshCapture()
-	p.reach(t, name)
-	var ours, ips [2]int
-	p.outside.Count(func(k *lab.Packet) bool {
-		side := 0
-		if k.Src == p.R.Wan4 {
-			side = 1
-		}
-		switch {
-		case k.Class == lab.ClassFragment:
-			ips[side]++
-		case k.Class == lab.ClassIKE && isakmpFragment(k.Bytes):
-			ours[side]++
-			if k.Len > narrow {
-				t.Errorf("%s: a fragment of %d octets", name, k.Len)
-			}
-		}
-		return false
-	})
-	for side, by := range []bool{byLeft, byRight} {
-		if by && (ours[side] < 5 || ips[side] != 0) || !by && (ours[side] != 0 || ips[side] == 0) {
-			t.Errorf("%s: end %d sent %d fragments of ISAKMP and %d of IP", name, side, ours[side], ips[side])
-		}
-	}
+	p.fragmentsOf(t, "ISAKMP", isakmpFragment, name, byLeft, byRight)
 }
 
 // isakmpFragment reports whether an IPv4 packet of UDP is an ISAKMP message that begins
