@@ -37,8 +37,6 @@ type admitted struct {
 	class    [][]byte
 	framed   []netip.Addr
 	interim  time.Duration
-	server   string
-	called   string
 	calling  string
 	nas      netip.Addr
 	identity string
@@ -92,8 +90,8 @@ func (a *accounts) init(g *Gateway) {
 // accepted notes what a server said of a client. What never becomes an IKE SA is
 // forgotten again.
 func (a *accounts) accepted(q ike.EAPRound, step *radius.Step) {
-	x := &admitted{at: time.Now(), user: step.UserName, class: step.Class, interim: step.InterimInterval, server: step.Server,
-		called: q.Local.String(), calling: q.Remote.String(), nas: q.Local.Addr(), identity: step.Identity}
+	x := &admitted{at: time.Now(), user: step.UserName, class: step.Class, interim: step.InterimInterval,
+		calling: q.Remote.String(), nas: q.Local.Addr(), identity: step.Identity}
 	for _, f := range []netip.Addr{step.Framed4, step.Framed6} {
 		if f.IsValid() {
 			x.framed = append(x.framed, f)
