@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -52,7 +53,8 @@ type answer struct {
 	Counters map[string]hostnet.PolicyCount
 	Lines    []string
 	Events   []hostnet.Event
-	Took     time.Duration // CPU time, user and system: a busy machine doesn't count
+	Took     time.Duration // CPU time, user and system
+	Work     uint64        // allocations: how much was done, whatever the machine's load
 }
 
 // packet is a test packet: what to send, or what was seen.
@@ -93,13 +95,13 @@ func runAgent() {
 			return
 		}
 		var r answer
-		start := cpuTime()
+		start, work := cpuTime(), mallocs()
 		if err := a.handle(&q, &r); err != nil {
 			r.Err = err.Error()
 			r.Running, r.Whole = errors.Is(err, hostnet.ErrAlreadyRunning), errors.Is(err, hostnet.ErrWhole)
 		}
 		if q.Op != "flood" {
-			r.Took = cpuTime() - start
+			r.Took, r.Work = cpuTime()-start, mallocs()-work
 		}
 		enc.Encode(&r)
 	}
@@ -109,6 +111,12 @@ func cpuTime() time.Duration {
 	var u unix.Rusage
 	unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func mallocs() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Mallocs
 }
 
 func (a *agentState) handle(q *request, r *answer) (err error) {

@@ -69,3 +69,49 @@ func BenchmarkForwarding(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkApply is the CPU time of the first Apply, and of one without the first policy.
+func BenchmarkApply(b *testing.B) {
+	for _, n := range []int{300, 3000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			l := newLab(b)
+			l.up(hostnet.Options{})
+			ps := roadWarriors(n)
+			var first, second time.Duration
+			for b.Loop() {
+				l.apply()
+				first += l.gw.ok(request{Op: "apply", State: hostnet.State{Devices: []string{"adit0"}, Policies: ps}}).Took
+				second += l.gw.ok(request{Op: "apply", State: hostnet.State{Devices: []string{"adit0"}, Policies: ps[1:]}}).Took
+			}
+			b.ReportMetric(float64(first.Microseconds())/1e3/float64(b.N), "ms/all")
+			b.ReportMetric(float64(second.Microseconds())/1e3/float64(b.N), "ms/one-less")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkChange is the CPU time of ten clients more, among a few and among thousands.
+func BenchmarkChange(b *testing.B) {
+	for _, there := range []int{10, 9000} {
+		b.Run(fmt.Sprint(there), func(b *testing.B) {
+			l := newLab(b)
+			l.up(hostnet.Options{})
+			l.apply(clients(0, 3)...)
+			for at := 3; at < there; at += 1000 {
+				l.change(clients(at, min(at+1000, there)))
+			}
+			var took time.Duration
+			ten := clients(there, there+10)
+			var ids []string
+			for _, p := range ten {
+				ids = append(ids, p.ID)
+			}
+			for b.Loop() {
+				took += l.gw.ok(request{Op: "change", State: hostnet.State{Policies: ten}}).Took
+				l.change(nil, ids...)
+			}
+			b.ReportMetric(float64(took.Microseconds())/1e3/float64(b.N), "ms/ten")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
