@@ -173,6 +173,7 @@ type childOffer struct {
 	ppk       []wire.Payload // names a fresh PPK (RFC 9867)
 	single    bool           // only one pair of addresses, after SINGLE_PAIR_REQUIRED
 	rekey     bool
+	like      *child // it is to be like this one in all but the keys (RFC 9611)
 	// unresolved: our dynamic selectors stand for whatever addresses the peer gives.
 	unresolved bool
 }
@@ -287,6 +288,11 @@ func (s *sa) accepted(o *childOffer, payloads []wire.Payload, ignoreKE bool) *ik
 	if r := s.acceptedSelectors(o, payloads, refuse); r != nil {
 		return r
 	}
+	if o.like != nil {
+		if r := o.acceptedLike(); r != nil {
+			return r
+		}
+	}
 	if wire.FindNotify(payloads, wire.ESPTFCPaddingNotSupported) != nil {
 		s.peerCaps.noTFC = true
 	}
@@ -378,7 +384,15 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, old *child, withKE b
 	if ke, ok := wire.First[*wire.KE](payloads); ok && withKE {
 		groupSent = suite.TransformID(ke.Group)
 	}
-	ours := childProposals(cfg, withKE)
+	ours, one := childProposals(cfg, withKE), oneOfMany{}
+	if old == nil {
+		if one, refused = s.chooseResource(cfg, payloads, l, r, mode); refused != nil {
+			return nil, refused
+		}
+		if one.like != nil {
+			ours = onlySuite(ours, one.like.suite)
+		}
+	}
 	sel, i, err := suite.Select(ours, theirs, suite.SelectOptions{PreferPeer: cfg.PreferPeer, IgnoreKE: !withKE, KE: groupSent})
 	if err != nil {
 		x := noProposal(err, ours, theirs)
@@ -395,14 +409,8 @@ func (s *sa) choose(now time.Time, payloads []wire.Payload, old *child, withKE b
 	if len(s.children) >= limitChildren {
 		return nil, &refusal{wire.NoAdditionalSAs, nil, &ike.Rejection{SAKey: ike.SAKey{Child: cfg.Name}, Reason: ike.ReasonLimit, Difference: "too many Child SAs in one IKE SA"}}
 	}
-	many, resource := false, uint16(0)
-	if old == nil {
-		if many, resource, refused = s.chooseResource(cfg, payloads, l, r); refused != nil {
-			return nil, refused
-		}
-	}
-	ch := &choice{c: s.newChild(cfg, false, resource, old), rekey: old != nil, proposal: i, number: saP.Proposals[i].Number}
-	ch.c.many = ch.c.many || many
+	ch := &choice{c: s.newChild(cfg, false, one.resource, old), rekey: old != nil, proposal: i, number: saP.Proposals[i].Number}
+	ch.c.many = ch.c.many || one.many
 	if sel.KEPresent {
 		ch.group = sel.KE.ID
 	}

@@ -210,9 +210,12 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		}
 		return
 	}
-	if t.resource() > 0 && !s.wantsResource(t) {
-		t.ended(s, now, nil)
-		return
+	var like *child
+	if t.resource() > 0 {
+		if like = s.wantsResource(t); like == nil {
+			t.ended(s, now, nil)
+			return
+		}
 	}
 	if t.pairs != nil {
 		var ok bool
@@ -231,10 +234,8 @@ func (t *createChild) begin(s *sa, now time.Time) {
 		acquired = t.req.Acquired
 	}
 	t.offer = s.offer(now, t.cfg, acquired, true, t.single, nil)
-	if t.resource() > 0 {
-		// All but the keys as the one for all has it (RFC 9611 §3).
-		fallback, _ := s.alike(t.cfg, nil, nil)
-		t.offer.local, t.offer.remote, t.offer.c.mode = fallback.localTS, fallback.remoteTS, fallback.mode
+	if like != nil {
+		s.offerLike(t.offer, like, acquired)
 	}
 	if t.pairs != nil {
 		t.offer.local, t.offer.remote = []ipsec.Selector{t.pair.local}, []ipsec.Selector{t.pair.remote}
@@ -259,7 +260,7 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 			s.finish()
 			s.later(now.Add(retryTemporary+ike.RandomSpan(retryTemporary)), t)
 		case t.resource() > 0:
-			s.resourceRefused(now, t, n)
+			s.resourceRefused(now, t, n.NotifyType.String())
 		case t.pairs != nil:
 			t.pairRefused(s, now, n, t.pair)
 		case s.askForPairs(o, n, t.req, t.more):
@@ -274,6 +275,10 @@ func (t *createChild) answered(s *sa, now time.Time, in *inbound) {
 		if r != nil {
 			s.enqueueFirst(&deleteOrphan{spi: c.spiIn})
 			s.forgetChild(c)
+			if t.resource() > 0 {
+				s.resourceRefused(now, t, r.Difference)
+				return
+			}
 			t.failed(s, now, r)
 			return
 		}

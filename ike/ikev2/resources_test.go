@@ -1,6 +1,7 @@
 package ikev2_test
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"adit/ike"
 	"adit/ike/wire"
 	"adit/ipsec"
+	"adit/suite"
 )
 
 // perResource makes a pair that has one Child SA for all, with so many workers each.
@@ -87,10 +89,14 @@ func (h *host) consistent(t *testing.T, workers int) {
 func TestRFC9611_3_ResourceSpecificChildSAs(t *testing.T) {
 	m := perResource(t, 2, 4, nil)
 	var infos [][]byte
-	m.change = func(_ *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+	m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
 		if h.Exchange == wire.ExchangeCreateChildSA {
 			if n := wire.FindNotify(p, wire.SAResourceInfo); n != nil {
-				infos = append(infos, n.Data)
+				infos = append(infos, append([]byte(from.name), n.Data...))
+				if n.Critical || n.Protocol != 0 || len(n.SPI) != 0 {
+					t.Errorf("%+v", n)
+				}
+				n.Protocol, n.SPI = wire.ProtocolESP, []byte{1, 2, 3, 4} // is to be ignored
 			} else {
 				infos = append(infos, nil)
 			}
@@ -117,8 +123,8 @@ func TestRFC9611_3_ResourceSpecificChildSAs(t *testing.T) {
 	m.upN(4)
 	m.a.consistent(t, 2)
 	m.b.consistent(t, 4)
-	for _, n := range infos {
-		if len(n) != 4 {
+	for i, n := range infos { // unique, and no numbers of workers: those begin with 0
+		if len(n) != 5 || slices.ContainsFunc(infos[:i], func(o []byte) bool { return slices.Equal(o, n) }) || binary.BigEndian.Uint32(n[1:]) < 2 {
 			t.Errorf("SA_RESOURCE_INFO with %x", n)
 		}
 	}
@@ -237,5 +243,113 @@ func TestRFC9611_5_2_TSMaxQueue(t *testing.T) {
 	m.run(time.Minute)
 	if m.upN(65); requests != 66 || refused != 1 {
 		t.Errorf("when one has gone: %d requests, %d refused", requests, refused)
+	}
+}
+
+// The packet that asked stands in front of the selectors of the first, which are granted
+// all the same; further ones have its algorithms alone to choose from, although others are
+// configured and preferred by now.
+func TestRFC9611_4_TriggerAndSameAlgorithms(t *testing.T) {
+	strong, weak := mustProposals(t, suite.ESP, "aes256gcm16-x25519"), mustProposals(t, suite.ESP, "aes128gcm16-x25519")
+	var children []*ike.Child
+	m := perResource(t, 2, 2, func(a, b *side) {
+		children = []*ike.Child{a.child, b.child}
+		a.child.Proposals, b.child.Proposals = slices.Concat(weak, strong), slices.Concat(weak, strong)
+	})
+	for _, c := range children {
+		c.Proposals = slices.Concat(strong, weak)
+	}
+	first := m.a.e.SAs()[0].Children[0].Suite.Encr
+	asked := 0
+	m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+		if h.Exchange != wire.ExchangeCreateChildSA || h.Response() {
+			return p
+		}
+		asked++
+		for _, typ := range []wire.PayloadType{wire.PayloadTSi, wire.PayloadTSr} {
+			ts := wire.FindTS(p, typ).Selectors
+			if len(ts) != 2 || ts[0].Start != ts[0].End || !ts[1].Start.Less(ts[1].End) {
+				t.Errorf("%v: %+v", typ, ts)
+			}
+		}
+		if sa, _ := wire.First[*wire.SA](p); len(sa.Proposals) != 1 {
+			t.Errorf("offered: %+v", sa.Proposals)
+		} else if from == m.b { // an initiator that offers more: the responder takes the same
+			sa.Proposals = []wire.Proposal{stronger(sa.Proposals[0]), sa.Proposals[0]}
+			sa.Proposals[1].Number = 2
+		}
+		return p
+	}
+	m.a.acquire(0)
+	m.run(time.Second)
+	m.b.acquire(0)
+	m.run(time.Second)
+	m.upN(3)
+	for _, h := range []*host{m.a, m.b} {
+		h.consistent(t, 2)
+		for _, c := range h.e.SAs()[0].Children {
+			if c.Suite.Encr != first {
+				t.Errorf("%s: %v beside %v", h.name, c.Suite, first)
+			}
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d requests", asked)
+	}
+}
+
+// stronger is a proposal with a key of 256 bits.
+func stronger(p wire.Proposal) wire.Proposal {
+	p.Transforms = slices.Clone(p.Transforms)
+	for i := range p.Transforms {
+		if p.Transforms[i].KeyLength == 128 {
+			p.Transforms[i].KeyLength = 256
+		}
+	}
+	return p
+}
+
+// A peer that grants less than the first has: that one is deleted, and no other is asked for.
+func TestRFC9611_3_NarrowedFurther(t *testing.T) {
+	m := perResource(t, 2, 2, nil)
+	requests := 0
+	m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+		if h.Exchange == wire.ExchangeCreateChildSA {
+			if h.Response() {
+				ts := wire.FindTS(p, wire.PayloadTSr)
+				ts.Selectors[0].End = ts.Selectors[0].Start
+			} else {
+				requests++
+			}
+		}
+		return p
+	}
+	for i := range 2 {
+		m.a.acquire(i)
+		m.run(time.Minute)
+	}
+	m.upN(1)
+	if requests != 1 {
+		t.Errorf("%d requests", requests)
+	}
+}
+
+// TS_MAX_QUEUE, not NO_ADDITIONAL_SAS, also where the option is off by now.
+func TestRFC9611_6_NoMoreOfThese(t *testing.T) {
+	var off *ike.Child
+	m := perResource(t, 2, 2, func(_, b *side) { off = b.child })
+	refused := 0
+	m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+		if from == m.b && wire.FindNotify(p, wire.TSMaxQueue) != nil {
+			refused++
+		}
+		return p
+	}
+	off.PerCPU = ike.PerCPUNo
+	m.a.acquire(0)
+	m.run(time.Minute)
+	m.upN(1)
+	if refused != 1 {
+		t.Errorf("%d refused", refused)
 	}
 }
