@@ -48,7 +48,7 @@ func (v *Env) CrashToken(spiI, spiR uint64) []byte {
 func (e *Engine) lostSA(now time.Time, d Datagram, h *wire.Header) {
 	protected := h.NextPayload == wire.PayloadSK || h.NextPayload == wire.PayloadSKF
 	if e.shutdown || e.cfg.NoCrashDetection || h.Version.Major != 2 || h.Response() || h.SPIr == 0 || !protected ||
-		h.Exchange != wire.ExchangeInformational && h.Exchange != wire.ExchangeCreateChildSA ||
+		h.Exchange != wire.ExchangeInformational && h.Exchange != wire.ExchangeCreateChildSA && h.Exchange != wire.ExchangeIKEFollowupKE ||
 		e.bySPI[h.SPIi] != nil || e.bySPI[h.SPIr] != nil || e.reserved[h.SPIi] || e.reserved[h.SPIr] {
 		return
 	}
@@ -95,30 +95,30 @@ func (r *rate) allow(now time.Time, limit int) bool {
 // Prober is an SA that can ask whether its peer lives.
 type Prober interface {
 	// Probe asks if the peer at that address holds an inbound SA of that SPI.
-	Probe(now time.Time, remote netip.Addr, spi ipsec.SPI)
+	// The hint may hold the proof that the peer has lost even the IKE SA (RFC 6290 §8.2).
+	Probe(now time.Time, remote netip.Addr, spi ipsec.SPI, hint []wire.Payload)
 }
 
-// hinted takes INVALID_SPI outside of any IKE SA: a peer that was restarted says so
-// (RFC 7296 §1.5). Nobody vouches for it: the peer is asked, no more.
-func (e *Engine) hinted(now time.Time, d Datagram, h *wire.Header) {
-	if h.Version.Major != 2 || h.Exchange != wire.ExchangeInformational || h.SPIr != 0 || e.shutdown || len(d.Data) > limitHint || !e.hints.allow(now, limitHints) {
-		e.drop(now, DropMalformed, d.Remote)
-		return
+// hinted takes INVALID_SPI outside of any IKE SA: a peer that was restarted says so. As SPIs
+// of its header zeros are as good as any (RFC 7296 §1.5). Nobody vouches for it: the peer is
+// asked, no more. It reports whether it was such a message.
+func (e *Engine) hinted(now time.Time, d Datagram, h *wire.Header) bool {
+	if h.Version.Major != 2 || h.Exchange != wire.ExchangeInformational || h.NextPayload != wire.PayloadNotify || e.shutdown || len(d.Data) > limitHint || !e.hints.allow(now, limitHints) {
+		return false
 	}
 	msg, err := wire.ParseMessage(d.Data)
 	if err != nil || msg.Encrypted != nil {
-		e.drop(now, DropMalformed, d.Remote)
-		return
+		return false
 	}
 	n := wire.FindNotify(msg.Payloads, wire.InvalidSPI)
 	if n == nil || len(n.Data) != 4 {
-		e.drop(now, DropUnprotected, d.Remote)
-		return
+		return false
 	}
 	spi := ipsec.SPI(binary.BigEndian.Uint32(n.Data))
 	for _, env := range e.ordered() {
 		if p, ok := env.sa.(Prober); ok && !env.upSince.IsZero() && !env.rekeyed && !env.gone {
-			e.guard(env, func() { p.Probe(now, d.Remote.Addr(), spi) })
+			e.guard(env, func() { p.Probe(now, d.Remote.Addr(), spi, msg.Payloads) })
 		}
 	}
+	return true
 }

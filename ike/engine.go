@@ -158,11 +158,10 @@ func (e *Engine) Datagram(now time.Time, d Datagram) {
 
 func (e *Engine) datagram(now time.Time, d Datagram) {
 	h, err := wire.ParseHeader(d.Data)
-	if err == nil && h.SPIi == 0 && int(h.Length) == len(d.Data) {
-		e.hinted(now, d, &h)
+	if err == nil && h.SPIi == 0 && int(h.Length) == len(d.Data) && e.hinted(now, d, &h) {
 		return
 	}
-	if err != nil || int(h.Length) != len(d.Data) {
+	if err != nil || h.SPIi == 0 || int(h.Length) != len(d.Data) {
 		e.drop(now, DropMalformed, d.Remote)
 		return
 	}
@@ -184,6 +183,9 @@ func (e *Engine) datagram(now time.Time, d Datagram) {
 		return
 	}
 	if h.SPIr != 0 || !v.First(&h) {
+		if e.hinted(now, d, &h) {
+			return
+		}
 		e.drop(now, DropUnknownSPI, d.Remote)
 		e.lostSA(now, d, &h)
 		return

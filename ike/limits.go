@@ -54,7 +54,7 @@ const (
 	// limitHints bounds the INVALID_SPI notifies outside of IKE SAs that are looked at a
 	// second, limitHint their bytes.
 	limitHints = 20
-	limitHint  = 256
+	limitHint  = 1 << 10
 
 	// limitRedirects and redirectPeriod bound how often one connection follows a
 	// REDIRECT (RFC 5685 §7, whose defaults they are).

@@ -121,6 +121,7 @@ func (s *sa) sendAuth(now time.Time, st *authSent, certs []wire.Payload, auth *w
 
 // firstRequest is what the first request carries besides authentication.
 func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
+	list = append(list, s.crashNotify()...) // before CP (RFC 6290 §4.2)
 	list = append(list, s.cpRequest()...)
 	child, req := s.firstChild(st)
 	if child != nil {
@@ -133,7 +134,6 @@ func (s *sa) firstRequest(now time.Time, st *authSent) (list []wire.Payload) {
 	if st.announced.methods != nil {
 		list = append(list, methodsNotify([]*ike.Peer{s.peer}, st.announced.hashes != nil)...)
 	}
-	list = append(list, s.crashNotify()...)
 	list = append(list, s.offerMobike()...)
 	if s.asksTicket() {
 		list = append(list, notify(wire.TicketRequest, nil))
@@ -284,7 +284,8 @@ func (s *sa) fitsRemote(a *authentication, idr *wire.ID) *ike.Rejection {
 // auth is an AUTH payload that was not used yet: only EAP has one for it.
 func (s *sa) ownProgress(now time.Time, st *authSent, in *inbound, auth *wire.Auth, eap *wire.EAP) {
 	a := &st.authentication
-	if !a.expects && len(a.theirs) > 0 && s.redirectedAuth(now, in) {
+	// Only in the first answer or the last one (RFC 5685 §6).
+	if a.exchanges == 1 && !a.expects && len(a.theirs) > 0 && s.redirectedAuth(now, in) {
 		return
 	}
 	if a.eap != nil {

@@ -260,7 +260,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 	ni, nr := st.ni, st.nr
 	finish := func(now time.Time, list []wire.Payload, c *child) {
 		list = append(list, s.grantMobike(st.first)...)
-		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.crashNotify(), s.giveTicket(now, st.first, p)))
+		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.giveTicket(now, st.first, p)))
 		if c != nil {
 			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
 		}
@@ -284,7 +284,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 		return
 	}
 	s.cpGrant(now, first, func(now time.Time, cp []wire.Payload) {
-		list = append(list, cp...)
+		list = slices.Concat(list, s.crashNotify(), cp) // the token before CP (RFC 6290 §4.2)
 		if saP, _ := wire.First[*wire.SA](first); saP == nil {
 			finish(now, list, nil) // RFC 6023
 			return

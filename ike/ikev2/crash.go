@@ -28,7 +28,8 @@ func (s *sa) crashNotify() []wire.Payload {
 	return []wire.Payload{&wire.Notify{Protocol: wire.ProtocolIKE, NotifyType: wire.QuickCrashDetection, Data: token}}
 }
 
-// takeCrashToken keeps the token of a peer, out of a protected message.
+// takeCrashToken keeps the token of a peer, out of any protected message: a later one
+// replaces the one before (RFC 6290 §4.4).
 func (s *sa) takeCrashToken(payloads []wire.Payload) {
 	if token := s.crashTokenIn(payloads); token != nil {
 		s.crashToken = token
@@ -43,15 +44,16 @@ func (s *sa) crashTokenIn(payloads []wire.Payload) []byte {
 	return slices.Clone(n.Data)
 }
 
-// peerCrashed ends an IKE SA that the peer proves to have lost: by INVALID_IKE_SPI with
-// the token that it once gave us in it (RFC 6290 §4.5). It reports whether it was so.
-func (s *sa) peerCrashed(now time.Time, msg *wire.Message) bool {
+// peerCrashed ends an IKE SA that the peer proves to have lost, in the clear: by INVALID_IKE_SPI,
+// or INVALID_SPI after ESP, with the token that it once gave us (RFC 6290 §4.5). It reports
+// whether it was so.
+func (s *sa) peerCrashed(now time.Time, payloads []wire.Payload) bool {
 	p := s.state.phase()
-	if len(s.crashToken) == 0 || p != phaseEstablished && p != phaseClosing || !msg.Header.Response() || wire.FindNotify(msg.Payloads, wire.InvalidIKESPI) == nil {
+	if len(s.crashToken) == 0 || p != phaseEstablished && p != phaseClosing || wire.FindNotify(payloads, wire.InvalidIKESPI) == nil && wire.FindNotify(payloads, wire.InvalidSPI) == nil {
 		return false
 	}
 	seen, same := 0, 0
-	for _, x := range msg.Payloads {
+	for _, x := range payloads {
 		if n, ok := x.(*wire.Notify); ok && n.NotifyType == wire.QuickCrashDetection && seen < limitCrashTokens {
 			seen++
 			same |= subtle.ConstantTimeCompare(n.Data, s.crashToken)
@@ -71,14 +73,15 @@ func (s *sa) peerCrashed(now time.Time, msg *wire.Message) bool {
 }
 
 // Probe implements ike.Prober.
-func (s *sa) Probe(now time.Time, remote netip.Addr, spi ipsec.SPI) {
-	if s.remote.Addr().Unmap() == remote.Unmap() && s.childByOut(spi) != nil {
+func (s *sa) Probe(now time.Time, remote netip.Addr, spi ipsec.SPI, hint []wire.Payload) {
+	if s.remote.Addr().Unmap() == remote.Unmap() && s.childByOut(spi) != nil && !s.peerCrashed(now, hint) {
 		s.sendCheck(now)
 	}
 }
 
 // tellToken gives the peer our token of an IKE SA that our rekey has made: only now are
-// both SPIs known (RFC 6290 §4.3).
+// both SPIs known (RFC 6290 §4.3). That the peer makes none itself says nothing about
+// whether it takes ours (§4.2).
 type tellToken struct{}
 
 func (tellToken) name() string { return "IKE_QCD" }

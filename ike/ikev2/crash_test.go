@@ -2,6 +2,9 @@ package ikev2_test
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -226,4 +229,80 @@ func TestRFC6290_NoTokenOfTheUnborn(t *testing.T) {
 	}
 	p.run(5 * time.Second)
 	p.up()
+}
+
+// That a peer makes no tokens says nothing about whether it takes ours (RFC 6290 §4.2): it gets
+// one with IKE_AUTH, before all that belongs to the Child SA, and one with each rekey of the IKE SA.
+func TestRFC6290_4_2_TokensForWhoMakesNone(t *testing.T) {
+	for _, rekey := range []string{"a", "b"} {
+		m := newMITM(t, func(a, b *side) { a.config.CrashSecret = suite.Key("secret of a") })
+		var seen []string
+		m.change = func(from *host, h *wire.Header, list []wire.Payload) []wire.Payload {
+			if n := wire.FindNotify(list, wire.QuickCrashDetection); n != nil {
+				before := slices.IndexFunc(list, func(x wire.Payload) bool { return x.Type() == wire.PayloadSA }) > slices.Index(list, wire.Payload(n))
+				seen = append(seen, fmt.Sprint(from.name, " ", h.Exchange, " ", before))
+			}
+			return append([]wire.Payload{}, list...)
+		}
+		m.a.initiate("net")
+		m.run(time.Second)
+		map[string]*host{"a": m.a, "b": m.b}[rekey].do(ike.Rekey{IKE: rekey})
+		m.run(10 * time.Second)
+		m.up()
+		want := []string{"a IKE_AUTH true", map[string]string{"a": "a INFORMATIONAL false", "b": "a CREATE_CHILD_SA false"}[rekey]}
+		if !slices.Equal(seen, want) {
+			t.Errorf("rekey by %s: %q, want %q", rekey, seen, want)
+		}
+	}
+}
+
+// A token in any protected message replaces the one before (RFC 6290 §4.4), also in an answer;
+// it counts in the clear with INVALID_IKE_SPI, and after ESP with INVALID_SPI, whatever the SPIs
+// of that header are (§4.5, §8.2). Four of one message are looked at.
+func TestRFC6290_4_4_TokenReplaced(t *testing.T) {
+	token := func(b byte) *wire.Notify {
+		return &wire.Notify{Protocol: wire.ProtocolIKE, NotifyType: wire.QuickCrashDetection, Data: bytes.Repeat([]byte{b}, 16)}
+	}
+	for _, answer := range []bool{false, true} {
+		for _, spis := range []string{"its own", "none", "random"} {
+			m := newMITM(t, func(a, b *side) {
+				b.config.CrashSecret = suite.Key("secret of b")
+				map[bool]*side{true: a, false: b}[answer].peer.DPDDelay = 2 * time.Second
+			})
+			m.change = func(from *host, h *wire.Header, list []wire.Payload) []wire.Payload {
+				if from == m.b && h.Exchange == wire.ExchangeInformational && h.Response() == answer {
+					return append(list, token(7))
+				}
+				return append([]wire.Payload{}, list...)
+			}
+			m.a.initiate("net")
+			m.run(time.Second)
+			m.up()
+			m.run(2 * time.Second)
+			sa := m.a.e.SAs()[0]
+			spi := sa.Children[0].SPIOut
+			h := wire.Header{SPIi: sa.SPIi, SPIr: sa.SPIr, Version: wire.IKEv2, Exchange: wire.ExchangeInformational, Flags: wire.FlagResponse, MessageID: 1}
+			lost := []wire.Payload{&wire.Notify{NotifyType: wire.InvalidIKESPI}}
+			if spis != "its own" {
+				h.Flags, h.SPIi, h.SPIr = wire.FlagInitiator, 0, 0
+				lost[0] = &wire.Notify{NotifyType: wire.InvalidSPI, Data: []byte{byte(spi >> 24), byte(spi >> 16), byte(spi >> 8), byte(spi)}}
+			}
+			if spis == "random" {
+				h.SPIi, h.SPIr = 0x1234567890, 0x2345678901
+			}
+			say := func(more ...wire.Payload) {
+				m.a.e.Datagram(m.now, ike.Datagram{Local: sa.Local, Remote: sa.Remote, Data: wire.AppendMessage(nil, h, append(lost, more...))})
+			}
+			say(token(1), token(2), token(3), token(4), token(7))
+			m.a.drain()
+			if n := len(eventsOf[ike.IKEDown](m.a)); n != 0 {
+				t.Fatalf("%v, SPIs %s: by the fifth token", answer, spis)
+			}
+			say(token(1), token(2), token(3), token(7))
+			m.a.drain()
+			if d := eventsOf[ike.IKEDown](m.a); len(d) != 1 || !strings.Contains(d[0].Reason, "RFC 6290") {
+				t.Errorf("%v, SPIs %s: %+v", answer, spis, d)
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -241,6 +242,36 @@ func TestRFC5685_6_InIKEAuth(t *testing.T) {
 	}
 	if n := len(eventsOf[ike.ChildUp](p.b)); n != 1 {
 		t.Errorf("%d Child SAs were made at the gateways", n)
+	}
+}
+
+// With EAP it counts in the first answer and in the last one, and in none between (RFC 5685 §6).
+func TestRFC5685_6_OnlyFirstAndLastAnswer(t *testing.T) {
+	for _, k := range []uint32{1, 2, 3, 99} {
+		m := newMITM(t, func(a, b *side) {
+			b.peer.LocalAddrs = nil
+			by(a, b, ike.AuthEAP, ike.AuthPubkey)
+		})
+		credentialsFor(t, m.pair)
+		last := false
+		m.change = func(from *host, h *wire.Header, p []wire.Payload) []wire.Payload {
+			final := h.MessageID > 1 && wire.FindNotify(p, wire.Redirect) == nil && slices.ContainsFunc(p, func(x wire.Payload) bool { return x.Type() == wire.PayloadAUTH })
+			if from != m.b || h.Exchange != wire.ExchangeIKEAuth || last || h.MessageID != k && (k != 99 || !final) {
+				return p
+			}
+			last = true
+			return append(p, &wire.Notify{NotifyType: wire.Redirect, Data: []byte{1, 4, 192, 0, 2, 3}})
+		}
+		m.a.initiate("net")
+		m.run(5 * time.Second)
+		want := []string{"192.0.2.2 supported"}
+		if k == 1 || k == 99 {
+			want = append(want, "192.0.2.3 from 0104c0000202")
+		}
+		if !last {
+			t.Errorf("%d: nothing was said", k)
+		}
+		wants(t, inits(m.a), want...)
 	}
 }
 

@@ -138,9 +138,8 @@ func (t *rekeyIKE) answered(s *sa, now time.Time, in *inbound) {
 				return
 			}
 			s.finish()
-			if next.crashToken, s.nextToken = s.nextToken, nil; s.crashToken != nil {
-				next.enqueue(tellToken{})
-			}
+			next.crashToken, s.nextToken = s.nextToken, nil
+			next.enqueue(tellToken{})
 			t.settle(s, now, next)
 		})
 	})
@@ -332,10 +331,7 @@ func (s *sa) rekeyIKERequest(now time.Time, in *inbound, saP *wire.SA) {
 			s.respondNotify(now, in, wire.TemporaryFailure, nil)
 			return
 		}
-		if s.crashToken != nil {
-			answer = append(answer, n.crashNotify()...)
-		}
-		s.respond(now, in, answer)
+		s.respond(now, in, append(answer, n.crashNotify()...))
 		if t, _ := s.sched.current.(*rekeyIKE); t != nil {
 			t.theirs = n
 			n.redundant, n.undecided = true, s // until decided

@@ -197,6 +197,8 @@ func (s *sa) taskResponse(now time.Time, in *inbound) {
 	}
 	if _, ok := s.sched.current.(*rekeyIKE); ok {
 		s.nextToken = s.crashTokenIn(in.payloads) // in the last of its answers
+	} else {
+		s.takeCrashToken(in.payloads)
 	}
 	s.sched.current.answered(s, now, in)
 }

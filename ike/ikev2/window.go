@@ -240,7 +240,7 @@ func (s *sa) receive(now time.Time, d ike.Datagram) {
 		drop(ike.DropUnexpected)
 		return
 	}
-	if msg.Encrypted == nil && s.peerCrashed(now, msg) {
+	if msg.Encrypted == nil && s.peerCrashed(now, msg.Payloads) {
 		return
 	}
 	if msg.Encrypted == nil || len(msg.Payloads) > 0 {
