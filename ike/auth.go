@@ -196,6 +196,7 @@ type SignerKinds struct {
 // User, as Server whether Password is right. Value: *XAuthAnswer.
 type XAuth struct {
 	Server   bool
+	SA       uint64 // the IKE SA's Instance (SAInfo)
 	Peer     *Peer
 	Round    int // index into Peer.Local, or as Server into Peer.Remote
 	User     string

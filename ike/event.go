@@ -55,6 +55,17 @@ type ChildRekeyed struct {
 	Old, New ChildInfo
 }
 
+// ChildPassed tells that a Child SA belongs to SA now, and no longer to an older IKE SA
+// with the same peer: in IKEv1 they outlive the ISAKMP SA that they were made under.
+type ChildPassed struct {
+	SA    SAInfo
+	Child ChildInfo
+}
+
+// Addressed tells that the peer was given virtual addresses after its IKE SA was up,
+// as IKEv1 has it.
+type Addressed struct{ SA SAInfo }
+
 // Moved tells that the peer's or our address changed (NAT rebinding).
 type Moved struct {
 	SA            SAInfo
@@ -116,6 +127,8 @@ func (IKERekeyed) event()   {}
 func (ChildUp) event()      {}
 func (ChildDown) event()    {}
 func (ChildRekeyed) event() {}
+func (ChildPassed) event()  {}
+func (Addressed) event()    {}
 func (Moved) event()        {}
 func (Message) event()      {}
 func (Note) event()         {}

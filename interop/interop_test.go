@@ -66,6 +66,7 @@ type path struct {
 type settings struct {
 	middle     lab.Middle
 	charon     string // lines for the section of the daemon in strongswan.conf, of both
+	right      string // the same, of the responder alone
 	strongSwan string // the same, of strongSwan alone
 	noAttach   bool   // no capture, for load tests
 	file       bool   // the left adit is started with its usual configuration in a file
@@ -134,6 +135,7 @@ func runOne(t *testing.T, ends pair, s settings, scenario func(t *testing.T, p *
 	} else {
 		p.left = p.daemon(lab.Left, ends.initiator, s, "")
 	}
+	s.charon += s.right
 	p.right = p.daemon(lab.Right, ends.responder, s, "")
 	var err error
 	if !s.noAttach {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,10 +24,15 @@ func (p *path) radclient(command, attributes string) string {
 
 // record is the last record of a user and a kind in FreeRADIUS's detail file.
 func record(s *radiustest.Server, user, status string) string {
+	return recordWith(s, "User-Name = \""+user+"\"", "Acct-Status-Type = "+status)
+}
+
+// recordWith is the last record that has all of these lines.
+func recordWith(s *radiustest.Server, lines ...string) string {
 	records := strings.Split(s.AcctRecords(), "\n\n")
-	for i := len(records) - 1; i >= 0; i-- {
-		if strings.Contains(records[i], "User-Name = \""+user+"\"") && strings.Contains(records[i], "Acct-Status-Type = "+status) {
-			return records[i]
+	for _, r := range slices.Backward(records) {
+		if !slices.ContainsFunc(lines, func(l string) bool { return !strings.Contains(r, l) }) {
+			return r
 		}
 	}
 	return ""
@@ -34,13 +40,23 @@ func record(s *radiustest.Server, user, status string) string {
 
 func (p *path) recorded(t *testing.T, s *radiustest.Server, user, status string) string {
 	t.Helper()
+	return p.recordedWith(t, s, "User-Name = \""+user+"\"", "Acct-Status-Type = "+status)
+}
+
+func (p *path) recordedWith(t *testing.T, s *radiustest.Server, lines ...string) string {
+	t.Helper()
 	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if r := record(s, user, status); r != "" {
+		if r := recordWith(s, lines...); r != "" {
 			return r
 		}
 	}
-	t.Fatalf("no %s of %s in\n%s", status, user, s.AcctRecords())
+	t.Fatalf("no %q in\n%s", lines, s.AcctRecords())
 	return ""
+}
+
+// acctSession is the line of a record that names its session.
+func acctSession(record string) string {
+	return regexp.MustCompile(`Acct-Session-Id = "[^"]+"`).FindString(record)
 }
 
 func acctNumber(record, name string) int {

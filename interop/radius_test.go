@@ -25,11 +25,14 @@ const (
 )
 
 // All logins come from one address, and strongSwan blocks a thread for each initiation.
-const radiusServers = `block_threshold = 100
+const crowd = `block_threshold = 100
 cookie_threshold_ip = 100
 cookie_threshold = 100
 threads = 40
-plugins {
+`
+
+// radiusServers are of the gateway alone: a client that accounts would talk to them outside.
+const radiusServers = `plugins {
 	eap-radius {
 		class_group = yes
 		retransmit_timeout = 0.4
@@ -72,7 +75,7 @@ var radiusLogins = []login{
 // EAP passed through to FreeRADIUS: methods, the Class as group, fail-over, refusals
 // with their reasons, many at once.
 func TestRADIUS(t *testing.T) {
-	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: radiusServers}, func(t *testing.T, p *path) {
+	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: crowd, right: radiusServers}, func(t *testing.T, p *path) {
 		ca := pkitest.NewCA(t, pkitest.Spec{Name: "RADIUS CA", Key: pkitest.RSA2048})
 		aaa := ca.Issue(pkitest.Spec{Name: aaaID, DNS: []string{aaaID}, Key: pkitest.RSA2048, EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 		cfg := radiustest.Config{Accounting: true, Namespace: p.NS(lab.RightHost), Listen: netip.MustParseAddrPort(radiusServer + ":1812"), Secret: radiusSecret,

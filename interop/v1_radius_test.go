@@ -1,10 +1,12 @@
 package interop_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"adit/interop/lab"
 	"adit/interop/peer"
@@ -15,10 +17,10 @@ import (
 // the Class as group; a wrong password and a user of another group are refused.
 func TestV1RADIUS(t *testing.T) {
 	knob := "i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"
-	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: knob + radiusServers}, func(t *testing.T, p *path) {
-		radiustest.Start(t, radiustest.Config{Namespace: p.NS(lab.RightHost), Listen: netip.MustParseAddrPort(radiusServer + ":1812"), Secret: radiusSecret,
+	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: knob, right: radiusServers}, func(t *testing.T, p *path) {
+		aaa := radiustest.Start(t, radiustest.Config{Accounting: true, Namespace: p.NS(lab.RightHost), Listen: netip.MustParseAddrPort(radiusServer + ":1812"), Secret: radiusSecret,
 			DefaultEAP: "mschapv2", Users: []radiustest.User{
-				{Name: "alice", Password: "Tweedle dee", Reply: []string{`Class = "staff"`, "Session-Timeout = 600"}},
+				{Name: "alice", Password: "Tweedle dee", Reply: []string{`Class = "staff"`, "Session-Timeout = 600", "Acct-Interim-Interval = 1"}},
 				{Name: "bob", Password: "Tweedle dum", Reply: []string{`Class = "guests"`}},
 			}})
 		for _, c := range []struct{ backend, user, password, want string }{
@@ -53,7 +55,50 @@ func TestV1RADIUS(t *testing.T) {
 			if len(s) != 1 || s[0].Fields["remote-xauth-id"] != c.user || len(s[0].RemoteVIPs) != 1 {
 				t.Errorf("%s: the gateway has %+v", c.backend, s)
 			}
-			p.down(t, "gw")
+			if c.backend == "xauth-radius" {
+				p.v1Accounted(t, aaa)
+			} else {
+				p.down(t, "gw")
+			}
+		}
+		// The server hears of the gateway's own start and end, too.
+		if err := errors.Join(p.right.Stop(), p.right.Start()); err != nil {
+			t.Fatal(err)
+		}
+		for _, status := range []string{"Accounting-On", "Accounting-Off"} {
+			if r := p.recordedWith(t, aaa, "Acct-Status-Type = "+status); !strings.Contains(r, "NAS-Identifier = \"adit\"") {
+				t.Errorf("%s is\n%s", status, r)
+			}
 		}
 	})
+}
+
+// v1Accounted follows the session of alice, who came in by XAUTH, until the server ends it.
+func (p *path) v1Accounted(t *testing.T, s *radiustest.Server) {
+	t.Helper()
+	start := p.recorded(t, s, "alice", "Start")
+	vip := p.sas(p.right)[0].RemoteVIPs[0]
+	for _, w := range []string{"Framed-IP-Address = " + vip, "NAS-Port-Id = \"gw\"", "Class = 0x7374616666"} {
+		if !strings.Contains(start, w) {
+			t.Errorf("the Start lacks %s:\n%s", w, start)
+		}
+	}
+	if err := lab.Poll(5*time.Second, func() (bool, error) {
+		got, err := p.Ping(lab.Left, p.R.Host4, lab.PingOptions{Source: netip.MustParseAddr(vip), Timeout: 200 * time.Millisecond})
+		return got.Received > 0, err
+	}); err != nil {
+		t.Error(err)
+	}
+	if err := lab.Poll(6*time.Second, func() (bool, error) {
+		return acctNumber(record(s, "alice", "Interim-Update"), "Acct-Input-Octets") >= 84, nil
+	}); err != nil {
+		t.Errorf("no interim update with the ping: %v\n%s", err, s.AcctRecords())
+	}
+	if out := p.radclient("disconnect", fmt.Sprintf("User-Name = alice\nEvent-Timestamp = %d\n", time.Now().Unix())); !strings.Contains(out, "Disconnect-ACK") {
+		t.Errorf("no Disconnect-ACK:\n%s", out)
+	}
+	if r := p.recorded(t, s, "alice", "Stop"); !strings.Contains(r, "Acct-Terminate-Cause = Admin-Reset") || acctNumber(r, "Acct-Output-Octets") < 84 || !strings.Contains(r, acctSession(start)) {
+		t.Errorf("the Stop is\n%s", r)
+	}
+	p.gone(t)
 }

@@ -5,6 +5,8 @@ const (
 	AcctStart         = 1
 	AcctStop          = 2
 	AcctInterimUpdate = 3
+	AcctOn            = 7
+	AcctOff           = 8
 )
 
 // Values of Acct-Terminate-Cause (RFC 2866 §5.10).

@@ -162,6 +162,7 @@ func (s *sa) lease(now time.Time, asked []wire.V1Attribute, then func(time.Time,
 			}
 			list = append(list, wire.V1Attribute{Type: uint16(t), Value: a.AsSlice()})
 		}
+		s.env.Emit(ike.Addressed{SA: s.Info()})
 		then(now, append(list, settings(lease.Attributes, netmask)...))
 	})
 }

@@ -36,6 +36,7 @@ func (s *sa) handTo(now time.Time, next *sa) {
 		s.children = slices.DeleteFunc(s.children, func(x *child) bool { return x == c })
 		next.children = append(next.children, c)
 		next.env.TakeChild(c.id)
+		next.env.Emit(ike.ChildPassed{SA: next.Info(), Child: c.info(next)})
 		if !c.announced && c.state == childInstalled {
 			c.announced = true
 			next.env.ChildUp(now, c.info(next))

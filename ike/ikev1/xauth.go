@@ -191,7 +191,7 @@ func (s *sa) xauthReply(now time.Time, p *wire.V1Attributes) {
 	if password == nil {
 		password = attributeOf(p, xauthPasscode)
 	}
-	q := ike.XAuth{Server: true, Peer: s.peer, Round: len(s.peer.Remote) - 1, Local: s.local, Remote: s.remote}
+	q := ike.XAuth{Server: true, SA: s.env.Instance(), Peer: s.peer, Round: len(s.peer.Remote) - 1, Local: s.local, Remote: s.remote}
 	if user != nil && password != nil && len(user.Value) <= limitUser && len(password.Value) <= limitUser {
 		// peer quirk: Android ends the password with a zero.
 		q.User, q.Password = string(user.Value), suite.Key(bytes.TrimRight(slices.Clone(password.Value), "\x00"))

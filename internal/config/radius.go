@@ -72,8 +72,8 @@ var radiusOptions = []option[RADIUSServer]{
 
 // accountingOptions are those of plugins.eap-radius that hold for all servers.
 var accountingOptions = []option[Accounting]{
-	{name: "accounting", def: "no", note: "sends Start, Stop and interim updates (RFC 2866) for clients that RADIUS let in", set: into(func(a *Accounting) *bool { return &a.On }, boolOf)},
-	{name: "accounting_close_on_timeout", def: "yes", note: "closes a client’s IKE SA if nobody answers an interim update", set: func(_ *decoder, a *Accounting, v conf.Value) error {
+	{name: "accounting", def: "no", note: "sends Start, Stop and interim updates (RFC 2866) for clients: who came by EAP or XAUTH, or has a virtual address; Accounting-On and -Off for the gateway", set: into(func(a *Accounting) *bool { return &a.On }, boolOf)},
+	{name: "accounting_close_on_timeout", def: "yes", note: "closes a client’s IKE SA if nobody answers an interim update, as strongSwan does ([RADIUS is down](eap.md#when-radius-is-down))", set: func(_ *decoder, a *Accounting, v conf.Value) error {
 		yes, err := v.Bool()
 		a.KeepOnTimeout = !yes
 		return err

@@ -17,8 +17,9 @@ import (
 	"adit/radius"
 )
 
-// accounts are the clients that a RADIUS server let in: what it said of them, and what
-// it is told of them (RFC 2866). Safe for concurrent use; nothing here waits for others.
+// accounts are the sessions of clients: what a RADIUS server that let them in said of
+// them, and what it is told of them (RFC 2866). Safe for concurrent use; nothing here
+// waits for others.
 type accounts struct {
 	g      *Gateway
 	cfg    config.Accounting
@@ -28,6 +29,8 @@ type accounts struct {
 	owner  map[uint32]*account  // by Child SA
 	client *radius.Client       // nil: no accounting
 	queue  chan *statement
+	lost   int       // statements that found no place, since the last line about it
+	told   time.Time // when that was
 }
 
 // admitted is what a server said of a client that it let in.
@@ -48,15 +51,25 @@ type account struct {
 	sa       ike.SAInfo
 	session  string // Acct-Session-Id
 	began    time.Time
-	done     traffic // of Child SAs that are gone
+	started  bool    // the servers have been told
+	updating bool    // an interim update waits, or is under way
+	done     traffic // of Child SAs that are gone, less what was another session's before
 	children map[uint32]bool
 	next     time.Time // of the next interim update; zero: none
 	expires  time.Time // a CoA-Request's Session-Timeout; zero: none
 	cause    uint32    // why it is being ended, if we end it
 }
 
-// traffic counts both directions, in is from the client.
+// traffic counts both directions, in is from the client. Sums may pass through what
+// would be less than 0: they come round.
 type traffic struct{ in, out ipsec.SAStats }
+
+func (t *traffic) less(in, out ipsec.SAStats) {
+	t.in.Bytes -= in.Bytes
+	t.in.Packets -= in.Packets
+	t.out.Bytes -= out.Bytes
+	t.out.Packets -= out.Packets
+}
 
 func (t *traffic) add(in, out ipsec.SAStats) {
 	t.in.Bytes += in.Bytes
@@ -89,9 +102,9 @@ func (a *accounts) init(g *Gateway) {
 
 // accepted notes what a server said of a client. What never becomes an IKE SA is
 // forgotten again.
-func (a *accounts) accepted(q ike.EAPRound, step *radius.Step) {
+func (a *accounts) accepted(instance uint64, local, remote netip.AddrPort, step *radius.Step) {
 	x := &admitted{at: time.Now(), user: step.UserName, class: step.Class, interim: step.InterimInterval,
-		calling: q.Remote.String(), nas: q.Local.Addr(), identity: step.Identity}
+		calling: remote.String(), nas: local.Addr(), identity: step.Identity}
 	for _, f := range []netip.Addr{step.Framed4, step.Framed6} {
 		if f.IsValid() {
 			x.framed = append(x.framed, f)
@@ -108,7 +121,7 @@ func (a *accounts) accepted(q ike.EAPRound, step *radius.Step) {
 		}
 	}
 	if len(a.admit) < limitConversations {
-		a.admit[q.SA] = x
+		a.admit[instance] = x
 	}
 }
 
@@ -117,6 +130,9 @@ func (a *accounts) framed(instance uint64, six bool) (addr netip.Addr, known boo
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	x := a.admit[instance]
+	if up := a.all[instance]; x == nil && up != nil { // IKEv1 gives addresses when the IKE SA is up
+		x = &up.admitted
+	}
 	if x == nil {
 		return addr, false
 	}
@@ -137,7 +153,12 @@ func (a *accounts) event(e ike.Event) {
 		a.with(e.New.Instance, func(x *account) { x.sa = e.New })
 	case ike.Moved:
 		a.with(e.SA.Instance, func(x *account) { x.sa = e.SA })
+	case ike.Addressed:
+		a.up(e.SA)
 	case ike.ChildUp:
+		a.up(e.SA)
+		a.with(e.SA.Instance, func(x *account) { a.own(x, e.Child.ID) })
+	case ike.ChildPassed: // before IKEUp, that one has it
 		a.with(e.SA.Instance, func(x *account) { a.own(x, e.Child.ID) })
 	case ike.ChildRekeyed:
 		a.with(e.SA.Instance, func(x *account) { a.own(x, e.New.ID) })
@@ -154,7 +175,15 @@ func (a *accounts) with(instance uint64, f func(*account)) {
 	}
 }
 
+// own makes a Child SA one of this session. What passed while it was another one's is
+// counted there.
 func (a *accounts) own(x *account, child uint32) {
+	if old := a.owner[child]; old != nil && old != x {
+		in, out := a.g.Query(child)
+		old.done.add(in, out)
+		x.done.less(in, out)
+		delete(old.children, child)
+	}
 	x.children[child] = true
 	a.owner[child] = x
 }
@@ -170,28 +199,57 @@ func (a *accounts) childGone(child uint32, in, out ipsec.SAStats) {
 	}
 }
 
+// up begins the session of a client, and tells the servers of it as soon as it has the
+// addresses that it will have: in IKEv1 these come later.
 func (a *accounts) up(sa ike.SAInfo) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ok := a.admit[sa.Instance]
-	delete(a.admit, sa.Instance)
-	if ok == nil || a.cfg.NeedsVIP && len(sa.RemoteVIPs) == 0 || len(a.all) >= limitAccounts {
+	x := a.all[sa.Instance]
+	if x == nil {
+		ok := a.admit[sa.Instance]
+		delete(a.admit, sa.Instance)
+		if ok == nil {
+			ok = a.ours(sa)
+		}
+		if ok == nil || len(a.all) >= limitAccounts {
+			return
+		}
+		x = &account{admitted: *ok, children: map[uint32]bool{}, session: fmt.Sprintf("%x-%016x", time.Now().Unix(), sa.Instance)}
+		a.all[sa.Instance] = x
+	}
+	x.sa = sa
+	comes := sa.Version == 1 && len(sa.Children) == 0
+	for _, c := range sa.Children {
+		if old := a.owner[c.ID]; old != nil && old != x && len(old.sa.RemoteVIPs) > 0 {
+			comes = true
+		}
+		a.own(x, c.ID)
+	}
+	if x.started || (comes || a.cfg.NeedsVIP) && len(sa.RemoteVIPs) == 0 {
 		return
 	}
 	now := time.Now()
-	x := &account{admitted: *ok, sa: sa, began: now, children: map[uint32]bool{}, session: fmt.Sprintf("%x-%016x", now.Unix(), sa.Instance)}
-	if x.interim == 0 {
-		x.interim = a.cfg.Interval
-	}
+	x.started, x.began = true, now
+	x.interim = cmp.Or(x.interim, a.cfg.Interval)
 	if x.interim > 0 {
 		x.interim = max(x.interim, leastInterim)
 		x.next = now.Add(x.interim)
 	}
-	for _, c := range sa.Children {
-		a.own(x, c.ID)
-	}
-	a.all[sa.Instance] = x
 	a.tell(x, radius.AcctStart, 0, now)
+}
+
+// ours is the session of a client that we let in by ourselves: who came by a name, or
+// has a virtual address. A site has neither, and no session. Deviates: strongSwan
+// accounts for sites, too.
+func (a *accounts) ours(sa ike.SAInfo) *admitted {
+	user := sa.RemoteEAPID
+	if user == "" && len(sa.RemoteVIPs) > 0 {
+		user = sa.RemoteID.String()
+	}
+	if user == "" || sa.Initiator || a.client == nil && !a.cfg.DAE {
+		return nil
+	}
+	return &admitted{user: user, identity: user, calling: sa.Remote.String(), nas: sa.Local.Addr()}
 }
 
 func (a *accounts) down(sa ike.SAInfo, reason string) {
@@ -202,7 +260,9 @@ func (a *accounts) down(sa ike.SAInfo, reason string) {
 		return
 	}
 	delete(a.all, sa.Instance)
-	a.tell(x, radius.AcctStop, cmp.Or(x.cause, terminateCause(reason)), time.Now())
+	if x.started {
+		a.tell(x, radius.AcctStop, cmp.Or(x.cause, terminateCause(reason)), time.Now())
+	}
 	for c := range x.children {
 		delete(a.owner, c)
 	}
@@ -227,15 +287,32 @@ func terminateCause(reason string) uint32 {
 	return radius.CauseNASError
 }
 
+// request is the beginning of every Accounting-Request.
+func request(status uint32, session string, now time.Time) *radius.Packet {
+	p := &radius.Packet{Code: radius.AccountingRequest}
+	p.AddUint32(radius.TypeAcctStatusType, status)
+	p.AddString(radius.TypeAcctSessionID, session)
+	p.AddUint32(radius.TypeEventTimestamp, uint32(now.Unix()))
+	return p
+}
+
+// announce tells the servers that accounting begins or ends here (RFC 2866 §2.1, §5.1):
+// no session of before lives any more.
+func (a *accounts) announce(ctx context.Context, status uint32, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	_, err := a.client.Exchange(ctx, request(status, fmt.Sprintf("%x", a.g.started.Unix()), time.Now()), nil)
+	if err != nil && status == radius.AcctOn && a.g.pool.ctx.Err() == nil {
+		a.g.bus.publish(ike.Note{Level: 1, Text: fmt.Sprintf("RADIUS accounting: nobody was told of our start: %v", err)})
+	}
+}
+
 // tell queues an Accounting-Request. The caller holds mu.
 func (a *accounts) tell(x *account, status, cause uint32, now time.Time) {
 	if a.client == nil {
 		return
 	}
-	p := &radius.Packet{Code: radius.AccountingRequest}
-	p.AddUint32(radius.TypeAcctStatusType, status)
-	p.AddString(radius.TypeAcctSessionID, x.session)
-	p.AddUint32(radius.TypeEventTimestamp, uint32(now.Unix()))
+	p := request(status, x.session, now)
 	p.AddString(radius.TypeUserName, cut(x.user))
 	p.AddUint32(radius.TypeNASPortType, radius.NASPortTypeVirtual)
 	p.AddUint32(radius.TypeServiceType, radius.ServiceTypeFramed)
@@ -279,30 +356,31 @@ func (a *accounts) tell(x *account, status, cause uint32, now time.Time) {
 	select {
 	case a.queue <- &statement{packet: p, interim: status == radius.AcctInterimUpdate, sa: x.sa, user: x.user}:
 	default:
-		a.g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: x.sa.Name, ID: x.sa.ID}, Level: 1, Text: "RADIUS accounting: too much waits for the server; " + x.user + " is not accounted for"})
+		x.updating = false
+		a.lost++
+		if now.Sub(a.told) >= accountQuiet {
+			text := fmt.Sprintf("RADIUS accounting: too much waits for the servers; %d statements are lost, the last of %s", a.lost, x.user)
+			a.lost, a.told = 0, now
+			a.g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: x.sa.Name, ID: x.sa.ID}, Level: 1, Text: text})
+		}
 	}
 }
 
 func cut(s string) string { return s[:min(len(s), radius.MaxValue)] }
 
-// run sends what is queued, so many at a time, and has the time pass for sessions.
+// run sends what is queued, so many at a time, and has the time pass for sessions. The
+// first thing that servers hear is Accounting-On: later, it would end what has begun.
 func (a *accounts) run(ctx context.Context) {
 	var senders sync.WaitGroup
-	for range accountSenders {
-		if a.client == nil {
-			break
-		}
+	if a.client != nil {
 		senders.Go(func() {
-			for {
-				select {
-				case s := <-a.queue:
-					a.send(ctx, s)
-				case <-ctx.Done():
-					return
-				}
+			a.announce(ctx, radius.AcctOn, accountTimeout)
+			for range accountSenders {
+				senders.Go(func() { a.sender(ctx) })
 			}
 		})
 	}
+	defer senders.Wait()
 	if len(a.g.opt.Daemon.RADIUS) == 0 {
 		return
 	}
@@ -315,7 +393,17 @@ func (a *accounts) run(ctx context.Context) {
 			a.pass(ctx, now)
 		}
 	}
-	senders.Wait()
+}
+
+func (a *accounts) sender(ctx context.Context) {
+	for {
+		select {
+		case s := <-a.queue:
+			a.send(ctx, s)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // pass sends interim updates that are due, and ends sessions whose time is over.
@@ -324,8 +412,10 @@ func (a *accounts) pass(ctx context.Context, now time.Time) {
 	a.mu.Lock()
 	for _, x := range a.all {
 		if !x.next.IsZero() && !now.Before(x.next) {
-			x.next = now.Add(x.interim)
-			a.tell(x, radius.AcctInterimUpdate, 0, now)
+			if x.next = now.Add(x.interim); !x.updating { // a server that is dead for long gets one, not all
+				x.updating = true
+				a.tell(x, radius.AcctInterimUpdate, 0, now)
+			}
 		}
 		if !x.expires.IsZero() && !now.Before(x.expires) {
 			x.expires, x.cause = time.Time{}, radius.CauseSessionTimeout
@@ -342,7 +432,17 @@ func (a *accounts) send(ctx context.Context, s *statement) {
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()
 	_, err := a.client.Exchange(ctx, s.packet, nil)
-	if err == nil || a.g.pool.ctx.Err() != nil {
+	if s.interim {
+		a.with(s.sa.Instance, func(x *account) { x.updating = false })
+	}
+	if err == nil {
+		return
+	}
+	if a.g.pool.ctx.Err() != nil { // we are closing, and ask once more then
+		select {
+		case a.queue <- s:
+		default:
+		}
 		return
 	}
 	text := fmt.Sprintf("RADIUS accounting of %s: %v", s.user, err)
@@ -354,7 +454,7 @@ func (a *accounts) send(ctx context.Context, s *statement) {
 	a.g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: s.sa.Name, ID: s.sa.ID}, Level: 1, Text: text})
 }
 
-// close sends what is still queued, for a short time: the ends of sessions.
+// close sends what is still queued, for a short time: the ends of sessions, and ours.
 func (a *accounts) close() {
 	if a.client == nil {
 		return
@@ -375,6 +475,7 @@ func (a *accounts) close() {
 		})
 	}
 	senders.Wait()
+	a.announce(ctx, radius.AcctOff, accountGrace)
 	_ = a.client.Close()
 }
 

@@ -26,6 +26,7 @@ type conversations struct {
 	open    map[uint64]*conversation
 	radius  *radius.Client // nil: no server is configured
 	failed  error          // why there is none
+	asking  chan struct{}  // a token for every request to a server under way
 	lockout lockout
 }
 
@@ -48,7 +49,7 @@ type conversation struct {
 }
 
 func (c *conversations) init(g *Gateway) {
-	c.g, c.open = g, map[uint64]*conversation{}
+	c.g, c.open, c.asking = g, map[uint64]*conversation{}, make(chan struct{}, limitRADIUSAsks)
 	c.lockout.identity, c.lockout.source = g.opt.Daemon.LockIdentity, g.opt.Daemon.LockSource
 	d := &g.opt.Daemon
 	if len(d.RADIUS) == 0 {
@@ -105,7 +106,7 @@ func (c *conversations) round(ctx context.Context, v *conversation, q ike.EAPRou
 		}
 	}
 	if q.Server && len(q.Message) > 5 && eap.Code(q.Message[0]) == eap.CodeResponse && eap.Type(q.Message[4]) == eap.TypeIdentity {
-		v.claimed = ike.Identity{Type: ike.IDFQDN, Data: string(q.Message[5:min(len(q.Message), 5+limitClaimed)])}.String()
+		v.claimed = claimed(string(q.Message[5:]))
 	}
 	a := c.lockedOut(v, q)
 	if a != nil {
@@ -151,7 +152,12 @@ func (c *conversations) relayed(ctx context.Context, v *conversation, q ike.EAPR
 	if q.Message == nil {
 		return &ike.EAPAnswer{Message: []byte{1, 0, 0, 5, byte(eap.TypeIdentity)}}, nil // RFC 3748 §5.1
 	}
+	done, err := c.mayAsk()
+	if err != nil {
+		return nil, err
+	}
 	step, err := v.relay.Next(ctx, q.Message)
+	done()
 	if err != nil {
 		return &ike.EAPAnswer{Message: v.relay.Failure(), Done: true, Why: err.Error(), Detail: ike.DetailRADIUS}, nil
 	}
@@ -167,7 +173,7 @@ func (c *conversations) relayed(ctx context.Context, v *conversation, q ike.EAPR
 			a.Message = v.relay.Failure()
 		}
 		if a.Success {
-			c.g.accounts.accepted(q, &step)
+			c.g.accounts.accepted(q.SA, q.Local, q.Remote, &step)
 		}
 	case step.Done:
 		a.Why = fmt.Sprintf("RADIUS server %s: %v", step.Server, step.Reason)
@@ -176,6 +182,17 @@ func (c *conversations) relayed(ctx context.Context, v *conversation, q ike.EAPR
 		}
 	}
 	return a, nil
+}
+
+// mayAsk takes a place among those who wait for a RADIUS server: who waits for a dead
+// one must leave room for everybody else's questions.
+func (c *conversations) mayAsk() (done func(), err error) {
+	select {
+	case c.asking <- struct{}{}:
+		return func() { <-c.asking }, nil
+	default:
+		return nil, fmt.Errorf("%w: %d logins wait for RADIUS servers", ErrBusy, limitRADIUSAsks)
+	}
 }
 
 func methodName(t eap.Type) string {

@@ -208,7 +208,8 @@ func (s *shard) ask(e ike.Ask) {
 			s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.xauth(ctx, q) })
 			return
 		}
-		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.g.inv.xauth(q)}})
+		a, _ := s.g.conversations.xauth(context.Background(), q) // it waits for nobody
+		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a}})
 	case ike.SignerKinds:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.kinds(q) })
 	case ike.EAPRound:

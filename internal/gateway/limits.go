@@ -11,6 +11,7 @@ const (
 	limitJobs            = 8192                  // jobs outstanding at any time
 	limitComputes        = 1024                  // computations that wait for the pool
 	limitAsks            = 1024                  // questions under way at any time
+	limitRADIUSAsks      = 768                   // of them that wait for a RADIUS server
 	limitAcquires        = 1024                  // acquires that wait
 	limitLog             = 4096                  // events that wait for the log
 	limitSubscribers     = 256                   // readers of events
@@ -40,6 +41,7 @@ const (
 	accountTimeout       = time.Minute           // of one, with all retransmissions and servers
 	accountGrace         = 2 * time.Second       // for the last ones
 	leastInterim         = time.Second           // between interim updates of one session
+	accountQuiet         = 10 * time.Second      // between lines about statements that nobody takes
 	admitLife            = time.Minute           // between a server's Access-Accept and the IKE SA
 	lockoutIdentityDecay = time.Minute           // in which one failed login of an identity is forgotten
 	lockoutSourceDecay   = 10 * time.Second      // the same of a source

@@ -135,6 +135,11 @@ func (l *lockout) succeeded(identity string, from netip.Addr, now time.Time) {
 	l.good[identity] = seen{sourceOf(from), now}
 }
 
+// claimed is who a client says it is, as logs and the lock-out have it.
+func claimed(name string) string {
+	return ike.Identity{Type: ike.IDFQDN, Data: name[:min(len(name), limitClaimed)]}.String()
+}
+
 // login is whose login a conversation is.
 func (v *conversation) login(q ike.EAPRound) string {
 	if v.claimed != "" {

@@ -3,12 +3,15 @@ package gateway
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"adit/eap"
 	"adit/ike"
 	"adit/internal/config"
+	"adit/internal/users"
 )
 
 var attacker, office = netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("192.0.2.1")
@@ -102,5 +105,51 @@ func TestLockoutInEAP(t *testing.T) {
 	d(client).agree(t, "EAP_MSCHAPV2", "alice", true)
 	if len(server.conversations.lockout.counts) != 0 {
 		t.Error("a success leaves failures behind")
+	}
+}
+
+// The same for name and password of IKEv1, whose failures count with those of EAP: users
+// of `adit user` and of `secrets` alike.
+func TestLockoutInXAUTH(t *testing.T) {
+	_, server := schools(t)
+	server.conversations.lockout.identity, server.conversations.lockout.source = 3, 5
+	if err := server.SetUsers([]users.User{{Name: "bob", NT: eap.NTHash([]byte("Tweedle dum")), Groups: []string{"staff"}}}); err != nil {
+		t.Fatal(err)
+	}
+	peer := &ike.Peer{Remote: []ike.AuthRound{{Method: ike.AuthPSK}, {Method: ike.AuthXAuth}}}
+	ask := func(user, password, from string) *ike.XAuthAnswer {
+		t.Helper()
+		a, err := server.conversations.xauth(t.Context(), ike.XAuth{Server: true, Peer: peer, Round: 1, User: user, Password: []byte(password), Remote: netip.MustParseAddrPort(from + ":500")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	if a := ask("bob", "Tweedle dum", "192.0.2.1"); !a.Success || !slices.Equal(a.Groups, []string{"staff"}) {
+		t.Errorf("bob: %+v", a)
+	}
+	if a := ask("alice", "swordfish", "192.0.2.1"); !a.Success {
+		t.Errorf("alice: %+v", a)
+	}
+	for range 3 {
+		if a := ask("bob", "guessed", "198.51.100.7"); a.Success || !strings.Contains(a.Why, "wrong") {
+			t.Errorf("a guess: %+v", a)
+		}
+	}
+	if a := ask("bob", "Tweedle dum", "198.51.100.7"); a.Success || !strings.Contains(a.Why, `too many failed logins of "bob"`) {
+		t.Errorf("after three guesses: %+v", a)
+	}
+	if a := ask("bob", "Tweedle dum", "192.0.2.1"); !a.Success {
+		t.Errorf("bob where he is known: %+v", a)
+	}
+	for i := range 2 {
+		ask(fmt.Sprint("nobody", i), "guessed", "198.51.100.7")
+	}
+	if a := ask("alice", "swordfish", "198.51.100.7"); a.Success || !strings.Contains(a.Why, "too many failed logins from") {
+		t.Errorf("from where five failed: %+v", a)
+	}
+	// A success that the server's EAP would give is refused by the same count.
+	if why := server.conversations.lockout.refuses(claimed("mallory"), netip.MustParseAddr("198.51.100.7"), time.Now()); why == "" {
+		t.Error("EAP knows nothing of it")
 	}
 }

@@ -139,7 +139,7 @@ func (g *Gateway) putOut(gone map[string]bool) error {
 	own := map[string]bool{} // connections whose users are ours
 	for _, p := range g.Conns() {
 		own[p.Name] = slices.ContainsFunc(p.Remote, func(r ike.AuthRound) bool {
-			return r.Method == ike.AuthEAP && r.EAP != ike.EAPRadius && r.EAP != ike.EAPTLS
+			return r.Method == ike.AuthEAP && r.EAP != ike.EAPRadius && r.EAP != ike.EAPTLS || r.Method == ike.AuthXAuth && r.EAP == ike.EAPAny
 		})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limitClosing)

@@ -4,45 +4,78 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"adit/eap"
 	"adit/ike"
 	"adit/radius"
 )
 
-// xauth answers a question about a name and password of IKEv1's XAUTH, from the same
-// secrets as those of EAP.
-func (v *inventory) xauth(q ike.XAuth) *ike.XAuthAnswer {
-	secret, found := v.password(q.User)
-	defer secret.NTHash.Zero()
-	if !q.Server {
-		return &ike.XAuthAnswer{Password: secret.Password}
-	}
-	defer secret.Password.Zero()
-	defer q.Password.Zero()
-	switch {
-	case !found || len(secret.Password) == 0:
-		return &ike.XAuthAnswer{Why: "no secret for this XAUTH name (secrets.eap*, secrets.xauth*)"}
-	case !secret.Password.Equal(q.Password):
-		return &ike.XAuthAnswer{Why: "the password is wrong (XAUTH)"}
-	}
-	return &ike.XAuthAnswer{Success: true}
-}
-
-// xauth has the RADIUS server answer: it is given name and password (xauth-radius), or
-// we prove that we know them by a method of EAP (xauth-eap).
+// xauth answers a question about a name and password of IKEv1's XAUTH. Failures count
+// for the lock-out as those of EAP do.
 func (c *conversations) xauth(ctx context.Context, q ike.XAuth) (*ike.XAuthAnswer, error) {
-	defer q.Password.Zero()
-	if c.radius == nil {
-		return nil, c.failed
+	if !q.Server {
+		secret, _ := c.g.inv.password(q.User)
+		secret.NTHash.Zero()
+		return &ike.XAuthAnswer{Password: secret.Password}, nil
 	}
+	defer q.Password.Zero()
 	if q.User == "" {
 		return &ike.XAuthAnswer{Why: "the peer gave no name (XAUTH)"}, nil
 	}
+	login, from := claimed(q.User), q.Remote.Addr()
+	if why := c.lockout.refuses(login, from, time.Now()); why != "" {
+		return &ike.XAuthAnswer{Why: why}, nil
+	}
+	a, err := c.checkXAuth(ctx, q)
+	switch {
+	case err != nil: // nobody has said that it is wrong
+	case a.Success:
+		c.lockout.succeeded(login, from, time.Now())
+	default:
+		c.lockout.failed(login, from, time.Now())
+	}
+	return a, err
+}
+
+// checkXAuth asks whoever knows the users: a RADIUS server, or ourselves, with the same
+// users and secrets as for EAP.
+func (c *conversations) checkXAuth(ctx context.Context, q ike.XAuth) (*ike.XAuthAnswer, error) {
+	if q.Peer.Remote[q.Round].EAP != ike.EAPAny {
+		return c.xauthRADIUS(ctx, q)
+	}
+	secret, found := c.g.secretOf(q.User)
+	defer secret.Password.Zero()
+	defer secret.NTHash.Zero()
+	switch {
+	case !found:
+		return &ike.XAuthAnswer{Why: "no secret for this XAUTH name (adit user, secrets.eap*, secrets.xauth*)"}, nil
+	case len(secret.NTHash) > 0:
+		hash := eap.NTHash(q.Password)
+		defer hash.Zero()
+		if !secret.NTHash.Equal(hash) {
+			return &ike.XAuthAnswer{Why: "the password is wrong (XAUTH)"}, nil
+		}
+	case len(secret.Password) == 0 || !secret.Password.Equal(q.Password):
+		return &ike.XAuthAnswer{Why: "the password is wrong (XAUTH)"}, nil
+	}
+	return &ike.XAuthAnswer{Success: true, Groups: c.g.users.groups(q.User)}, nil
+}
+
+// xauthRADIUS has the RADIUS server answer: it is given name and password (xauth-radius),
+// or we prove that we know them by a method of EAP (xauth-eap).
+func (c *conversations) xauthRADIUS(ctx context.Context, q ike.XAuth) (*ike.XAuthAnswer, error) {
+	if c.radius == nil {
+		return nil, c.failed
+	}
 	cfg := radius.RelayConfig{Client: c.radius, Identity: q.User, CalledStationID: q.Local.String(), CallingStationID: q.Remote.String(),
 		NASAddress: q.Local.Addr(), NASPortID: q.Peer.Name}
+	done, err := c.mayAsk()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var step radius.Step
-	var err error
 	if q.Peer.Remote[q.Round].EAP == ike.EAPRadius {
 		step, err = radius.Password(ctx, cfg, q.User, radius.Key(q.Password))
 	} else {
@@ -60,6 +93,7 @@ func (c *conversations) xauth(ctx context.Context, q ike.XAuth) (*ike.XAuthAnswe
 	for _, class := range step.Class {
 		a.Groups = append(a.Groups, string(class))
 	}
+	c.g.accounts.accepted(q.SA, q.Local, q.Remote, &step)
 	return a, nil
 }
 

@@ -82,6 +82,10 @@ func (h *Host) event(ev ike.Event) {
 		down(h.ups.children, ev.Old.ID, ev.Old.Name)
 		up(h.ups.children, ev.New.ID, ev.New.Name)
 		w.tracef("%s: rekeyed %s{%d} by {%d}", h.Name, ev.Old.Name, ev.Old.ID, ev.New.ID)
+	case ike.ChildPassed:
+		w.note("%s child %d passes to %d", h.Name, ev.Child.ID, ev.SA.ID)
+	case ike.Addressed:
+		w.note("%s %d has addresses %v", h.Name, ev.SA.ID, ev.SA.RemoteVIPs)
 	case ike.Moved:
 		w.disturb()
 		w.tracef("%s: %s[%d] moved from %s to %s", h.Name, ev.SA.Name, ev.SA.ID, ev.Old, ev.SA.Remote)
