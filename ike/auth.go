@@ -74,6 +74,10 @@ type AuthRound struct {
 	EAPID  Identity
 	EAPAsk bool
 	AAAID  Identity
+
+	// Given are the options above that were written down, in their order, with the backend of
+	// XAuth ("xauth-…") before auth: for lists alone, two rounds are the same without it.
+	Given []string
 }
 
 // EAPMethod says which EAP method a round wants.

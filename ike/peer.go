@@ -110,6 +110,7 @@ type AddrSpec struct {
 	Any      bool
 	From, To netip.Addr // valid for an address (From == To), prefix or range
 	Host     string     // to be resolved, anew after each failure
+	Word     string     // of all addresses of a family: how it was written, for lists
 }
 
 // UniquePolicy is `unique`: what happens with a second IKE SA of one identity.

@@ -158,6 +158,65 @@ oldgroup {
 }
 }
 }
+old {
+version = 1
+aggressive = yes
+remote_addrs = %%any6, 198.51.100.0/24
+unique = replace
+proposals = aes128-sha1-modp1024
+local {
+id = gw.example.org
+auth = pubkey
+certs = lost.pem
+}
+local-x {
+xauth_id = "user name"
+auth = xauth-generic
+}
+remote {
+id = *.example.org
+auth = pubkey
+ca_id = "CN=root"
+revocation = ifuri
+cert_policy = 1.2.3.4
+}
+children {
+old {
+remote_ts = 10.44.0.0/16
+dpd_action = trap
+close_action = start
+rekey_time = 0
+rekey_packets = 1000000
+}
+}
+}
+odd {
+ppk_id = carol
+ppk_required = yes
+remote_addrs = 198.51.100.7
+local-b {
+round = 2
+auth = pubkey
+certs = lost.pem
+}
+local-a {
+round = 1
+certs = mine.pem
+}
+remote {
+groups = one, two
+eap_id = %%any
+id = %%any
+auth = eap-radius
+aaa_id = "CN=aaa"
+}
+children {
+odd {
+mode = transport
+remote_ts = dynamic[gre]
+}
+}
+}
 silent {
 version = 2
 local_addrs = %[9]v

@@ -61,5 +61,6 @@ var differences = []difference{
 	apart(`end: swanctl --monitor-sa$`, `^    installed TIME ago`, `^    installed `, "a child without timers, as swanctl prints it"),
 	apart(`by the peer: swanctl --list-certs`, `^list-cert event|^List of|^  `, ``, "charon keeps certificates that peers sent"),
 	apart(`mistake \w+: swanctl --load-`, `(invalid value for|unknown option): .*, config discarded`, `gw\.\w+: `, "adit says where and what instead"),
+	apart(`counters: swanctl --counters`, `info-(out-req|in-resp)`, `info-(out-req|in-resp)`, "adit tells its token of crash detection after a rekey of the IKE SA that it began (RFC 6290 §4.3)"),
 	apart(`redirect: swanctl --list-sas`, ``, `/tasks-queued|^  queued:`, "a redirected client that does not leave is sent away by adit: that Delete waits"),
 }

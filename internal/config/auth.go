@@ -100,6 +100,12 @@ func (d *decoder) decodeAuth(s *conf.Section, local bool) authDraft {
 	a := authDraft{AuthRound: ike.AuthRound{Name: s.Name, Method: ike.AuthPubkey}, local: local, pos: s.Pos}
 	d.place(s)
 	values(d, s, &a, authOptions)
+	for v := range s.Values() {
+		if text, _ := v.One(); v.Key == "auth" && strings.HasPrefix(strings.ToLower(text), "xauth-") {
+			a.Given = append(a.Given, strings.ToLower(text))
+		}
+		a.Given = append(a.Given, v.Key)
+	}
 	sections(d, s, []string{"cert", "cacert"}, func(sub *conf.Section) bool {
 		switch {
 		case strings.HasPrefix(sub.Name, "cert"):
@@ -112,7 +118,9 @@ func (d *decoder) decodeAuth(s *conf.Section, local bool) authDraft {
 		return true
 	})
 	if !a.hasID {
-		a.ID = a.subject()
+		if a.ID = a.subject(); !a.ID.IsAny() {
+			a.Given = append(a.Given, "id")
+		}
 	}
 	return a
 }

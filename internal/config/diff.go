@@ -67,7 +67,7 @@ func fields(list []Difference, prefix string, names map[string]string, old, new 
 	a, b := reflect.ValueOf(old), reflect.ValueOf(new)
 	for i := range a.NumField() {
 		field := a.Type().Field(i).Name
-		if field == "Name" || field == "Children" || field == "Warnings" || (a.Type() == reflect.TypeFor[ike.Peer]() && (field == "Local" || field == "Remote")) {
+		if field == "Name" || field == "Children" || field == "Warnings" || field == "Given" || (a.Type() == reflect.TypeFor[ike.Peer]() && (field == "Local" || field == "Remote")) {
 			continue
 		}
 		x, y := a.Field(i).Interface(), b.Field(i).Interface()

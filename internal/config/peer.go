@@ -222,10 +222,10 @@ func addrSpec(text string) (ike.AddrSpec, bool) {
 	case "%any":
 		return ike.AddrSpec{Any: true}, true
 	case "%any4", "0.0.0.0":
-		return ike.AddrSpec{From: netip.IPv4Unspecified(), To: netip.AddrFrom4([4]byte{255, 255, 255, 255})}, true
+		return ike.AddrSpec{From: netip.IPv4Unspecified(), To: netip.AddrFrom4([4]byte{255, 255, 255, 255}), Word: text}, true
 	case "%any6", "::":
 		s := ipsec.FromPrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0))
-		return ike.AddrSpec{From: s.From, To: s.To}, true
+		return ike.AddrSpec{From: s.From, To: s.To, Word: text}, true
 	}
 	if s, err := ipsec.ParseSelector(text); err == nil && !s.IsDynamic() && s.Proto == 0 && s.AnyPort() {
 		return ike.AddrSpec{From: s.From, To: s.To}, true

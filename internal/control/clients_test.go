@@ -41,6 +41,18 @@ func TestLoadConnAllOrNothing(t *testing.T) {
 	contains(t, text(got), "conns = [a b]\n")
 }
 
+// swanctl takes what has a byte that isn't printable ASCII for binary data and shows nothing:
+// several mistakes, quotations and the names of people stay readable.
+func TestErrorsAreOneLine(t *testing.T) {
+	s := newSide(t, conn.NewNetwork(), "192.0.2.1")
+	res, _ := s.call("load-conn", "c {\nversion = 2\nlocal_addrs = -ä\ndpd_delay = soon\nchildren {\nnet {\nmode = strange\n}\n}\n}\n", "")
+	got := res.Text("errmsg")
+	contains(t, got, "c.local_addrs: ", "; c.dpd_delay: ", "; c.children.net.mode: ")
+	if strings.ContainsFunc(got, func(c rune) bool { return c < ' ' || c > '~' }) {
+		t.Errorf("%q", got)
+	}
+}
+
 // swanctl over TCP, and many clients at once among others that send garbage.
 func TestClientsOverTCP(t *testing.T) {
 	s, _, _ := sides(t)

@@ -192,7 +192,7 @@ func terminated(matched, done int, err error) *conf.Section {
 	out.Setf("matches", "%d", matched)
 	out.Setf("terminated", "%d", done)
 	if err != nil {
-		out.Set("errmsg", err.Error())
+		out.Set("errmsg", oneLine(err.Error()))
 	}
 	return out
 }
@@ -229,7 +229,7 @@ func (c *controller) rekey(ctx context.Context, req *vici.Request) (*conf.Sectio
 	out.Set("success", map[bool]string{true: "yes", false: "no"}[err == nil])
 	out.Setf("matches", "%d", matched)
 	if err != nil {
-		out.Set("errmsg", err.Error())
+		out.Set("errmsg", oneLine(err.Error()))
 	}
 	return out, nil
 }

@@ -118,9 +118,22 @@ func recordBody(r gateway.Record) *conf.Section {
 		m.Set("ikesa-name", r.Name)
 		m.Setf("ikesa-uniqueid", "%d", r.ID)
 	}
-	m.Set("msg", r.Text)
+	m.Set("msg", oneLine(r.Text))
 	return m
 }
+
+// oneLine is a text for people as swanctl prints it: what has a byte that is not printable
+// ASCII it takes for binary data, and shows nothing of it. Mistakes stand on a line each.
+func oneLine(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c < 0x20 || c > 0x7e {
+			return '?'
+		}
+		return c
+	}, asciiOf.Replace(text))
+}
+
+var asciiOf = strings.NewReplacer("\n", "; ", "…", "...", "§", "section ", "’", "'")
 
 // reply is the body that every action answers with.
 func reply(err error) *conf.Section {
@@ -129,7 +142,7 @@ func reply(err error) *conf.Section {
 		m.Set("success", "yes")
 	} else {
 		m.Set("success", "no")
-		m.Set("errmsg", err.Error())
+		m.Set("errmsg", oneLine(err.Error()))
 	}
 	return m
 }

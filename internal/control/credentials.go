@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"adit/conf"
@@ -131,7 +132,7 @@ func (c *controller) listCerts(_ context.Context, req *vici.Request) (*conf.Sect
 		if kind != "" && kind != group.kind || kind == config.CertX509 && flag != "" && flag != group.flag {
 			continue
 		}
-		for _, l := range all {
+		for _, l := range slices.Backward(all) { // as charon: the last that was loaded first
 			if l.Kind != group.kind {
 				continue
 			}

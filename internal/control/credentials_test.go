@@ -203,9 +203,9 @@ func TestListRounds(t *testing.T) {
 		t.Fatal(err, text(res))
 	}
 	_, conns := s.call("list-conns", "", "list-conn")
-	contains(t, text(conns[0]), "gw.local-1.class = public key\n", "gw.local-1.id = CN=sun\n", "gw.local-1.certs = [CN=sun]\n",
+	contains(t, text(conns[0]), "gw.local-1.id = CN=sun\n", "gw.local-1.certs = [CN=sun]\n",
 		"gw.local-2.class = EAP\n", "gw.local-2.eap-type = EAP_TTLS\n", "gw.local-2.aaa_id = aaa.example\n", "gw.local-2.eap_id = alice\n",
-		"gw.remote-1.class = public key\n", "gw.remote-1.revocation = GOOD\n", "gw.remote-1.id = *.example\n", "gw.remote-1.cert_policy = [1.2.3]\n", "gw.remote-1.cacerts = [CN=root]\n", "gw.remote-1.groups = []\n",
+		"gw.remote-1.revocation = GOOD\n", "gw.remote-1.id = *.example\n", "gw.remote-1.cert_policy = [1.2.3]\n", "gw.remote-1.cacerts = [CN=root]\n", "gw.remote-1.groups = []\n",
 		"gw.remote-2.class = EAP\n", "gw.remote-2.eap-type = EAP_RADIUS\n", "gw.remote-2.eap_id = %any\n", "gw.remote-2.groups = [staff admins]\n", "gw.remote-3.certs = [")
 }
 
@@ -391,7 +391,7 @@ authorities {
 	if out := swanctl("--list-certs", "--type", "x509", "--flag", "ca"); strings.Contains(out, "CN=moon") || !strings.Contains(out, "subject:  \"CN=root\"") {
 		t.Errorf("list-certs of CAs:\n%s", out)
 	}
-	contains(t, swanctl("--list-conns"), "local public key authentication:", "id: CN=sun", "certs: CN=sun", "remote EAP_MSCHAPV2 authentication:", "eap_id: %any", "remote public key authentication:", "cacerts: CN=root")
+	contains(t, swanctl("--list-conns"), "local unspecified authentication:", "id: CN=sun", "certs: CN=sun", "remote EAP_MSCHAPV2 authentication:", "eap_id: %any", "remote public key authentication:", "cacerts: CN=root")
 	contains(t, swanctl("--list-pools", "--leases"), "v4", "10.3.0.0", "0 / 0 / 254", "fd00:3::")
 	contains(t, swanctl("--list-authorities"), "root:", "cacert: CN=root", "crl_uris:  http://crl.example/root.crl", "ocsp_uris: http://ocsp.example")
 	// The program itself loads the same from the same files.

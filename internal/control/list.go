@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -239,6 +240,12 @@ func describeConn(s *conf.Section, p *ike.Peer) {
 	if p.DPDTimeout > 0 {
 		s.Set("dpd_timeout", decimal(seconds(p.DPDTimeout)))
 	}
+	if p.PPKID != "" {
+		s.Set("ppk_id", p.PPKID)
+	}
+	if p.PPKRequired {
+		s.Set("ppk_required", "yes")
+	}
 	describeAuth(s, "local", p.Local)
 	describeAuth(s, "remote", p.Remote)
 	children := s.Add("children")
@@ -265,21 +272,34 @@ var eapTypes = map[ike.EAPMethod]string{
 }
 
 // describeAuth adds a side's rounds; a connection without any (shunts alone) has an
-// empty one. The keys stand in charon's order, the last configured first.
+// empty one. What was given stands in charon's order, the last first, as far as it has an
+// effect on whom we talk to.
 func describeAuth(s *conf.Section, side string, rounds []ike.AuthRound) {
 	if len(rounds) == 0 {
 		describeLists(s.Add(side+"-1"), ike.AuthRound{})
 	}
 	for i, r := range rounds {
 		a := s.Add(side + "-" + strconv.Itoa(i+1))
-		if r.EAPAsk || !r.EAPID.IsAny() {
-			a.Set("eap_id", r.EAPID.String())
+		for _, option := range slices.Backward(r.Given) {
+			backend, xauth := strings.CutPrefix(option, "xauth-")
+			switch {
+			case xauth:
+				a.Set("xauth", backend)
+			case option == "auth":
+				if t := eapTypes[r.EAP]; r.Method == ike.AuthEAP && t != "" {
+					a.Set("eap-type", t)
+				}
+				a.Set("class", r.Method.String())
+			case option == "id":
+				a.Set("id", r.ID.String())
+			case option == "eap_id", option == "xauth_id":
+				a.Set(option, r.EAPID.String())
+			case option == "aaa_id":
+				a.Set("aaa_id", r.AAAID.String())
+			}
 		}
-		if !r.AAAID.IsAny() {
-			a.Set("aaa_id", r.AAAID.String())
-		}
-		if !r.ID.IsAny() {
-			a.Set("id", r.ID.String())
+		if !r.CAID.IsAny() {
+			a.Set("ca_id", r.CAID.String())
 		}
 		switch r.Revocation {
 		case ike.RevocationStrict:
@@ -287,10 +307,6 @@ func describeAuth(s *conf.Section, side string, rounds []ike.AuthRound) {
 		case ike.RevocationIfURI:
 			a.Set("revocation", "SKIPPED")
 		}
-		if t := eapTypes[r.EAP]; r.Method == ike.AuthEAP && t != "" {
-			a.Set("eap-type", t)
-		}
-		a.Set("class", r.Method.String())
 		describeLists(a, r)
 	}
 }
@@ -353,6 +369,8 @@ func addrList(specs []ike.AddrSpec) []string {
 		switch {
 		case a.Any:
 			out[i] = "%any"
+		case a.Word != "":
+			out[i] = a.Word
 		case a.Host != "":
 			out[i] = a.Host
 		case a.From == a.To:

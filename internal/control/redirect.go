@@ -29,7 +29,7 @@ func (c *controller) redirect(ctx context.Context, req *vici.Request) (*conf.Sec
 	out.Set("success", yesNo(err == nil))
 	out.Setf("matches", "%d", matched)
 	if err != nil {
-		out.Set("errmsg", err.Error())
+		out.Set("errmsg", oneLine(err.Error()))
 	}
 	return out, nil
 }

@@ -43,14 +43,25 @@ func (v *inventory) difference(load []*ike.Peer, unload []string) (changes []cha
 	return changes
 }
 
-// equal compares connections; what its warnings say does not make one another one.
+// equal compares connections; what its warnings say and in which order its options stand
+// does not make one another one.
 func equal(a, b *ike.Peer, withoutChildren bool) bool {
 	x, y := *a, *b
-	x.Warnings, y.Warnings = nil, nil
+	for _, p := range []*ike.Peer{&x, &y} {
+		p.Warnings, p.Local, p.Remote = nil, unordered(p.Local), unordered(p.Remote)
+	}
 	if withoutChildren {
 		x.Children, y.Children = nil, nil
 	}
 	return reflect.DeepEqual(x, y)
+}
+
+func unordered(rounds []ike.AuthRound) []ike.AuthRound {
+	rounds = slices.Clone(rounds)
+	for i := range rounds {
+		rounds[i].Given = nil
+	}
+	return rounds
 }
 
 // samePeer reports whether only children differ.
