@@ -310,6 +310,9 @@ type LeaseAddresses struct {
 	ID      string
 	Remote  netip.AddrPort
 	Request []wire.Attribute
+	// Instead are the leases of older IKE SAs of the same peer that go when this one is
+	// up: their addresses are the peer's again.
+	Instead []uint64
 }
 
 // Lease is the answer to LeaseAddresses.

@@ -338,6 +338,26 @@ func (v *Env) racing(o *Env) bool {
 	return v.initiator != o.initiator && (v.upSince.IsZero() || o.created.Before(v.upSince)) && (o.upSince.IsZero() || v.created.Before(o.upSince))
 }
 
+// Replaces are the IKE SAs that Established will close for this one, or that go anyway:
+// the peer comes back without having said goodbye.
+func (v *Env) Replaces(p *Peer, local, remote Identity, initialContact bool) (out []SA) {
+	for _, o := range v.e.policies.sameIdentities(local, remote) {
+		if o == v || o.rekeyed || o.gone || o.upSince.IsZero() || v.initiator || o.version != v.version {
+			continue
+		}
+		if v.lost(o, p, initialContact) || !o.origin && p.Unique == UniqueReplace || !o.sa.Usable() {
+			out = append(out, o.sa)
+		}
+	}
+	return out
+}
+
+// lost reports whether the peer has said by INITIAL_CONTACT that it has lost an IKE SA:
+// what it had before it sent its first message.
+func (v *Env) lost(o *Env, p *Peer, initialContact bool) bool {
+	return !v.initiator && initialContact && p.Unique != UniqueNever && o.upSince.Before(v.created)
+}
+
 // Established tells that the IKE SA is up: the peer is authenticated. It
 // applies INITIAL_CONTACT and `unique`, and settles simultaneous set-ups.
 func (v *Env) Established(now time.Time, p *Peer, local, remote Identity, initialContact bool) {
@@ -365,8 +385,7 @@ func (v *Env) Established(now time.Time, p *Peer, local, remote Identity, initia
 		switch {
 		case v.reauth:
 			// What it replaces goes when its Child SAs are up.
-		case !v.initiator && initialContact && p.Unique != UniqueNever && o.upSince.Before(v.created):
-			// What the peer had before it sent its first message is what it has lost.
+		case v.lost(o, p, initialContact):
 			close(true)
 		case v.version == 1 && v.origin != o.origin:
 			// IKEv1 has no rule for who wins; the Child SAs pass to the newer one.

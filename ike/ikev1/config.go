@@ -141,7 +141,13 @@ func (s *sa) lease(now time.Time, asked []wire.V1Attribute, then func(time.Time,
 	if s.eapID != "" {
 		id = s.eapID
 	}
-	s.ask(now, timeoutAsk, ike.LeaseAddresses{Lease: s.vips.leased, Peer: s.peer, ID: id, Remote: s.remote, Request: request}, func(now time.Time, r ike.Result) {
+	q := ike.LeaseAddresses{Lease: s.vips.leased, Peer: s.peer, ID: id, Remote: s.remote, Request: request}
+	for _, o := range s.env.Siblings(s.ids[0], s.uniqueID()) {
+		if old, ok := o.(*sa); ok && old.remade && old.vips.leased != 0 && len(q.Instead) < limitInstead {
+			q.Instead = append(q.Instead, old.vips.leased)
+		}
+	}
+	s.ask(now, timeoutAsk, q, func(now time.Time, r ike.Result) {
 		lease, _ := r.Value.(*ike.Lease)
 		if r.Err != nil || lease == nil || len(lease.Addrs) == 0 {
 			detail, why := ike.DetailPool, "no pool has an address of the family that the peer wants"

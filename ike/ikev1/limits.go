@@ -40,6 +40,7 @@ const (
 	// limitAttributes the attributes of Mode Config that are looked at.
 	limitUser       = 256
 	limitVIPs       = 8
+	limitInstead    = 16 // leases of older ISAKMP SAs that are a peer's own
 	limitAttributes = 64
 	limitShown      = 200
 	// limitDPD is how many R-U-THERE go out before a peer is given up, where dpd_timeout

@@ -272,7 +272,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 	}
 	first := st.first
 	s.takeCrashToken(first)
-	s.identify(p)
+	known := s.identify(p)
 	if p.peer.MOBIKE && translatedOnTheWay(first, st.from) { // RFC 4555 §3.9
 		s.respondNotify(now, in, wire.UnexpectedNATDetected, nil)
 		s.fail(now, &ike.Rejection{Reason: ike.ReasonPeer, Notify: wire.UnexpectedNATDetected.String(), Difference: "the peer allows no NAT, but one is on the way"})
@@ -283,7 +283,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 		s.fail(now, r)
 		return
 	}
-	s.cpGrant(now, first, func(now time.Time, cp []wire.Payload) {
+	s.cpGrant(now, first, s.env.Replaces(s.peer, s.ids[0], known, st.contact), func(now time.Time, cp []wire.Payload) {
 		list = slices.Concat(list, s.crashNotify(), cp) // the token before CP (RFC 6290 §4.2)
 		if saP, _ := wire.First[*wire.SA](first); saP == nil {
 			finish(now, list, nil) // RFC 6023

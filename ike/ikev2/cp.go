@@ -207,8 +207,9 @@ func (s *sa) askHost(now time.Time, q ike.Question, then func(time.Time, any, er
 
 // cpGrant answers the initiator's CFG_REQUEST before its Child SA is chosen: then
 // gets the payloads to put before SA into the last IKE_AUTH response. Where no
-// address can be given the Child SA is refused (choose), the IKE SA stays.
-func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time, []wire.Payload)) {
+// address can be given the Child SA is refused (choose), the IKE SA stays. What the
+// IKE SAs have that go for this one is the peer's own.
+func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, going []ike.SA, then func(time.Time, []wire.Payload)) {
 	var request []wire.Attribute
 	addressed := false
 	if cp := findCP(payloads, wire.CFGRequest); cp != nil {
@@ -240,7 +241,13 @@ func (s *sa) cpGrant(now time.Time, payloads []wire.Payload, then func(time.Time
 		return
 	}
 	s.holding().leased = s.ourSPI()
-	s.askHost(now, ike.LeaseAddresses{Lease: s.cp().leased, Peer: s.peer, ID: s.leaseID(), Remote: s.remote, Request: request}, func(now time.Time, v any, err error) {
+	q := ike.LeaseAddresses{Lease: s.cp().leased, Peer: s.peer, ID: s.leaseID(), Remote: s.remote, Request: request}
+	for _, o := range going {
+		if old, ok := o.(*sa); ok && old.cp().leased != 0 && len(q.Instead) < limitInstead {
+			q.Instead = append(q.Instead, old.cp().leased)
+		}
+	}
+	s.askHost(now, q, func(now time.Time, v any, err error) {
 		lease, _ := v.(*ike.Lease)
 		switch {
 		case err != nil:

@@ -70,6 +70,8 @@ const (
 	limitTemporary = 20
 	// limitVIPs bounds the virtual addresses of one IKE SA, asked for and given.
 	limitVIPs = 8
+	// limitInstead bounds the leases of older IKE SAs of a peer that comes back.
+	limitInstead = 16
 	// limitAttributes and limitAttributeBytes bound the configuration attributes of a
 	// peer that are looked at, and those of ours that are sent.
 	limitAttributes     = 64

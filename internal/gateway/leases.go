@@ -298,7 +298,7 @@ func (l *leases) choose(q ike.LeaseAddresses, name string, wish netip.Addr, six 
 		return a, nil, nil, nil
 	}
 	if a.IsValid() {
-	} else if a, undo = p.take(q.Lease, q.ID, wish); !a.IsValid() {
+	} else if a, undo = p.take(q.Lease, q.ID, wish, l.vacated(q, name)); !a.IsValid() {
 		return a, nil, nil, fmt.Errorf("pool '%s' has no free address", name)
 	}
 	e := p.used[a]
@@ -308,6 +308,18 @@ func (l *leases) choose(q ike.LeaseAddresses, name string, wish netip.Addr, six 
 	}
 	e.asked = true
 	return a, &LeaseRecord{Addr: a, Pool: name, Identity: q.ID, Rev: e.rev}, undo, nil
+}
+
+// vacated are the addresses of a pool that leases have which go for this one.
+func (l *leases) vacated(q ike.LeaseAddresses, pool string) (out []netip.Addr) {
+	for _, lease := range q.Instead {
+		for _, h := range l.held[lease] {
+			if p := l.pool(pool); h.pool == pool && p != nil && p.leaves(h.addr, q.ID, q.Instead) {
+				out = append(out, h.addr)
+			}
+		}
+	}
+	return out
 }
 
 // release gives the addresses of a lease back; they are kept for their identity.

@@ -73,8 +73,16 @@ func (p *addressPool) mine(a netip.Addr, identity string, online bool) bool {
 	return e.owner == "" || p.silent != nil && p.silent(e.owner) > silentGateway
 }
 
-// take takes an address in memory; undo has it as it was.
-func (p *addressPool) take(lease uint64, identity string, wish netip.Addr) (a netip.Addr, undo func()) {
+// leaves reports whether only these leases have the address, for the identity.
+func (p *addressPool) leaves(a netip.Addr, identity string, leases []uint64) bool {
+	e := p.used[a]
+	return e != nil && e.identity == identity && !e.asked && e.owner == "" &&
+		!slices.ContainsFunc(e.holders, func(x uint64) bool { return !slices.Contains(leases, x) })
+}
+
+// take takes an address in memory; undo has it as it was. Vacated are addresses of the
+// identity's own that its older IKE SAs have until they are gone.
+func (p *addressPool) take(lease uint64, identity string, wish netip.Addr, vacated []netip.Addr) (a netip.Addr, undo func()) {
 	// A pool may be larger than memory: beyond this many, somebody's old address is given.
 	remembered := len(p.used) >= limitRemembered && p.free.Len() > 0
 	if wish.IsValid() && !wish.IsUnspecified() {
@@ -86,8 +94,11 @@ func (p *addressPool) take(lease uint64, identity string, wish netip.Addr) (a ne
 			return p.grant(wish, lease, identity)
 		}
 	}
-	if a, ok := p.last[identity]; ok && p.mine(a, identity, false) {
+	if a, ok := p.last[identity]; ok && (p.mine(a, identity, false) || slices.Contains(vacated, a)) {
 		return p.grant(a, lease, identity)
+	}
+	if len(vacated) > 0 {
+		return p.grant(vacated[0], lease, identity)
 	}
 	for p.next.IsValid() && !remembered {
 		a := p.next

@@ -73,6 +73,40 @@ func TestRFC7296_2_19_LeaseOfAnIdentity(t *testing.T) {
 	}
 }
 
+// Who comes back without a goodbye gets the address that its older IKE SA has until that
+// is gone, also if it is the only one; if that one stays, another one.
+func TestRFC7296_2_19_LeaseOfWhoComesBack(t *testing.T) {
+	l := lessor(t, v4pool("p", "10.3.0.1", "10.3.0.1"))
+	one(t, l, want(1, "alice", "", "p"))
+	if a := one(t, l, want(2, "alice", "", "p")); a != "error" {
+		t.Fatalf("a second device of alice's got %s", a)
+	}
+	back := want(3, "alice", "", "p")
+	back.Instead = []uint64{1}
+	if a := one(t, l, back); a != "10.3.0.1" {
+		t.Fatalf("alice came back to %s", a)
+	}
+	l.release(1)
+	bob := want(4, "bob", "10.3.0.1", "p")
+	bob.Instead = []uint64{3} // which is not his
+	if a := one(t, l, bob); a != "error" {
+		t.Fatalf("bob got %s", a)
+	}
+	// A third one holds it, which does not go.
+	both := want(5, "alice", "10.3.0.1", "p")
+	one(t, l, both)
+	back = want(6, "alice", "", "p")
+	back.Instead = []uint64{3}
+	if a := one(t, l, back); a != "error" {
+		t.Fatalf("alice got %s, which another IKE SA of hers keeps", a)
+	}
+	l.release(3)
+	l.release(5)
+	if a := one(t, l, bob); a != "10.3.0.1" {
+		t.Fatalf("bob got %s", a)
+	}
+}
+
 func TestRFC7296_3_15_4_PoolExhausted(t *testing.T) {
 	l := lessor(t, v4pool("p", "10.3.0.1", "10.3.0.2"))
 	one(t, l, want(1, "a", "", "p"))
