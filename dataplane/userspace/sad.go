@@ -23,7 +23,7 @@ type sa struct {
 	dead atomic.Bool // set under mu: after that no packet passes
 	// owner is the worker that seals: numbers must leave in their order, for a peer's
 	// window may be as short as 32, and two threads that send cannot keep one, whatever
-	// they lock: each processor has queues of its own. It opens, too, what comes in UDP.
+	// they lock: each processor has queues of its own. It opens, too, what comes in.
 	owner int
 	// resource is the worker, plus 1, that alone uses it (RFC 9611), 0: all do; own: from
 	// a source port of its own.

@@ -52,12 +52,17 @@ func use(t *testing.T, l dptest.Link, id ipsec.PolicyID, n uint32, remote netip.
 
 // TestWorkersInOrder sends many flows through two SAs that several threads share, under
 // load, with rekeys on the way: nothing is lost, nothing comes behind a window of 32,
-// each flow keeps its order, and each SA is its owner's alone.
+// each flow keeps its order, and each SA is its owner's alone; in UDP and raw.
 func TestWorkersInOrder(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	for _, workers := range []int{2, 4} {
+	for _, c := range []struct {
+		workers int
+		raw     bool
+	}{{2, false}, {4, false}, {2, true}} {
+		workers := c.workers
+		change := func(p *ipsec.SAParams) { p.Encap = !c.raw }
 		l := linuxLink(t, workers)
 		l.A.Outer4, l.B.Outer4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 		nets := []netip.Prefix{netip.MustParsePrefix("10.2.0.0/24"), netip.MustParsePrefix("10.2.1.0/24")}
@@ -65,7 +70,7 @@ func TestWorkersInOrder(t *testing.T) {
 		// Two workers have SAs, and keep them over rekeys.
 		spi := func(n uint32) ipsec.SPI { return ipsec.SPI(1000*w + w*n + n%2) }
 		for i, net := range nets {
-			between(t, l, uint32(i+1), spi(uint32(i+1)), spi(501+uint32(i)), net, nil)
+			between(t, l, uint32(i+1), spi(uint32(i+1)), spi(501+uint32(i)), net, change)
 			use(t, l, ipsec.PolicyID(i+1), uint32(i+1), net)
 		}
 		const flows, rounds, most = 24, 400, 300
@@ -78,7 +83,7 @@ func TestWorkersInOrder(t *testing.T) {
 			}
 			port, n := binary.BigEndian.Uint16(b[20:]), binary.BigEndian.Uint32(b[28:])
 			if n != next[port] {
-				t.Errorf("%d workers: flow %d brought packet %d, want %d", workers, port, n, next[port])
+				t.Errorf("%+v: flow %d brought packet %d, want %d", c, port, n, next[port])
 			}
 			next[port] = n + 1
 			got++
@@ -96,7 +101,7 @@ func TestWorkersInOrder(t *testing.T) {
 			if round%100 == 50 { // a rekey of each
 				for i, net := range nets {
 					child++
-					between(t, l, child, spi(child), spi(500+child), net, nil)
+					between(t, l, child, spi(child), spi(500+child), net, change)
 					use(t, l, ipsec.PolicyID(i+1), child, net)
 					must(t, l.A.Plane.DeleteSA(ipsec.SARef{Child: child - 2, Dir: ipsec.Out}))
 				}
@@ -109,16 +114,16 @@ func TestWorkersInOrder(t *testing.T) {
 		}
 		a, b := l.A.Plane.(*userspace.Plane), l.B.Plane.(*userspace.Plane)
 		if got != sent {
-			t.Errorf("%d workers: %d of %d packets; %v %v", workers, got, sent, dropsOf(a), dropsOf(b))
+			t.Errorf("%+v: %d of %d packets; %v %v", c, got, sent, dropsOf(a), dropsOf(b))
 		}
 		if ca, cb := a.Counters(), b.Counters(); cb.Drops(userspace.InReplay) != 0 || ca.Drops(userspace.OutNoSA) != 0 {
-			t.Errorf("%d workers: %v %v", workers, dropsOf(a), dropsOf(b))
+			t.Errorf("%+v: %v %v", c, dropsOf(a), dropsOf(b))
 		}
 		out, _ := a.Moved()
 		_, in := b.Moved()
 		for i := range workers {
 			if (out[i] > 0) != (i < 2) || (in[i] > 0) != (i < 2) {
-				t.Errorf("%d workers: sealed %v, opened %v", workers, out, in)
+				t.Errorf("%+v: sealed %v, opened %v", c, out, in)
 				break
 			}
 		}

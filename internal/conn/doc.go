@@ -156,8 +156,8 @@ type Polled interface {
 	Worker() int
 }
 
-// WorkerOf tells which of so many workers gets the ESP packets of an SPI that come in
-// UDP. All else is the first one's.
+// WorkerOf tells which of so many workers gets the ESP packets of an SPI (raw ones only if it
+// is among the first four). All else is the first one's.
 func WorkerOf(spi uint32, workers int) int { return int(spi % uint32(max(workers, 1))) }
 
 // Ports are the two UDP ports.
@@ -283,7 +283,7 @@ type Options struct {
 	// TemporaryAddrs has SourceFor prefer temporary IPv6 addresses (RFC 8981) to
 	// public ones; without it, it is the other way round.
 	TemporaryAddrs bool
-	// Workers is how many threads receive ESP in UDP, 1 if it is 0, MaxWorkers at most:
+	// Workers is how many threads receive ESP, 1 if it is 0, MaxWorkers at most:
 	// each has a Reader for each family, which gets the packets of its SPIs (WorkerOf).
 	Workers int
 	// NoRaw leaves out the raw ESP sockets, which need CAP_NET_RAW (ErrNoRaw): ESP

@@ -20,10 +20,27 @@ import (
 
 const ipv4Len, ipv6Len, protoESP = 20, 40, 50
 
-// openRaw opens a raw ESP socket, or its send-only twin, which takes nothing in.
-func (c *linuxConn) openRaw(v6, df bool) error {
-	s, err := c.newSocket(v6, roleRaw, df, 0)
-	if err != nil || !df {
+// maxRaw is the number of raw sockets that receive, for each family. The kernel gives each
+// of them a copy of the packet's head before it asks the filter, so that one more costs every
+// packet something (BenchmarkRawWorkers): workers beyond it leave raw ESP to the first.
+const maxRaw = 4
+
+// openRaw opens the sockets for raw ESP of a family: one that receives for each worker, the
+// first of which also sends, and the send-only twin, which takes nothing in.
+func (c *linuxConn) openRaw(v6 bool) error {
+	for w := range min(c.opts.Workers, maxRaw) {
+		s, err := c.newSocket(v6, roleRaw, false, w)
+		if err != nil {
+			return err
+		}
+		if c.opts.Workers > 1 {
+			if err := attach(s.fd, unix.SO_ATTACH_FILTER, onlySPI(v6, w, c.opts.Workers)); err != nil {
+				return err
+			}
+		}
+	}
+	s, err := c.newSocket(v6, roleRaw, true, 0)
+	if err != nil {
 		return err
 	}
 	level, name := unix.SOL_IP, unix.IP_TTL
@@ -36,6 +53,29 @@ func (c *linuxConn) openRaw(v6, df bool) error {
 	}
 	s.ttl = uint8(n)
 	return attach(s.fd, unix.SO_ATTACH_FILTER, zero)
+}
+
+// onlySPI is a filter that keeps the packets of a worker (WorkerOf), and for the first one
+// those of workers without a raw socket. A raw IPv4 socket sees the IP header first, one
+// of IPv6 does not. What is too short to have an SPI is nobody's.
+func onlySPI(v6 bool, worker, workers int) []unix.SockFilter {
+	load := []unix.SockFilter{
+		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_IND},
+	}
+	if v6 {
+		load = []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}}
+	}
+	rest := uint32(workers) // never reached
+	if worker == 0 {
+		rest = maxRaw
+	}
+	return append(load,
+		unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(workers)},
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(worker), Jt: 1},
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: rest, Jf: 1},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K})
 }
 
 // putHeader makes the IP header of a packet with DF into h. What it leaves at zero, the

@@ -48,13 +48,14 @@ type socket struct {
 // two of them on one port: the one that receives and sends without DF, and a
 // send-only one with DF that a selector keeps free of arriving datagrams. With
 // several workers the marker's port has such a pair for each of them, and the
-// selector gives each the packets of its SPIs.
+// selector gives each the packets of its SPIs; of raw sockets each has one to receive.
 type linuxConn struct {
 	opts    Options
 	ports   Ports
 	out     [2][roles][2]*socket // [v6][role][df]; nil where there is none
 	encap   [2][][2]*socket      // [v6][worker][df]: the first are those of out
 	own     [2][][2]*socket      // [v6][worker][df]; none with one worker
+	raw     [2][]*socket         // [v6]: of the workers behind the first
 	readers []Reader
 	senders sync.Pool // of *sender
 	noGSO   destinations
@@ -111,7 +112,7 @@ func (c *linuxConn) open() error {
 		if v6 && !c.opts.NoIPv4 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			c.closeFamily(v6) // a kernel without IPv6
 			c.out[family(v6)] = [roles][2]*socket{}
-			c.encap[family(v6)], c.own[family(v6)] = nil, nil
+			c.encap[family(v6)], c.own[family(v6)], c.raw[family(v6)] = nil, nil, nil
 			continue
 		}
 		if err != nil {
@@ -135,6 +136,9 @@ func (c *linuxConn) open() error {
 				c.readers = append(c.readers, newReader(pair[0]))
 				twins = append(twins, pair[1])
 			}
+		}
+		for _, s := range c.raw[f] {
+			c.readers = append(c.readers, newReader(s))
 		}
 		for _, pair := range c.own[f] {
 			twins = append(twins, pair[0], pair[1])
@@ -187,12 +191,7 @@ func (c *linuxConn) openFamily(v6 bool) error {
 	if c.opts.NoRaw {
 		return nil
 	}
-	for _, df := range []bool{false, true} {
-		if err := c.openRaw(v6, df); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.openRaw(v6)
 }
 
 // openUDP opens the receiving sockets of a port and their send-only twins. The
@@ -306,8 +305,11 @@ func (c *linuxConn) newSocket(v6 bool, r role, df bool, worker int) (*socket, er
 		return nil, fmt.Errorf("conn: socket: %w", err)
 	}
 	s := &socket{conn: c, fd: fd, v6: v6, role: r, df: df, worker: worker}
-	if worker == 0 {
+	switch {
+	case worker == 0:
 		c.out[family(v6)][r][index(df)] = s
+	case r == roleRaw:
+		c.raw[family(v6)] = append(c.raw[family(v6)], s)
 	}
 	if r == roleEncap {
 		c.encap[family(v6)][worker][index(df)] = s
@@ -351,6 +353,9 @@ func (s *socket) configure(fd int) error {
 	for _, o := range list {
 		if s.v6 && s.role == roleRaw && o.name == unix.IPV6_V6ONLY {
 			continue // a raw IPv6 socket is so anyway
+		}
+		if s.role == roleRaw && s.worker > 0 && (o.name == unix.IPV6_RECVERR && s.v6 || o.name == unix.IP_RECVERR && !s.v6) {
+			continue // it never sends, and each error would be told to each raw socket
 		}
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return fmt.Errorf("conn: socket option %d/%d: %w", o.level, o.name, err)
@@ -526,6 +531,9 @@ func (c *linuxConn) closeFamily(v6 bool) {
 				unix.Close(s.fd)
 			}
 		}
+	}
+	for _, s := range c.raw[f] {
+		unix.Close(s.fd)
 	}
 	for _, pair := range slices.Concat(c.encap[f], c.own[f]) {
 		for _, s := range pair {

@@ -95,3 +95,52 @@ func TestWorkers(t *testing.T) {
 		t.Errorf("too many workers: %v", err)
 	}
 }
+
+// TestRawWorkers: raw ESP comes to the worker of its SPI once, and to nobody else, or to the
+// first where that one has no raw socket; what is too short for an SPI comes to nobody.
+func TestRawWorkers(t *testing.T) {
+	const workers = conn.MaxRaw + 2
+	p := newPath(t)
+	a, b := p.listen(0, conn.Options{}), p.listen(1, conn.Options{Workers: workers})
+	for _, to := range []netip.Addr{right, right6} {
+		var out []conn.Packet
+		want := map[uint32]int{}
+		for spi := uint32(600); spi < 600+3*workers; spi++ {
+			buf := make([]byte, 8+spi%64)
+			binary.BigEndian.PutUint32(buf, spi)
+			out = append(out, conn.Packet{Kind: conn.ESP, DF: spi%4 < 2, Remote: netip.AddrPortFrom(to, 0), Buf: buf})
+			if want[spi] = conn.WorkerOf(spi, workers); want[spi] >= conn.MaxRaw {
+				want[spi] = 0
+			}
+		}
+		out = append(out, conn.Packet{Kind: conn.ESP, DF: true, Remote: netip.AddrPortFrom(to, 0), Buf: []byte{0, 0, 2}}, out[0])
+		if n, err := a.WriteBatch(out); n != len(out) || err != nil {
+			t.Fatalf("%d %v", n, err)
+		}
+		in := make([]conn.Packet, 64)
+		got := 0
+		// The last of them comes last: they are in order.
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && got < 3*workers+1; {
+			for _, x := range b.Readers() {
+				r := x.(conn.Polled)
+				n, err := r.Take(in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, q := range in[:n] {
+					spi := binary.BigEndian.Uint32(q.Buf)
+					if q.Encap || q.Kind != conn.ESP || len(q.Buf) != int(8+spi%64) || r.Worker() != want[spi] {
+						t.Errorf("%v: SPI %d came to worker %d, want %d: %+v", to, spi, r.Worker(), want[spi], q)
+					}
+					got++
+				}
+			}
+		}
+		if got != 3*workers+1 {
+			t.Errorf("%v: %d packets", to, got)
+		}
+	}
+	if s := b.Stats(); s.Malformed != 0 {
+		t.Errorf("%+v", s)
+	}
+}
