@@ -4,6 +4,11 @@
 set -uo pipefail
 
 version=v1.9.0
+# The tool is built only where somebody could answer it.
+if [ -z "${HTTPS_PROXY:-}${https_proxy:-}${ALL_PROXY:-}${all_proxy:-}" ] && ! timeout 20 getent hosts vuln.go.dev >/dev/null; then
+	echo 'govulncheck: NOT CHECKED, its database cannot be reached: no address of vuln.go.dev'
+	exit 0
+fi
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 # First a package without dependencies: is the database there at all?
