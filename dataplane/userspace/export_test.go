@@ -1,6 +1,7 @@
 package userspace
 
 import (
+	"fmt"
 	"time"
 
 	"adit/internal/conn"
@@ -57,6 +58,13 @@ func (p *Plane) FindPolicy(packet []byte, ifID uint32) ipsec.PolicyID {
 		return e.policy.ID
 	}
 	return 0
+}
+
+// FlowOf names the flow of a packet.
+func FlowOf(packet []byte) (string, bool) {
+	var h headers
+	err := h.parse(packet, false)
+	return fmt.Sprint(h.flow), err == nil
 }
 
 // SPIHash is where an SPI's walk through an empty table begins.

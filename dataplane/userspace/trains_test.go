@@ -25,11 +25,14 @@ type traffic struct {
 // random makes any train: both families, TCP with options, UDP, extension headers,
 // every traffic class and flag, sizes down to one byte.
 func random(r *rand.Rand) traffic {
-	v6, isUDP, tos := r.IntN(2) == 0, r.IntN(3) == 0, uint8(r.IntN(256))
-	src, dst := netip.AddrFrom4([4]byte{10, 1, 0, byte(r.IntN(4))}), netip.AddrFrom4([4]byte{10, 2, 0, byte(r.IntN(4))})
-	if v6 {
-		src, dst = hostA6, hostB6
+	if r.IntN(2) == 0 {
+		return randomBetween(r, hostA6, hostB6)
 	}
+	return randomBetween(r, netip.AddrFrom4([4]byte{10, 1, 0, byte(r.IntN(4))}), netip.AddrFrom4([4]byte{10, 2, 0, byte(r.IntN(4))}))
+}
+
+func randomBetween(r *rand.Rand, src, dst netip.Addr) traffic {
+	v6, isUDP, tos := src.Is6(), r.IntN(3) == 0, uint8(r.IntN(256))
 	var l4 []byte // header of the transport, checksum left out
 	proto := uint8(6)
 	ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, uint16(1000+r.IntN(3))), 443)
@@ -154,11 +157,13 @@ func recording(t testing.TB, c child) (*bench, *recorder) {
 
 // TestTrainsEqualPackets: what goes through in trains, of mixed flows, flags,
 // classes, options and extension headers, comes out as the packets that they stand
-// for, built one by one; and as the same packets sent singly do.
+// for, built one by one; and as the same packets sent singly do. In transport mode the IP
+// header is the receiver's, but for addresses, protocol and class.
 func TestTrainsEqualPackets(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
-	for _, c := range []child{{}, {outer6: true, raw: true}, {change: func(p *ipsec.SAParams) { p.TFC = 300 }}} {
+	for _, c := range []child{{}, {outer6: true, raw: true}, {change: func(p *ipsec.SAParams) { p.TFC = 300 }},
+		{mode: ipsec.ModeTransport}, {mode: ipsec.ModeTransport, raw: true}, {mode: ipsec.ModeTransport, outer6: true}} {
 		fast, got := recording(t, c)
 		plain, single := recording(t, c)
 		for range 60 {
@@ -166,7 +171,15 @@ func TestTrainsEqualPackets(t *testing.T) {
 			var want [][]byte
 			var list []tun.Super
 			for range 1 + r.IntN(4) {
-				x := random(r)
+				var x traffic
+				switch {
+				case c.mode == ipsec.ModeTunnel:
+					x = random(r)
+				case c.outer6:
+					x = randomBetween(r, addrA6, addrB6)
+				default:
+					x = randomBetween(r, addrA4, addrB4)
+				}
 				s, err := tun.ParseSuper(x.super)
 				must(t, err)
 				list, want = append(list, s), append(want, x.packets...)
@@ -178,12 +191,36 @@ func TestTrainsEqualPackets(t *testing.T) {
 				plain.through([][]byte{bytes.Clone(p)})
 			}
 			for name, g := range map[string][][]byte{"trains": got.got, "singly": single.got} {
-				if err := equal(g, want); err != nil {
+				w := want
+				if c.mode == ipsec.ModeTransport {
+					g, w = carried(t, g), carried(t, w)
+				}
+				if err := equal(g, w); err != nil {
 					t.Fatalf("seed %d, %+v, %s: %v; drops %v %v", seed, c, name, err, dropsOf(fast.l.a.plane), dropsOf(fast.l.b.plane))
 				}
 			}
 		}
 	}
+}
+
+// carried is what transport mode carries of packets: class, protocol, addresses, payload.
+// Lengths and header checksums must be right.
+func carried(t *testing.T, packets [][]byte) (out [][]byte) {
+	t.Helper()
+	for _, b := range packets {
+		if b[0]>>4 == 4 {
+			if int(binary.BigEndian.Uint16(b[2:])) != len(b) || onesum(b[:20], 0) != 0 || b[0] != 0x45 {
+				t.Fatalf("header %x of %d bytes", b[:20], len(b))
+			}
+			out = append(out, append([]byte{b[1], b[9]}, b[12:]...))
+			continue
+		}
+		if int(binary.BigEndian.Uint16(b[4:]))+40 != len(b) {
+			t.Fatalf("header %x of %d bytes", b[:40], len(b))
+		}
+		out = append(out, append([]byte{b[0]<<4 | b[1]>>4, b[6]}, b[8:]...))
+	}
+	return out
 }
 
 func equal(got, want [][]byte) error {

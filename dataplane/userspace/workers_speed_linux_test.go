@@ -4,9 +4,9 @@ package userspace_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"runtime"
@@ -121,7 +121,7 @@ func trainOf(to netip.Addr, n int) []byte {
 }
 
 // alone listens in a network namespace of its own, of which only the loopback is up.
-func alone(b *testing.B, opts conn.Options) (c conn.Conn) {
+func alone(b testing.TB, opts conn.Options) (c conn.Conn) {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread goes with the goroutine
@@ -165,21 +165,9 @@ func round(b *testing.B, workers int, train, raw, across bool) (springs, *usersp
 	must(b, err)
 	must(b, p.Start())
 	b.Cleanup(func() { must(b, p.Close()) })
-	here := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Ports().NATT)
 	for i := range sas {
 		far := netip.AddrFrom4([4]byte{10, 2, byte(i), 1})
-		key := make(suite.Key, 36)
-		for k := range key {
-			key[k] = byte(rand.Uint32())
-		}
-		x := ipsec.SAParams{Ref: ipsec.SARef{Child: uint32(i + 1), Dir: ipsec.In}, SPI: ipsec.SPI(1000*workers + i), Local: here, Remote: here,
-			Encap: !raw, Encr: suite.Transform{Type: suite.TypeENCR, ID: suite.EncrAESGCM16, KeyBits: 256}, EncKey: bytes.Clone(key), ESN: true, ReplayWindow: 4096,
-			LocalTS: selectors(netB4), RemoteTS: selectors(netA4), CopyECN: true, MTU: 1500}
-		must(b, p.AddSA(x))
-		x.Ref.Dir, x.EncKey, x.LocalTS, x.RemoteTS = ipsec.Out, key, selectors(netA4), selectors(netB4)
-		must(b, p.AddSA(x))
-		must(b, p.AddPolicy(ipsec.Policy{ID: ipsec.PolicyID(i + 1), Action: ipsec.Protect, Local: selectors(netA4),
-			Remote: selectors(netip.PrefixFrom(far, 24)), Out: ipsec.SARef{Child: uint32(i + 1), Dir: ipsec.Out}}))
+		selfSA(b, p, c, uint32(i), workers, raw, selectors(netip.PrefixFrom(far, 24)))
 		q := i % workers
 		if across {
 			q = (i + 1) % workers
@@ -191,6 +179,23 @@ func round(b *testing.B, workers int, train, raw, across bool) (springs, *usersp
 		}
 	}
 	return s, p
+}
+
+// selfSA installs both SAs of a Child SA that leads to the plane itself, and its policy. It is
+// worker number n's, modulo their number.
+func selfSA(t testing.TB, p *userspace.Plane, c conn.Conn, n uint32, workers int, raw bool, far []ipsec.Selector) {
+	t.Helper()
+	here := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Ports().NATT)
+	near := selectors(netA4, netA6)
+	key := make(suite.Key, 36)
+	rand.Read(key)
+	x := ipsec.SAParams{Ref: ipsec.SARef{Child: n + 1, Dir: ipsec.In}, SPI: ipsec.SPI(1000*workers) + ipsec.SPI(n), Local: here, Remote: here,
+		Encap: !raw, Encr: suite.Transform{Type: suite.TypeENCR, ID: suite.EncrAESGCM16, KeyBits: 256}, EncKey: bytes.Clone(key), ESN: true, ReplayWindow: 4096,
+		LocalTS: far, RemoteTS: near, CopyECN: true, MTU: 1500}
+	must(t, p.AddSA(x))
+	x.Ref.Dir, x.EncKey, x.LocalTS, x.RemoteTS = ipsec.Out, key, near, far
+	must(t, p.AddSA(x))
+	must(t, p.AddPolicy(ipsec.Policy{ID: ipsec.PolicyID(n + 1), Action: ipsec.Protect, Local: near, Remote: far, Out: ipsec.SARef{Child: n + 1, Dir: ipsec.Out}}))
 }
 
 // BenchmarkWorkers is how many packets a second one worker and two of them seal, send to
