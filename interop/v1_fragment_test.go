@@ -43,3 +43,30 @@ func isakmpFragment(b []byte) bool {
 	}
 	return false
 }
+
+// Aggressive mode in a large group begins with more than a packet holds; with `force` its
+// first message goes in fragments before anybody has announced anything.
+func TestV1FirstMessageInFragments(t *testing.T) {
+	aggressive := "fragment_size = 576\ni_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"
+	across(t, settings{middle: lab.Bridge, charon: aggressive}, func(t *testing.T, p *path) {
+		left, right := p.v1(false)
+		for _, c := range []*conn{&left, &right} {
+			c.ike, c.extra = "aes256-sha256-modp4096", "aggressive = yes\nfragmentation = force\n"
+		}
+		p.load(left, right)
+		p.freshCapture()
+		p.up()
+		p.quickPing()
+		first := 0
+		p.outside.Count(func(k *lab.Packet) bool {
+			const responderSPI = 20 + 8 + 8
+			if k.Src == p.L.Wan4 && isakmpFragment(k.Bytes) && [8]byte(k.Bytes[responderSPI:]) == [8]byte{} {
+				first++
+			}
+			return false
+		})
+		if first < 2 {
+			t.Errorf("the first message came in %d fragments", first)
+		}
+	})
+}

@@ -187,6 +187,8 @@ func (s *sa) aggressiveKeys(now time.Time, in *inbound, spiR uint64) {
 			packets, summary := s.sealed(s.first, list)
 			s.keys.iv = s.first.iv
 			s.respond(now, &inbound{header: in.header, datagram: ike.Datagram{Local: s.local, Remote: s.remote, Data: in.datagram.Data}}, packets, summary)
+			wait, _ := s.config().Retransmit.Wait(0)
+			s.unheard = &exchange{kind: wire.ExchangeV1Aggressive, out: &outstanding{packets: packets, summary: summary, sent: 1, next: now.Add(wait)}}
 			s.proved(now, false)
 		})
 	})

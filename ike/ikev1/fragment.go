@@ -139,10 +139,35 @@ func (s *sa) collect(now time.Time, d ike.Datagram) []byte {
 	// Nothing but a message of this SA may come of it, and no fragment of a fragment.
 	h, err := wire.ParseHeader(whole)
 	if err != nil || int(h.Length) != len(whole) || h.Version.Major != 1 || h.NextPayload == wire.PayloadV1Fragment ||
-		h.SPIi != s.spiI || s.spiR != 0 && h.SPIr != s.spiR {
+		h.SPIi != s.spiI || s.spiR != 0 && h.SPIr != s.spiR && !isFirst(&h) {
 		return drop()
 	}
 	return whole
+}
+
+// takePieces waits for a first message that comes in fragments, from whom a connection
+// may be that takes them. Peer quirk (strongSwan with `fragmentation = force`): it sends what
+// is too large so before anybody has announced anything.
+func (s *sa) takePieces(now time.Time, d ike.Datagram, _ wire.Header) bool {
+	peers, _ := ike.MatchPeers(s.env.Peers(), 1, d.Local.Addr(), d.Remote.Addr())
+	s.phase, s.setup = phasePieces, &setup{candidates: peers}
+	s.life.setupEnd = now.Add(s.config().HalfOpenTimeout)
+	if whole := s.collect(now, d); whole != nil {
+		d.Data = whole
+		return s.takeWhole(now, d)
+	}
+	return len(s.partials) > 0
+}
+
+// takeWhole takes the first message once it is whole, as if it had come so.
+func (s *sa) takeWhole(now time.Time, d ike.Datagram) bool {
+	h, err := wire.ParseHeader(d.Data)
+	if err != nil || !isFirst(&h) {
+		s.env.Drop(now, ike.DropFragment, d.Remote)
+		return false
+	}
+	s.forgetPartials(func(*partial) bool { return true })
+	return s.takeFirst(now, d, h)
 }
 
 // partialOf finds what has come of a message, or begins it in the place of the oldest.

@@ -10,6 +10,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/suite"
 )
 
 var vidFragment = []byte("\x40\x48\xb7\xd5\x6e\xbc\xe8\x85\x25\xe7\xde\x7f\x00\xd6\xc2\xd3")
@@ -118,6 +119,78 @@ func TestFragmentsOnBadWays(t *testing.T) {
 		if n := h.e.Stats().FragmentBytes; n != 0 {
 			t.Errorf("%s keeps %d bytes of fragments", h.name, n)
 		}
+	}
+}
+
+// TestFirstMessageInFragments: with force nobody waits for an announcement. Aggressive mode
+// in a large group begins with more than a packet holds.
+func TestFirstMessageInFragments(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		b    ike.FragmentPolicy
+		lose bool // the second fragment of each message, once
+		up   bool
+	}{{"good way", ike.FragmentYes, false, true}, {"bad way", ike.FragmentYes, true, true}, {"not wanted", ike.FragmentNo, false, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			p := fragmentPair(t, true, func(a, b *side) {
+				a.peer.Proposals, b.peer.Proposals = mustProposals(t, suite.IKE, "aes128-sha256-modp4096"), mustProposals(t, suite.IKE, "aes128-sha256-modp4096")
+				a.peer.Fragmentation, b.peer.Fragmentation = ike.FragmentForce, c.b
+			})
+			first, lost := 0, map[string]bool{}
+			p.filter = func(from *host, d ike.Datagram) bool {
+				f, ok := fragmentOf(t, d.Data)
+				if h, err := wire.ParseHeader(d.Data); ok && err == nil && h.SPIr == 0 {
+					first++
+				}
+				if key := fmt.Sprint(from.name, f.ID); c.lose && f.Number == 2 && !lost[key] {
+					lost[key] = true
+					return false
+				}
+				return true
+			}
+			p.a.initiate("net")
+			p.run(time.Minute)
+			if first < 2 {
+				t.Errorf("%d fragments of the first message", first)
+			}
+			if c.up {
+				p.up()
+			} else if n := len(p.b.e.SAs()); n != 0 {
+				t.Errorf("%d SAs", n)
+			}
+			if n := p.b.e.Stats().FragmentBytes; n != 0 {
+				t.Errorf("%d bytes of fragments are kept", n)
+			}
+		})
+	}
+}
+
+// TestFirstFragmentFlood: fragments of first messages that never come whole are answered by
+// nothing, count as half-open and go in time; nonsense that is whole leaves nothing at once.
+func TestFirstFragmentFlood(t *testing.T) {
+	p := fragmentPair(t, false, nil)
+	send := func(i int, f wire.V1Fragment) {
+		h := wire.Header{SPIi: uint64(i + 1), Version: wire.IKEv1, Exchange: wire.ExchangeV1IdentityProtection}
+		from := netip.AddrFrom4([4]byte{192, 0, 2, byte(i % 200)})
+		p.b.e.Datagram(p.now, ike.Datagram{Local: netip.AddrPortFrom(addrB, 500), Remote: netip.AddrPortFrom(from, 500), Data: wire.AppendV1Message(nil, h, []wire.V1Payload{f.Payload()})})
+		p.b.drain()
+	}
+	for i := range 100 {
+		send(i, wire.V1Fragment{ID: 1, Number: 1, Last: true, Data: []byte("no message at all, but a whole one")})
+		send(i, wire.V1Fragment{ID: 1, Number: 0, Data: []byte("no number")})
+	}
+	if n := len(p.b.e.SAs()); n != 0 {
+		t.Errorf("%d SAs of nonsense", n)
+	}
+	for i := range 20_000 {
+		send(i, wire.V1Fragment{ID: 1, Number: uint8(1 + i%250), Data: make([]byte, 1000)})
+	}
+	if n, b := len(p.b.e.SAs()), p.b.e.Stats().FragmentBytes; n == 0 || n > 1000 || b > 16<<20 {
+		t.Errorf("%d SAs with %d bytes", n, b)
+	}
+	p.run(31 * time.Second)
+	if n, b := len(p.b.e.SAs()), p.b.e.Stats().FragmentBytes; n != 0 || b != 0 || len(p.b.sent) != 0 || len(eventsOf[*ike.Rejection](p.b)) != 0 {
+		t.Errorf("%d SAs with %d bytes, %d packets, %d rejections", n, b, len(p.b.sent), len(eventsOf[*ike.Rejection](p.b)))
 	}
 }
 

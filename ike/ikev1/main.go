@@ -90,21 +90,34 @@ func (s *sa) phase1Life(p *ike.Peer) time.Duration {
 // accept begins phase 1 as responder, or refuses the first message without keeping
 // anything.
 func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
+	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi}
+	take := s.takeFirst
+	if h.NextPayload == wire.PayloadV1Fragment {
+		take = s.takePieces
+	}
+	if !take(now, d, h) {
+		return nil
+	}
+	return s
+}
+
+// takeFirst takes the first message; false: it is refused.
+func (s *sa) takeFirst(now time.Time, d ike.Datagram, h wire.Header) bool {
+	env := s.env
 	list, _, err := wire.ParseV1Chain(h.NextPayload, d.Data[wire.HeaderLen:])
 	in := &inbound{header: h, datagram: d, payloads: list}
 	r := rule{need: []wire.PayloadType{wire.PayloadV1SA}}
 	if err != nil || r.misses(list) != "" {
 		env.Drop(now, ike.DropMalformed, d.Remote)
-		return nil
+		return false
 	}
 	body := slices.Clone(in.get(wire.PayloadV1SA))
 	proposals, err := wire.ParseV1SA(body)
 	if err != nil || len(proposals.Proposals) == 0 {
 		env.Drop(now, ike.DropMalformed, d.Remote)
-		return nil
+		return false
 	}
-	s := &sa{env: env, local: d.Local, remote: d.Remote, spiI: h.SPIi, phase: phaseSAReceived}
-	s.setup = &setup{saBody: body}
+	s.phase, s.setup = phaseSAReceived, &setup{saBody: body}
 	s.first = &exchange{kind: h.Exchange, began: now}
 	peers, passed := ike.MatchPeers(env.Peers(), 1, d.Local.Addr(), d.Remote.Addr())
 	aggressive := h.Exchange == wire.ExchangeV1Aggressive
@@ -119,7 +132,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 		env.Drop(now, ike.DropNoConnection, d.Remote)
 		s.refuseFirst(now, nil, &ike.Rejection{Reason: ike.ReasonAddress, Theirs: d.Remote.Addr().String(), Ours: d.Local.Addr().String(),
 			Difference: "no connection for these addresses", Candidates: passed[:min(len(passed), 16)]})
-		return nil
+		return false
 	}
 	s.setup.candidates, s.setup.passed = peers, passed
 	s.readVendorIDs(in)
@@ -137,10 +150,7 @@ func accept(env *ike.Env, now time.Time, d ike.Datagram, h wire.Header) ike.SA {
 	s.kindsOf(now, signing, nil, func(now time.Time, kinds map[*ike.Peer][]wire.V1Auth) {
 		s.choosePhase1(now, in, proposals, kinds)
 	})
-	if s.phase == phaseDead {
-		return nil
-	}
-	return s
+	return s.phase != phaseDead
 }
 
 // kindsOf asks for each connection that signs with what it can.

@@ -170,7 +170,7 @@ func (s *sa) receivePhase2(now time.Time, in *inbound) {
 
 // accepted notes an authentic message of phase 2.
 func (s *sa) accepted(now time.Time, in *inbound) {
-	s.life.lastIn = now
+	s.life.lastIn, s.unheard = now, nil
 	s.taken(now, in.datagram)
 	if in.x != nil {
 		in.x.iv = in.iv

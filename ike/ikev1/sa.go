@@ -12,13 +12,16 @@ import (
 
 // Version is IKEv1, for ike.New.
 var Version = ike.Version{
-	Major: 1,
-	First: func(h *wire.Header) bool {
-		return (h.Exchange == wire.ExchangeV1IdentityProtection || h.Exchange == wire.ExchangeV1Aggressive) &&
-			h.SPIr == 0 && h.MessageID == 0 && h.Flags&wire.FlagV1Encryption == 0
-	},
+	Major:    1,
+	First:    isFirst,
 	Accept:   accept,
 	Initiate: initiate,
+}
+
+// isFirst reports whether a header can be that of a phase 1 that begins.
+func isFirst(h *wire.Header) bool {
+	return (h.Exchange == wire.ExchangeV1IdentityProtection || h.Exchange == wire.ExchangeV1Aggressive) &&
+		h.SPIr == 0 && h.MessageID == 0 && h.Flags&wire.FlagV1Encryption == 0
 }
 
 // sa is one ISAKMP SA.
@@ -39,7 +42,10 @@ type sa struct {
 	ids       [2]ike.Identity // ours, the peer's
 	tieBreak  []byte
 
-	first    *exchange // phase 1
+	first *exchange // phase 1
+	// unheard is the last message of aggressive mode, which nobody answers: it is repeated
+	// until something authentic shows that it has come.
+	unheard  *exchange
 	ext      *extended // XAUTH, nil outside of it
 	vips     addresses
 	eapID    string     // the peer's name in XAUTH
@@ -102,6 +108,10 @@ func (s *sa) Datagram(now time.Time, d ike.Datagram, h wire.Header) {
 	switch {
 	case s.phase == phaseDead:
 		s.env.Drop(now, ike.DropUnexpected, d.Remote)
+	case s.phase == phasePieces:
+		if !s.takeWhole(now, d) {
+			s.end(now, ike.Closed{Cause: ike.CauseFailed})
+		}
 	case s.repeat(now, d):
 	case s.sched.busy != 0:
 		s.sched.hold(s, now, d)
@@ -222,9 +232,11 @@ func (s *sa) NextWake() time.Time {
 
 // underWay lists phase 1 and the exchanges of phase 2.
 func (s *sa) underWay() []*exchange {
-	list := make([]*exchange, 0, len(s.exchanges)+1)
-	if s.first != nil {
-		list = append(list, s.first)
+	list := make([]*exchange, 0, len(s.exchanges)+2)
+	for _, x := range []*exchange{s.first, s.unheard} {
+		if x != nil {
+			list = append(list, x)
+		}
 	}
 	return append(list, s.exchanges...)
 }
@@ -269,7 +281,7 @@ func (s *sa) Wipe() {
 	s.phase = phaseDead
 	s.forgetPartials(func(*partial) bool { return true })
 	s.releaseAddresses()
-	s.exchanges, s.first, s.answers, s.ext, s.lastConfig = nil, nil, nil, nil, nil
+	s.exchanges, s.first, s.unheard, s.answers, s.ext, s.lastConfig = nil, nil, nil, nil, nil, nil
 	s.sched = scheduler{}
 }
 

@@ -20,6 +20,7 @@ const (
 	phaseKEReceived                // responder, message 4 is out or about to be
 	phaseAggrSent                  // initiator of aggressive mode, message 1 is out
 	phaseAggrReceived              // responder of aggressive mode, message 2 is out or about to be
+	phasePieces                    // responder, message 1 comes in fragments
 	phaseExtended                  // phase 1 is done, XAUTH under way
 	phaseEstablished
 	phaseDead
@@ -27,7 +28,7 @@ const (
 )
 
 func (p phase) String() string {
-	return [...]string{"saSent", "keSent", "authSent", "saReceived", "keReceived", "aggrSent", "aggrReceived", "extended", "established", "dead"}[p]
+	return [...]string{"saSent", "keSent", "authSent", "saReceived", "keReceived", "aggrSent", "aggrReceived", "pieces", "extended", "established", "dead"}[p]
 }
 
 // setup is what phase 1 needs and nothing after it.
@@ -80,6 +81,10 @@ func (s *sa) leaveSetup() {
 
 // setupTimeout closes an ISAKMP SA that was not established in time, or was refused.
 func (s *sa) setupTimeout(now time.Time) {
+	if s.phase == phasePieces { // nobody can say what it would have been
+		s.end(now, ike.Closed{Cause: ike.CauseFailed})
+		return
+	}
 	if s.setup != nil && s.setup.refused != nil {
 		s.fail(now, s.setup.refused)
 		return

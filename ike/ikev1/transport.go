@@ -213,6 +213,8 @@ func (s *sa) retransmit(now time.Time, x *exchange) {
 	x.out = nil
 	r := &ike.Rejection{Reason: ike.ReasonNoAnswer, Difference: "no answer to " + out.summary}
 	switch {
+	case x == s.unheard: // what comes after it tells whether the peer lives
+		s.unheard = nil
 	case x == s.first:
 		switch {
 		case s.setup != nil && s.setup.refused != nil:
