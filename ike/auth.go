@@ -256,6 +256,24 @@ type Verdict struct {
 	Signer          []byte // its certificate in DER, nil: a raw key
 }
 
+// StillTrusted asks whether the peer of a ticket that is good would be let in today as
+// it was then: its certificates may be revoked, its shared key may be gone. No Value;
+// Err, a *Rejection or an error for the local log: it would not.
+type StillTrusted struct {
+	SA                uint64 // the Instance of its IKE SA
+	Peer              *Peer
+	LocalID, RemoteID Identity
+	Local, Remote     netip.Addr
+	Rounds            []ProvedRound // one for each of Peer.Remote
+}
+
+// ProvedRound is how a peer proved itself in one round.
+type ProvedRound struct {
+	Method AuthMethod
+	ID     Identity
+	Certs  [][]byte // DER, its own first; none: a shared key, or a raw public key
+}
+
 // EAPRound carries one EAP packet to the local EAP machine of a session, or to a
 // RADIUS server. Value: *EAPAnswer.
 type EAPRound struct {
@@ -361,6 +379,7 @@ func (UndoAddresses) effect() {}
 func (SignAuth) question()        {}
 func (SignerKinds) question()     {}
 func (XAuth) question()           {}
+func (StillTrusted) question()    {}
 func (VerifyAuth) question()      {}
 func (EAPRound) question()        {}
 func (LeaseAddresses) question()  {}

@@ -63,6 +63,7 @@ type shown struct {
 type verified struct {
 	method ike.AuthMethod
 	id     ike.Identity
+	certs  [][]byte // DER, of a peer that may get a ticket: the one whose key it was first
 	// The rest is of EAP.
 	eapID    string
 	groups   []string

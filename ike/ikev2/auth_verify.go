@@ -142,6 +142,21 @@ func (s *sa) nextOurID(a *authentication, p *ike.Peer) ike.Identity {
 	return id
 }
 
+// chainShown are the certificate that has proved the peer and those that came with it,
+// where they are needed for a ticket.
+func (s *sa) chainShown(signer []byte, certs []ike.CertPayload) (list [][]byte) {
+	if s.initiator || signer == nil || !s.env.Resumes() {
+		return nil
+	}
+	list = [][]byte{slices.Clone(signer)}
+	for _, c := range certs {
+		if c.Encoding == wire.CertX509Signature && !slices.Equal(c.Data, signer) {
+			list = append(list, slices.Clone(c.Data))
+		}
+	}
+	return list
+}
+
 func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.Payload, auth *wire.Auth, peers []*ike.Peer, known bool, refused func(ike.Detail, string) *ike.Rejection, then func(time.Time, *verified, *ike.Rejection)) {
 	certs, tooMany := certsOf(payloads)
 	if tooMany {
@@ -213,6 +228,6 @@ func (s *sa) verifySignature(now time.Time, a *authentication, payloads []wire.P
 		if auth.Method == wire.AuthRSASignature && !s.config().NoSignatureAuth {
 			s.note(1, "the peer signs with RSA and SHA-1: it does not know RFC 7427")
 		}
-		then(now, &verified{method: ike.AuthPubkey, id: id}, nil)
+		then(now, &verified{method: ike.AuthPubkey, id: id, certs: s.chainShown(v.Signer, certs)}, nil)
 	})
 }

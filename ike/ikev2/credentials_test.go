@@ -95,6 +95,8 @@ func (c *credentials) answer(q ike.Question) (v any, err error) {
 		v, err = c.eap(q)
 	case ike.LeaseAddresses:
 		v = &ike.Lease{}
+	case ike.StillTrusted:
+		c.asked["still"]++
 	default:
 		return nil, errors.New("unknown question")
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -28,6 +29,7 @@ type session struct {
 	IDs     [2]sessionID // ours, the peer's
 	Methods []ike.AuthMethod
 	Proved  []sessionID
+	Certs   [][][]byte // by round
 }
 
 type sessionID struct {
@@ -37,6 +39,9 @@ type sessionID struct {
 
 func sessionIDOf(id ike.Identity) sessionID { return sessionID{id.Type, []byte(id.Data)} }
 func (s sessionID) identity() ike.Identity  { return ike.Identity{Type: s.Type, Data: string(s.Data)} }
+
+// limitSessionBytes bounds what is sealed into a ticket (ike.limitTicket).
+const limitSessionBytes = 4000
 
 // limitSession is the longest time without a full authentication.
 const limitSession = 24 * time.Hour
@@ -85,7 +90,8 @@ func (s *sa) asksTicket() bool {
 }
 
 // giveTicket answers TICKET_REQUEST: by a ticket, or TICKET_NACK (RFC 5723 §4.2). Who
-// proves himself by EAP gets none: an AAA server decides about each of his sessions.
+// proves himself by EAP gets none: an AAA server decides about each of his sessions. The
+// certificates are in it, so that a revocation is noticed when it comes back.
 func (s *sa) giveTicket(now time.Time, first []wire.Payload, p *proof) []wire.Payload {
 	if wire.FindNotify(first, wire.TicketRequest) == nil {
 		return nil
@@ -108,13 +114,20 @@ func (s *sa) giveTicket(now time.Time, first []wire.Payload, p *proof) []wire.Pa
 		if v.method == ike.AuthEAP || v.eapID != "" || x.Demands == nil {
 			return refuse
 		}
-		x.Methods, x.Proved = append(x.Methods, v.method), append(x.Proved, sessionIDOf(v.id))
+		x.Methods, x.Proved, x.Certs = append(x.Methods, v.method), append(x.Proved, sessionIDOf(v.id)), append(x.Certs, v.certs)
 	}
 	text, err := json.Marshal(x)
-	if err != nil {
-		return refuse
+	if err == nil && len(text) > limitSessionBytes {
+		for i, list := range x.Certs { // intermediates are known here, as a rule
+			x.Certs[i] = list[:min(len(list), 1)]
+		}
+		clear(text)
+		text, err = json.Marshal(x)
 	}
 	defer clear(text)
+	if err != nil || len(text) > limitSessionBytes {
+		return refuse
+	}
 	ticket, err := s.env.SealTicket(now, text)
 	if err != nil {
 		return refuse
@@ -340,15 +353,43 @@ func (s *sa) resumeAuthRequest(now time.Time, st *authReceived, in *inbound) {
 	}
 	a.peerID, a.expects = idi, false
 	s.ids[1] = identity(idi)
+	q := ike.StillTrusted{SA: s.env.Instance(), LocalID: s.ids[0], RemoteID: s.ids[1], Local: s.local.Addr(), Remote: s.remote.Addr()}
 	for i, m := range x.Methods {
-		a.theirs = append(a.theirs, verified{method: m, id: x.Proved[i].identity()})
+		v := verified{method: m, id: x.Proved[i].identity()}
+		if i < len(x.Certs) {
+			v.certs = x.Certs[i]
+		}
+		a.theirs = append(a.theirs, v)
+		q.Rounds = append(q.Rounds, ike.ProvedRound{Method: m, ID: v.id, Certs: v.certs})
 	}
 	p := a.proof()
 	if p == nil {
 		s.refuseAuth(now, in, s.authFailed(a, "what the ticket proves is not what the connection demands"))
 		return
 	}
-	s.peer = p.peer
+	s.peer, q.Peer = p.peer, p.peer
+	s.ask(now, timeoutVerify, q, func(now time.Time, r ike.Result) {
+		if r.Err != nil {
+			s.refuseAuth(now, in, s.notTrusted(a, r.Err))
+			return
+		}
+		s.finishResume(now, st, in, p)
+	})
+}
+
+// notTrusted is the record of a peer whose ticket is good, and who would not be let in today.
+func (s *sa) notTrusted(a *authentication, err error) *ike.Rejection {
+	r := s.authFailed(a, "the peer of the ticket would not be let in today: "+err.Error())
+	var rej *ike.Rejection
+	if errors.As(err, &rej) {
+		r.Detail, r.Difference = rej.Detail, "the peer of the ticket would not be let in today: "+rej.Difference
+	}
+	return r
+}
+
+// finishResume ends the set-up of a resumed IKE SA.
+func (s *sa) finishResume(now time.Time, st *authReceived, in *inbound, p *proof) {
+	a := &st.authentication
 	if r := s.env.CheckUnique(p.peer, s.ids[0], a.unique()); r != nil {
 		r.Notify = wire.AuthenticationFailed.String()
 		s.refuseAuth(now, in, r)

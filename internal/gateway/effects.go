@@ -210,6 +210,8 @@ func (s *shard) ask(e ike.Ask) {
 		}
 		a, _ := s.g.conversations.xauth(context.Background(), q) // it waits for nobody
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: a}})
+	case ike.StillTrusted:
+		s.outside(e, func(ctx context.Context) (any, error) { return nil, s.g.stillTrusted(ctx, q) })
 	case ike.SignerKinds:
 		s.compute(e.Job, func() (any, error) { return s.g.trust.kinds(q) })
 	case ike.EAPRound:

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -184,8 +185,8 @@ func (s *standing) revoked(ctx context.Context, p standingProof, conn string) er
 		}
 		certs = append(certs, c)
 	}
-	if slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, certs[0].X509.RawSubjectPublicKeyInfo) }) {
-		return nil // the key is configured: the certificate was not asked for
+	if configured(r, certs[0]) {
+		return nil // the certificate was not asked for
 	}
 	want, err := constraints(r)
 	if err != nil {
@@ -195,6 +196,42 @@ func (s *standing) revoked(ctx context.Context, p standingProof, conn string) er
 	defer stop()
 	if err := t.believe(ctx, certs[0], certs[1:], nil, r, want); err != nil && detailOf(err) == ike.DetailRevoked {
 		return err
+	}
+	return nil
+}
+
+// configured reports whether the connection has the certificate's key itself.
+func configured(r *ike.AuthRound, c *pki.Certificate) bool {
+	return slices.ContainsFunc(r.Pubkeys, func(der []byte) bool { return slices.Equal(der, c.X509.RawSubjectPublicKeyInfo) })
+}
+
+// stillTrusted checks who comes back by a ticket as if it had proved itself now; then it
+// is among those who are looked at. A removed shared key lets nobody back in.
+func (g *Gateway) stillTrusted(ctx context.Context, q ike.StillTrusted) error {
+	if len(q.Rounds) != len(q.Peer.Remote) {
+		return errors.New("its connection has other rounds now")
+	}
+	for i, p := range q.Rounds {
+		r := &q.Peer.Remote[i]
+		switch {
+		case p.Method == ike.AuthPSK:
+			keys := g.inv.keys(ike.PSKLookup{Peer: q.Peer, LocalID: q.LocalID, RemoteID: q.RemoteID, Local: q.Local, Remote: q.Remote})
+			for _, k := range keys {
+				k.Zero()
+			}
+			if len(keys) == 0 {
+				return &ike.Rejection{Detail: ike.DetailNoPSK, Difference: "no shared key for these identities any more"}
+			}
+		case len(p.Certs) == 0: // a raw key, which the connection names
+		default:
+			if c, err := pki.NewCertificate(p.Certs[0]); err == nil && configured(r, c) {
+				continue
+			}
+			if err := g.trust.chain(ctx, p.Certs, p.ID, r); err != nil {
+				return &ike.Rejection{Detail: detailOf(err), Difference: err.Error()}
+			}
+			g.standing.proved(q.SA, p.Certs, func(string) *ike.AuthRound { return r })
+		}
 	}
 	return nil
 }

@@ -270,3 +270,21 @@ func TestRFC4055_1_2_PSSOnlyKey(t *testing.T) {
 		t.Fatalf("PKCS#1 v1.5 by a key for PSS: %+v", v)
 	}
 }
+
+// A shared key that is gone lets nobody back in by a ticket.
+func TestTicketWithoutItsSharedKey(t *testing.T) {
+	g := examinee(t)
+	q := ike.StillTrusted{Peer: &ike.Peer{Remote: []ike.AuthRound{{Method: ike.AuthPSK}}}, LocalID: ident(t, "gw.example"), RemoteID: ident(t, "client.example"),
+		Rounds: []ike.ProvedRound{{Method: ike.AuthPSK, ID: ident(t, "client.example")}}}
+	if err := g.stillTrusted(t.Context(), q); err == nil || !strings.Contains(err.Error(), "no shared key") {
+		t.Errorf("without it: %v", err)
+	}
+	g.secret(t, config.SecretIKE, []byte("what both know"), "client.example")
+	if err := g.stillTrusted(t.Context(), q); err != nil {
+		t.Errorf("with it: %v", err)
+	}
+	q.Rounds = append(q.Rounds, q.Rounds[0])
+	if err := g.stillTrusted(t.Context(), q); err == nil {
+		t.Error("another number of rounds is let in")
+	}
+}

@@ -89,6 +89,7 @@ func (h *Host) prove(q ike.Question) (v any, err error, known bool) {
 		v, err = c.verify(q)
 	case ike.EAPRound:
 		v, err = h.eap(q)
+	case ike.StillTrusted:
 	case ike.LeaseAddresses:
 		v, err = h.lease(q)
 	case ike.AssumeAddresses:
