@@ -34,6 +34,10 @@ type mobike struct {
 	// proves nothing about where we are now.
 	moves int
 
+	// adrift: as responder we have left an address, and the peer has not confirmed where we
+	// are instead.
+	adrift bool
+
 	// paths are those over which a request is repeated until one of them works, the best
 	// first.
 	paths   []path
@@ -98,7 +102,7 @@ func (s *sa) handMobike(now time.Time, n *sa) {
 		m.seeking = 0
 		if m.origin {
 			n.findPaths(now, seek{})
-		} else if n.gone() {
+		} else if n.gone() || m.adrift {
 			n.leaveAddress(now)
 		}
 	}

@@ -102,7 +102,7 @@ func (s *sa) followTo(now time.Time, local, remote netip.AddrPort) {
 		m.moves++
 	}
 	data := s.endpoints()
-	s.local, s.remote = local, remote
+	s.local, s.remote, m.adrift = local, remote, false
 	for _, p := range s.previous {
 		p.local, p.remote = local, remote
 	}
@@ -223,7 +223,7 @@ func (t *announceAddrs) answered(s *sa, now time.Time, in *inbound) {
 		s.unexpectedNAT(now, &announceAddrs{moved: t.moved})
 		return
 	}
-	s.mob.told = t.list
+	s.mob.told, s.mob.adrift = t.list, false
 	s.announceChange() // what changed meanwhile
 }
 

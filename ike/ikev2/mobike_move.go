@@ -28,7 +28,7 @@ func (s *sa) AddressesChanged(now time.Time, c ike.AddressesChanged) {
 		s.findPaths(now, seek{check: c.Links || c.Slept})
 		return
 	}
-	if s.gone() {
+	if s.gone() || m.adrift {
 		s.leaveAddress(now)
 		return
 	}
@@ -425,11 +425,16 @@ func (s *sa) natChecked(now time.Time, in *inbound) {
 
 // leaveAddress goes on from another address of ours as responder, when the one in use is
 // gone, and tells the peer of it: the only case in which the responder chooses a path
-// (RFC 4555 §3.5, §3.6).
+// (RFC 4555 §3.5, §3.6). Best is one to where the peer is known to be. Until the peer has
+// answered, each change of the host is a reason to choose again: an address that is
+// replaced is gone for a moment, and what is left in that moment may lead nowhere.
 func (s *sa) leaveAddress(now time.Time) {
-	remotes := append([]netip.Addr{s.remote.Addr()}, s.mob.peers...)
+	remotes := s.remotes()
+	if at := s.endpoints().remote.Addr(); at != remotes[0] {
+		remotes = append([]netip.Addr{at}, slices.DeleteFunc(remotes, func(a netip.Addr) bool { return a == at })...)
+	}
 	s.askPaths(now, remotes, func(now time.Time, sources []netip.Addr) {
-		if !s.gone() {
+		if !s.gone() && !s.mob.adrift {
 			return
 		}
 		list := s.candidates(remotes, sources)
@@ -437,10 +442,13 @@ func (s *sa) leaveAddress(now time.Time) {
 			return // the next change may help
 		}
 		m, p, data := s.mob, list[0], s.endpoints()
+		if p.remote.Addr() == data.remote.Addr() {
+			p.remote = data.remote // with the port that a NAT may have given it
+		}
 		s.local, s.remote = p.local, p.remote
 		m.moves++
-		m.told = nil
-		if p.remote.Addr() == data.remote.Addr() {
+		m.told, m.adrift = nil, true
+		if p.remote == data.remote {
 			m.data = nil
 			s.place()
 			s.tellMoved(data)
@@ -448,10 +456,14 @@ func (s *sa) leaveAddress(now time.Time) {
 			m.data = &data
 		}
 		s.repeatNow(now)
-		s.enqueueFirst(&announceAddrs{moved: true})
+		if !slices.ContainsFunc(s.sched.queue, isMove) {
+			s.enqueueFirst(&announceAddrs{moved: true})
+		}
 		s.run(now)
 	})
 }
+
+func isMove(t task) bool { a, ok := t.(*announceAddrs); return ok && a.moved }
 
 // probe is a check of an address of the peer at which ESP has come in: if the peer shows
 // that it is there, the IKE SA follows. The first sendings go there alone, so that the

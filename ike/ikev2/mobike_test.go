@@ -277,6 +277,48 @@ func TestRFC4555_3_6_ResponderMoves(t *testing.T) {
 	})
 }
 
+// The responder's address is replaced: for a moment it is gone, and what is left leads
+// nowhere. An address that only the tunnel leads to is no way out, and with the new address
+// the responder is back at the peer.
+func TestRFC4555_3_6_ResponderMovesTwice(t *testing.T) {
+	inside, ours := netip.MustParseAddr("fd01::1"), netip.MustParseAddr("fd02::1")
+	for name, way := range map[string]func(to netip.Addr) netip.Addr{
+		"a dead path": func(to netip.Addr) netip.Addr { return map[bool]netip.Addr{false: addrB6}[to.Is4()] },
+		"no path":     func(to netip.Addr) netip.Addr { return map[netip.Addr]netip.Addr{inside: ours}[to] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoaming(t, []netip.Addr{addrA, addrA6}, []netip.Addr{addrB, addrB6}, func(a, b *side) {
+				left, right := sel("fd01::/64"), sel("fd02::/64")
+				a.child.Local, a.child.Remote = append(a.child.Local, left), append(a.child.Remote, right)
+				b.child.Local, b.child.Remote = append(b.child.Local, right), append(b.child.Remote, left)
+			})
+			r.change = func(from *host, h *wire.Header, list []wire.Payload) []wire.Payload {
+				if from == r.a && h.Exchange == wire.ExchangeIKEAuth {
+					list = append(list, &wire.Notify{NotifyType: wire.AdditionalIP6Address, Data: inside.AsSlice()})
+				}
+				return list
+			}
+			through := r.through
+			r.through = func(from *host, d ike.Datagram) bool {
+				if d.Remote.Addr() == inside {
+					t.Errorf("%s sends to an inside address: %v to %v", from.name, d.Local, d.Remote)
+				}
+				return through(from, d)
+			}
+			r.start()
+			r.cut[addrA6] = true
+			usual := r.b.source
+			r.b.source = way
+			r.moved(r.b, addrB6)
+			r.run(time.Second)
+			r.b.source = usual
+			r.moved(r.b, addrB2, addrB6)
+			r.run(5 * time.Second)
+			r.joined(addrA, addrB2)
+		})
+	}
+}
+
 // A path fails without a word of the host: a check of liveness goes over all others.
 func TestRFC4555_3_10_DeadPath(t *testing.T) {
 	r := newRoaming(t, []netip.Addr{addrA, addrA6}, []netip.Addr{addrB, addrB2, addrB6}, func(a, b *side) { a.peer.DPDDelay = 5 * time.Second }).start()
