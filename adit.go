@@ -23,6 +23,7 @@ import (
 	"adit/ike"
 	"adit/ike/ikev1"
 	"adit/ike/ikev2"
+	"adit/internal/acme"
 	"adit/internal/capture"
 	"adit/internal/config"
 	"adit/internal/conn"
@@ -67,6 +68,7 @@ type Gateway struct {
 	daemon config.Daemon                 // as at the start
 	now    atomic.Pointer[config.Daemon] // as read the last time
 	logs   *logging.Hub
+	acme   *acme.Keeper // while it runs
 
 	mu      sync.Mutex // serialises reloads
 	running atomic.Pointer[gateway.Gateway]
@@ -296,7 +298,8 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 		return err
 	}
 	srv := vici.NewServer(vici.Options{})
-	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp), Logs: g.logs, ConfigFile: g.opt.ConfigFile,
+	defer g.keepCerts(gw)()
+	stop := control.Register(srv, gw, control.Options{Version: Version, Reload: g.Reload, Counters: drops(dp), Logs: g.logs, ConfigFile: g.opt.ConfigFile, ACME: g.acme,
 		Decode: control.Decoder{
 			Conn: func(name string, s *conf.Section) (*ike.Peer, error) {
 				return config.DecodeConn(name, s, *g.now.Load())

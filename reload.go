@@ -38,6 +38,7 @@ func (g *Gateway) retune(gw *gateway.Gateway, d *config.Daemon) error {
 	if err := gw.Retune(ctx, *d); err != nil {
 		return err
 	}
+	g.acme.Configure(d.ACME)
 	if live, _ := changed(g.now.Swap(d), d); len(live) > 0 {
 		g.log.Info("settings of strongswan.conf have changed: " + strings.Join(live, ", "))
 	} else {
@@ -58,7 +59,7 @@ var liveSettings = map[string]string{
 	"CookieThresholdIP": "cookie_threshold_ip", "BlockThreshold": "block_threshold", "InitLimit": "init_limit_half_open",
 	"DeleteRekeyedDelay": "delete_rekeyed_delay", "RetryInitiate": "retry_initiate_interval", "BreakBeforeMake": "make_before_break",
 	"PreferPeer": "prefer_configured_proposals", "ReplayWindow": "replay_window", "FragmentSize": "fragment_size", "MaxPacket": "max_packet",
-	"NoSignatureAuth": "signature_authentication", "NoFullTranscript": "full_transcript_auth", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal", "NextDefaults": "compat",
+	"NoSignatureAuth": "signature_authentication", "NoFullTranscript": "full_transcript_auth", "FragmentSize4": "fragment_size_v4", "FragmentSize6": "fragment_size_v6", "Logs": "filelog, syslog, journal", "NextDefaults": "compat", "ACME": "acme",
 }
 
 // startSettings are names of options for fields that are read at the start alone. A
@@ -113,12 +114,15 @@ func changed(a, b *config.Daemon) (live, late []string) {
 // placeless is the settings without where in a file they stood.
 func placeless(d config.Daemon) config.Daemon {
 	d.Warnings = nil
-	d.Logs, d.RADIUS = slices.Clone(d.Logs), slices.Clone(d.RADIUS)
+	d.Logs, d.RADIUS, d.ACME = slices.Clone(d.Logs), slices.Clone(d.RADIUS), slices.Clone(d.ACME)
 	for i := range d.Logs {
 		d.Logs[i].Pos = conf.Pos{}
 	}
 	for i := range d.RADIUS {
 		d.RADIUS[i].Pos = conf.Pos{}
+	}
+	for i := range d.ACME {
+		d.ACME[i].Pos = conf.Pos{}
 	}
 	return d
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +27,7 @@ const crashSecretLen = 32
 // §9). Without it the secret is nil, and no tokens are made.
 func crashSecret(dir string) (secret suite.Key, release func(), err error) {
 	release = func() {}
-	dir = stateDir(dir)
+	dir = config.StateDir(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, release, err
 	}
@@ -51,17 +50,11 @@ func crashSecret(dir string) (secret suite.Key, release func(), err error) {
 	return secret, func() { f.Close() }, nil
 }
 
-// stateDir is the directory of what must outlive a restart.
-func stateDir(dir string) string {
-	systemd, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
-	return cmp.Or(dir, systemd, "/var/lib/adit")
-}
-
 // leaseStore is what keeps the leases of addresses. It costs nothing before a
 // connection gives any.
 func leaseStore(d *config.Daemon, log *slog.Logger) *cluster.Store {
 	l := d.Leases
-	return cluster.New(cluster.Config{URL: l.NATS, Dir: cmp.Or(l.Dir, filepath.Join(stateDir(d.StateDir), "leases")), Credentials: l.Credentials,
+	return cluster.New(cluster.Config{URL: l.NATS, Dir: cmp.Or(l.Dir, filepath.Join(config.StateDir(d.StateDir), "leases")), Credentials: l.Credentials,
 		CA: l.CA, Bucket: l.Bucket, Gateway: l.Gateway, Replicas: l.Replicas, Log: log})
 }
 

@@ -68,6 +68,7 @@ type settings struct {
 	charon     string // lines for the section of the daemon in strongswan.conf, of both
 	right      string // the same, of the responder alone
 	strongSwan string // the same, of strongSwan alone
+	own        string // lines for the section adit
 	noAttach   bool   // no capture, for load tests
 	file       bool   // the left adit is started with its usual configuration in a file
 	mtu        int    // of the path outside, 0: 1500
@@ -157,7 +158,7 @@ func (p *path) daemon(node string, k kind, s settings, config string) peer.Gatew
 	var g peer.Gateway
 	var err error
 	if k == adit {
-		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Config: config, Race: os.Getenv("ADIT_LONG") != ""})
+		g, err = peer.Adit(p.Lab, node, peer.AditOptions{Extra: s.charon, Own: s.own, Config: config, Race: os.Getenv("ADIT_LONG") != ""})
 	} else if o := (peer.StrongSwanOptions{Extra: s.charon + s.strongSwan}); k == newer {
 		g, err = peer.NewerStrongSwan(p.Lab, node, o)
 	} else {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,7 @@ are warnings.`,
 			m, err := config.Check(file, d)
 			warnings := d.Warnings
 			if err == nil {
-				warnings = append(warnings, m.Warnings...)
+				warnings = slices.Concat(warnings, m.Warnings, acmeWarnings(d))
 			}
 			switch {
 			case asJSON:

@@ -46,6 +46,16 @@ do; 1: one does not, or there is no gateway.`,
 					}
 					fmt.Fprintf(out, "%-14s %s\n", p.Name, state)
 				}
+				for c := range m.Sub("certificates").Sections() {
+					state := "until " + c.Text("until")
+					if c.Text("until") == "" {
+						state = "is not there"
+					}
+					if e := c.Text("error"); e != "" {
+						state += ", " + e + "; next attempt at " + c.Text("next")
+					}
+					fmt.Fprintf(out, "%-14s %s\n", "certificate", logging.Printable(c.Name+" "+state))
+				}
 				for t := range m.Sub("logs").Sections() {
 					state := "is written"
 					if e := t.Text("error"); e != "" {

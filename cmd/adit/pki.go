@@ -146,7 +146,7 @@ macOS before 12 and iOS before 15 need.`,
 	for _, c := range []*cobra.Command{revoke, crl} {
 		c.Flags().IntVar(&f.crlDays, "days", 0, "days that the list counts (default: until the authority ends)")
 	}
-	cmd.AddCommand(initial, gateway, user, renew, revoke, crl, list)
+	cmd.AddCommand(initial, gateway, user, renew, revoke, crl, list, acmeCommand())
 	return cmd
 }
 

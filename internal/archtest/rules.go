@@ -32,7 +32,8 @@ var Imports = map[string][]string{
 	"vici":         {"conf"},
 	"eap":          {"suite"},
 
-	"radius/radiustest": nil, // runs FreeRADIUS for tests
+	"radius/radiustest":      nil, // runs FreeRADIUS for tests
+	"internal/acme/acmetest": nil, // runs Pebble for tests
 
 	// L2
 	"ike": {"ike/wire", "ipsec", "suite", "internal/simbug"},
@@ -46,6 +47,7 @@ var Imports = map[string][]string{
 
 	"internal/users":     {"eap", "suite"},
 	"internal/ca":        {"pki"},
+	"internal/acme":      {"internal/config", "internal/ca", "conf", "pki"},
 	"internal/profile":   {"internal/config", "ike", "ike/wire", "suite", "conf", "pki"},
 	"internal/download":  nil,
 	"internal/capture":   {"ike", "ipsec", "suite"},
@@ -58,7 +60,7 @@ var Imports = map[string][]string{
 
 	// L5
 	"internal/explain": {"internal/gateway", "ike", "ipsec", "conf"},
-	"internal/control": {"internal/gateway", "internal/explain", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki", "internal/users"},
+	"internal/control": {"internal/gateway", "internal/explain", "internal/logging", "internal/config", "ike", "ike/wire", "ipsec", "suite", "conf", "vici", "pki", "internal/users", "internal/acme"},
 	"internal/web":     {"internal/gateway"},
 	"internal/cluster": {"internal/gateway"},
 
@@ -106,6 +108,7 @@ var Libraries = map[string][]string{
 	"github.com/vishvananda/netns":   {"internal/hostnet", "dataplane/xfrm", "interop/lab"},
 	"github.com/spf13/cobra":         {"cmd/adit"},
 	"github.com/piglig/go-qr":        {"cmd/adit"},
+	"github.com/mholt/acmez":         {"internal/acme"},
 	"github.com/spf13/pflag":         {"cmd/adit"},
 	"github.com/strongswan/govici":   {"interop", "interop/peer"},
 	"github.com/gopacket/gopacket":   {"interop", "internal/sim"},

@@ -65,7 +65,8 @@ func (i Identity) CertPEM() []byte { return i.Cert.PEM() }
 // KeyPEM is the private key as PKCS#8; the caller overwrites it.
 func (i Identity) KeyPEM() ([]byte, error) { return pki.KeyPEM(i.Key) }
 
-func newKey(kind string) (crypto.Signer, error) {
+// NewKey makes a private key of a kind; the empty kind is RSA2048.
+func NewKey(kind string) (crypto.Signer, error) {
 	switch kind {
 	case RSA2048, "":
 		return rsa.GenerateKey(rand.Reader, 2048)
@@ -98,7 +99,7 @@ func selfSigned(name, kind string, days int, now time.Time) (Identity, error) {
 	if strings.TrimSpace(name) == "" {
 		return Identity{}, errors.New("the CA needs a name")
 	}
-	key, err := newKey(kind)
+	key, err := NewKey(kind)
 	if err != nil {
 		return Identity{}, err
 	}

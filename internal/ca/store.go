@@ -222,7 +222,7 @@ func (c *CA) issue(t *x509.Certificate, kind, name, key string, days int) (Ident
 	case c.now().AddDate(0, 0, days).After(c.Cert.X509.NotAfter):
 		return Identity{}, fmt.Errorf("the authority itself ends on %s, before a certificate of %d days", c.Cert.X509.NotAfter.Format(time.DateOnly), days)
 	}
-	signer, err := newKey(key)
+	signer, err := NewKey(key)
 	if err != nil {
 		return Identity{}, err
 	}

@@ -56,6 +56,7 @@ func (d *decoder) credentials(m *Model) {
 			return d.loadKeys(m, dir, pos, b)
 		})
 	}
+	d.acme(m)
 	for _, p := range d.phrases {
 		if !p.used {
 			d.warn(p.pos, fmt.Sprintf("%s: there is no file %s in %s", p.path, p.file, filepath.Join(d.dir, p.dir)))

@@ -52,10 +52,18 @@ func LoadDaemon(path string) (Daemon, error) {
 	d, err := DecodeDaemon(root)
 	d.Warnings = append(warnings, d.Warnings...)
 	told := map[string]bool{}
-	for _, r := range d.RADIUS {
-		if w, open := readable(r.Pos.File); open && !told[r.Pos.File] {
-			told[r.Pos.File] = true
+	secret := func(file string) {
+		if w, open := readable(file); open && !told[file] {
+			told[file] = true
 			d.Warnings = append(d.Warnings, w)
+		}
+	}
+	for _, r := range d.RADIUS {
+		secret(r.Pos.File)
+	}
+	for _, a := range d.ACME {
+		if len(a.EABKey) > 0 {
+			secret(a.Pos.File)
 		}
 	}
 	return d, err
@@ -78,6 +86,9 @@ func DecodeDaemon(root *conf.Section) (Daemon, error) {
 		d.decodeSettings(&dm, s, name == "adit")
 		d.decodeAttributes(&dm, s)
 		d.decodeLogs(&dm, s)
+		if name == "adit" {
+			d.decodeACME(&dm, s.Sub("acme"))
+		}
 		if r := s.Sub("plugins").Sub("eap-radius"); r != nil {
 			d.decodeRADIUS(&dm, r)
 		}
@@ -142,7 +153,7 @@ func (d *decoder) settings(dm *Daemon, s *conf.Section, prefix string, table []o
 		}
 	}
 	for sub := range s.Sections() {
-		if name := prefix + sub.Name; depth < limitSettings && !(depth == 0 && slices.Contains(elsewhere, name)) {
+		if name := prefix + sub.Name; depth < limitSettings && !(depth == 0 && (slices.Contains(elsewhere, name) || own && name == "acme")) {
 			d.settings(dm, sub, name+".", table, own, depth+1)
 		}
 	}

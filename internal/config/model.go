@@ -50,6 +50,7 @@ type Secret struct {
 type Key struct {
 	ID     string
 	Signer crypto.Signer
+	Kept   bool // the gateway itself has it, by ACME: it is not loaded
 	Pos    conf.Pos
 }
 
@@ -70,6 +71,7 @@ type Cert struct {
 	Kind CertKind
 	Flag string
 	DER  []byte
+	Kept bool // as Key.Kept
 	Pos  conf.Pos
 }
 
@@ -178,6 +180,7 @@ type Daemon struct {
 	StateDir                                                      string        // adit.state_dir; empty: systemd's StateDirectory, or /var/lib/adit
 	LockIdentity, LockSource                                      int           // adit.lockout.identity (10), .source (50); 0: none
 	Leases                                                        Leases        // adit.state
+	ACME                                                          []ACME        // adit.acme
 	NextDefaults                                                  bool          // adit.compat = next: `version` is 2 if it is not given
 	resolve                                                       resolving
 	unprotected                                                   bool             // charon.dos_protection = no

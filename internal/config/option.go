@@ -128,6 +128,7 @@ func Tables() []Table {
 		rows("authorities.<name>", authorityOptions),
 		rows("charon", daemonOptions),
 		rows("charon.filelog.<name>, syslog.<facility>, journal", logOptions),
+		rows("adit.acme.<name>", acmeOptions),
 		rows("charon.plugins", pluginOptions),
 		both(rows("charon.plugins.eap-radius, eap-radius.servers.<name>", radiusOptions), rows("", accountingOptions)),
 	}

@@ -100,8 +100,8 @@ func (p *pusher) credentials() {
 		}) bool {
 			return k.name == dir
 		})
-		if i < 0 || sent[c.Pos.File] {
-			continue // of a PKCS#12 file, below; or sent with its file
+		if i < 0 || sent[c.Pos.File] || c.Kept {
+			continue // of a PKCS#12 file, below; sent with its file; or had by the gateway already
 		}
 		sent[c.Pos.File] = true
 		b, err := readCredential(p.d.files, c.Pos.File)
@@ -112,6 +112,9 @@ func (p *pusher) credentials() {
 		p.cert(directories[i].kind, directories[i].flag, b, c.Pos)
 	}
 	for _, k := range p.m.Keys {
+		if k.Kept {
+			continue
+		}
 		dir := filepath.Base(filepath.Dir(k.Pos.File))
 		typ := dir
 		if dir == "private" || dir == "pkcs8" {

@@ -13,6 +13,7 @@ import (
 
 	"adit/conf"
 	"adit/ike"
+	"adit/internal/acme"
 	"adit/internal/config"
 	"adit/internal/gateway"
 	"adit/internal/logging"
@@ -30,6 +31,8 @@ type Options struct {
 	Logs *logging.Hub
 	// ConfigFile is the file that the program loads; empty: none.
 	ConfigFile string
+	// ACME keeps the certificates of adit.acme; may be nil.
+	ACME *acme.Keeper
 	// Decode knows the defaults of strongswan.conf for what VICI loads.
 	Decode Decoder
 }
@@ -66,7 +69,7 @@ func Register(srv *vici.Server, g *gateway.Gateway, o Options) (stop func()) {
 		"load-authority": c.loadAuthority, "unload-authority": c.unloadAuthority, "get-authorities": c.getAuthorities, "list-authorities": c.listAuthorities,
 		"load-pool": c.loadPool, "unload-pool": c.unloadPool, "get-pools": c.getPools,
 		"get-log": c.getLog, "set-log": c.setLog, "health": c.health,
-		"load-users": c.loadUsers, "plan": c.plan, "retain-certs": c.retainCerts, "explain": c.explain,
+		"load-users": c.loadUsers, "plan": c.plan, "retain-certs": c.retainCerts, "explain": c.explain, "renew-certs": c.renewCerts,
 	} {
 		srv.Handle(name, guarded(f))
 	}

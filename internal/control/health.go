@@ -27,6 +27,9 @@ func (c *controller) health(context.Context, *vici.Request) (*conf.Section, erro
 		s.Set("ok", yesNo(p.OK()))
 		s.Setf("silent-ms", "%d", p.Silent.Milliseconds())
 	}
+	if c.opt.ACME != nil {
+		acmeBody(m, c.opt.ACME.Statuses())
+	}
 	if c.opt.Logs != nil {
 		logs := m.Add("logs")
 		for _, t := range c.opt.Logs.Targets() {

@@ -23,6 +23,7 @@ type Source uint8
 const (
 	FromFile Source = iota
 	FromVICI
+	Kept // the gateway's own, which no reload replaces: by ACME
 )
 
 // inventory is what is configured and what stands: connections, secrets, trap

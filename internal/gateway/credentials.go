@@ -26,6 +26,8 @@ type trust struct {
 	certs       []ownedCert
 	keys        []ownedKey
 	authorities []ownedAuthority
+	kept        map[string]kept   // by the sections of adit.acme
+	missing     map[string]string // what is the matter with a domain of theirs
 	// parsed and names remember certificates of connections, and whose they are, by
 	// their DER and fingerprint: both are asked for at every set-up.
 	parsed map[string]*pki.Certificate
@@ -150,7 +152,9 @@ func (t *trust) load(c config.Cert, source Source) error {
 	defer t.mu.Unlock()
 	for i, old := range t.certs {
 		if old.Kind == c.Kind && old.Flag == c.Flag && slices.Equal(old.DER, c.DER) {
-			t.certs[i].source = min(old.source, source) // what the file has too stays the file's
+			if old.source != Kept {
+				t.certs[i].source = min(old.source, source) // what the file has too stays the file's
+			}
 			return nil
 		}
 	}
@@ -229,21 +233,24 @@ func (g *Gateway) UnloadKey(id string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := len(t.keys)
-	t.keys = slices.DeleteFunc(t.keys, func(k ownedKey) bool { return k.ID == id })
+	t.keys = slices.DeleteFunc(t.keys, func(k ownedKey) bool { return k.ID == id && k.source != Kept })
 	if len(t.keys) == n {
 		return notFound("private key", id)
 	}
 	return nil
 }
 
-// KeyIDs are the IDs of the loaded private keys.
+// KeyIDs are the IDs of the loaded private keys, without those of [Gateway.KeepCert]:
+// whoever lists them unloads those that it does not know.
 func (g *Gateway) KeyIDs() []string {
 	t := &g.trust
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	ids := make([]string, len(t.keys))
-	for i, k := range t.keys {
-		ids[i] = k.ID
+	ids := []string{}
+	for _, k := range t.keys {
+		if k.source != Kept {
+			ids = append(ids, k.ID)
+		}
 	}
 	return ids
 }
@@ -367,7 +374,8 @@ func (g *Gateway) ClearCredentials() {
 	g.ClearSecrets()
 	t := &g.trust
 	t.mu.Lock()
-	t.certs, t.keys = nil, nil
+	t.certs = slices.DeleteFunc(t.certs, func(c ownedCert) bool { return c.source != Kept })
+	t.keys = slices.DeleteFunc(t.keys, func(k ownedKey) bool { return k.source != Kept })
 	_ = t.rebuild()
 	t.mu.Unlock()
 	t.announce()
@@ -383,11 +391,17 @@ func (t *trust) replace(m *config.Model) error {
 	errs := []error{t.rebuild()}
 	t.mu.Unlock()
 	for _, c := range m.Certs {
+		if c.Kept {
+			continue
+		}
 		if err := t.load(c, FromFile); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c.Pos, err))
 		}
 	}
 	for _, k := range m.Keys {
+		if k.Kept {
+			continue
+		}
 		if err := t.loadKey(k, FromFile); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", k.Pos, err))
 		}

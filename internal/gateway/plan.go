@@ -364,7 +364,7 @@ func (g *Gateway) RetainCerts(keep map[[sha256.Size]byte]bool, dry bool) (gone [
 	t.mu.Lock()
 	rest := slices.Clone(t.certs)
 	rest = slices.DeleteFunc(rest, func(c ownedCert) bool {
-		if keep[sha256.Sum256(c.DER)] {
+		if c.source == Kept || keep[sha256.Sum256(c.DER)] {
 			return false
 		}
 		gone = append(gone, describeCert(c))

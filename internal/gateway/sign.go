@@ -49,7 +49,7 @@ func (t *trust) sign(q ike.SignAuth) (*ike.Signature, error) {
 	}
 	list := t.owned(q, r)
 	if len(list) == 0 {
-		return nil, fmt.Errorf("no private key with a certificate for %s (secrets.private*, %s.certs)", q.ID, r.Name)
+		return nil, fmt.Errorf("no private key with a certificate for %s (%s)", q.ID, t.whyMissing(q.ID, r.Name))
 	}
 	var refused error
 	for _, o := range list {

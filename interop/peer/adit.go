@@ -21,6 +21,8 @@ type AditOptions struct {
 	Race bool
 	// Extra are further lines of the section charon of strongswan.conf.
 	Extra string
+	// Own are further lines of the section adit.
+	Own string
 	// Args are further arguments of `adit run`.
 	Args []string
 }
@@ -54,12 +56,13 @@ func Adit(l *lab.Lab, node string, o AditOptions) (*AditGateway, error) {
 }
 adit {
 	state_dir = %[4]s
+	%[5]s
 }
 swanctl {
 	socket = %[1]s
 	load = %[3]s
 }
-`, d.uri(), o.Extra, swanctlPlugins, d.path("state"))
+`, d.uri(), o.Extra, swanctlPlugins, d.path("state"), o.Own)
 	if err := os.WriteFile(d.path("strongswan.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
