@@ -259,7 +259,7 @@ func TestClientWithoutRoot(t *testing.T) {
 // Link-local addresses are left out: the kernel adds them when it is ready.
 func (l *clientLab) state(resolver string) string {
 	l.t.Helper()
-	out, err := l.Exec(5*time.Second, lab.Left, "sh", "-c", "ip -o addr | grep -v 'scope link'; ip route show table all; ip -6 route show table all | grep -v -e expires -e fe80:: -e ff00::; ip rule; ip -6 rule; nft list ruleset; ls /run/adit/state-$(stat -Lc %i /proc/self/ns/net).json 2>&1 | sed 's/[0-9]*//g'; cat "+resolver)
+	out, err := l.Exec(5*time.Second, lab.Left, "sh", "-c", "ip -o addr | grep -v 'scope link'; ip -4 route show table all; ip -6 route show table all | grep -v -e expires -e fe80:: -e ff00::; ip rule; ip -6 rule; nft list ruleset; ls /run/adit/state-$(stat -Lc %i /proc/self/ns/net).json 2>&1 | sed 's/[0-9]*//g'; cat "+resolver)
 	l.must(err)
 	return out
 }
