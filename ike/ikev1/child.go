@@ -279,11 +279,16 @@ func (s *sa) lastUse(c *child, then func(now, last time.Time)) {
 func (s *sa) replace(now time.Time, old, next *child) {
 	old.state = childRekeyed
 	old.rekeyAt, old.inactiveAt = time.Time{}, time.Time{}
+	second := next.announced && old.announced // next came in the place of another one already
 	next.announced = next.announced || old.announced
 	old.announced = false
 	s.env.RetireChild(old.id)
-	s.env.CountRekeyChild()
-	s.env.Emit(ike.ChildRekeyed{SA: s.Info(), Old: old.info(s), New: next.info(s)})
+	if second {
+		s.env.ChildDown(now, old.info(s), old.cfg, ike.CauseReplaced, "replaced")
+	} else {
+		s.env.CountRekeyChild()
+		s.env.Emit(ike.ChildRekeyed{SA: s.Info(), Old: old.info(s), New: next.info(s)})
+	}
 	crossed := !old.born.Before(next.requested)
 	if d := s.config().DeleteRekeyedDelay; next.initiator && !crossed {
 		if at := now.Add(max(d, 0)); old.endAt.IsZero() || at.Before(old.endAt) {
@@ -309,7 +314,9 @@ func (s *sa) settle(now time.Time, c *child) {
 		c.announced = true
 		s.env.ChildUp(now, c.info(s))
 	}
-	s.life.emptyAt = time.Time{}
+	if s.life.emptyAt = (time.Time{}); s.goes { // it was under way when the others left
+		s.life.emptyAt = now.Add(emptyGrace)
+	}
 }
 
 func spiBytes(spi ipsec.SPI) []byte { return binary.BigEndian.AppendUint32(nil, uint32(spi)) }

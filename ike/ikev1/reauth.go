@@ -47,12 +47,24 @@ func (s *sa) handTo(now time.Time, next *sa) {
 			next.env.Effect(ike.UpdateChild{Child: c.id, Update: ipsec.SAUpdate{Local: next.local, Remote: next.remote, Encap: next.nat.encap(), TrackNAT: next.nat.remote}})
 		}
 	}
-	s.remade = true
+	s.remade, s.goes = true, s.initiator == next.initiator
 	s.life.reauthAt, s.life.dpdAt = time.Time{}, time.Time{}
 	if s.initiator {
 		s.life.emptyAt = now.Add(emptyGrace)
 	}
 	s.env.Touch()
+}
+
+// handRest passes on what a quick mode still made here after the rest had gone to a newer
+// ISAKMP SA, so that this one can go, too.
+func (s *sa) handRest(now time.Time) {
+	for _, o := range s.env.Siblings(s.ids[0], s.uniqueID()) {
+		if next, ok := o.(*sa); ok && next.Usable() && next.peer.Name == s.peer.Name {
+			s.handTo(now, next)
+			s.life.emptyAt = now.Add(emptyGrace)
+			return
+		}
+	}
 }
 
 // handOver passes the IPsec SAs on when the peer deletes this ISAKMP SA and another one

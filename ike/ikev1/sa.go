@@ -61,6 +61,7 @@ type sa struct {
 	dpd        dpd
 	life       life
 	remade     bool // its IPsec SAs passed to a newer ISAKMP SA
+	goes       bool // that one is of the same initiator, so that both ends know which stays
 }
 
 // capabilities are what the peer's vendor IDs tell.
@@ -172,8 +173,11 @@ func (s *sa) Wake(now time.Time) {
 	}
 	if due(s.life.emptyAt) {
 		s.life.emptyAt = time.Time{}
-		if len(s.children) == 0 {
-			s.Close(now, ike.Closed{Cause: ike.CauseReplaced, Reason: "replaced"}, false)
+		switch {
+		case len(s.children) > 0 && s.goes:
+			s.handRest(now)
+		case len(s.children) == 0:
+			s.leave(now, ike.Closed{Cause: ike.CauseReplaced, Reason: "replaced"})
 			return
 		}
 	}
@@ -314,11 +318,23 @@ func (s *sa) RekeyIKE(now time.Time) {
 }
 
 // Close deletes the ISAKMP SA with its IPsec SAs. Nobody answers a Delete of IKEv1
-// (RFC 2408 §3.15), so that nothing is waited for.
+// (RFC 2408 §3.15), so that nothing is waited for. Only one whose IPsec SAs have passed to a
+// newer one stays a while: the peer may still be at the proof in the newer one's last message,
+// and would close them with the older one.
 func (s *sa) Close(now time.Time, c ike.Closed, _ bool) {
-	if s.phase == phaseDead {
-		return
+	switch {
+	case s.phase == phaseDead:
+	case s.remade && c.Cause == ike.CauseReplaced:
+		if s.life.emptyAt.IsZero() {
+			s.life.emptyAt = now.Add(emptyGrace)
+			s.env.Touch()
+		}
+	default:
+		s.leave(now, c)
 	}
+}
+
+func (s *sa) leave(now time.Time, c ike.Closed) {
 	if s.phase == phaseEstablished || s.phase == phaseExtended {
 		s.sendDeletes(now)
 	}

@@ -49,6 +49,8 @@ func (h *Host) setEngine(a []string) error {
 			c.ForceEncap = v == "yes"
 		case "break":
 			c.BreakBeforeMake = v == "yes"
+		case "aggressive-psk":
+			c.AggressivePSK = v == "yes"
 		case "crash": // the secret of its tokens (RFC 6290)
 			c.CrashSecret = suite.Key(v)
 		case "tickets": // the secret of its tickets (RFC 5723); "": it only asks for them
@@ -112,8 +114,12 @@ func (h *Host) setPeer(name string, a []string) error {
 			p.Remote[0].ID = identity(v)
 		case "lauth", "rauth", "lauth2", "rauth2", "lid2", "rid2":
 			setRound(p, k, v)
-		case "eapid":
-			p.Local[0].EAPID = identity(v)
+		case "aggressive":
+			p.Aggressive = v == "yes"
+		case "pull":
+			p.Push = v == "no"
+		case "eapid": // of XAUTH, too, in the last round
+			p.Local[len(p.Local)-1].EAPID = identity(v)
 		case "eapask":
 			p.Remote[0].EAPAsk = v == "yes"
 		case "eap":
@@ -180,7 +186,7 @@ func setRound(p *ike.Peer, k, v string) {
 		(*list)[at].ID = identity(v)
 		return
 	}
-	(*list)[at].Method = map[string]ike.AuthMethod{"psk": ike.AuthPSK, "pubkey": ike.AuthPubkey, "eap": ike.AuthEAP, "any": ike.AuthAny}[v]
+	(*list)[at].Method = map[string]ike.AuthMethod{"psk": ike.AuthPSK, "pubkey": ike.AuthPubkey, "eap": ike.AuthEAP, "any": ike.AuthAny, "xauth": ike.AuthXAuth}[v]
 }
 
 func action(v string) ike.StartAction {

@@ -34,6 +34,7 @@ type credentials struct {
 	// proved counts, by the peer's identity, what was found good. No IKE SA may come
 	// up that wants such a proof and has none.
 	proved map[ike.Identity]int
+	users  map[uint64]int // the same by password of XAUTH, by the SA's Instance
 }
 
 // session is one conversation of EAP.
@@ -53,7 +54,7 @@ func (c *credentials) reborn() {
 	for _, x := range c.sessions {
 		x.Close()
 	}
-	c.sessions, c.proved = map[uint64]*session{}, map[ike.Identity]int{}
+	c.sessions, c.proved, c.users = map[uint64]*session{}, map[ike.Identity]int{}, map[uint64]int{}
 	c.leases, c.returned = map[uint64]leased{}, map[uint64]bool{}
 }
 
@@ -87,6 +88,14 @@ func (h *Host) prove(q ike.Question) (v any, err error, known bool) {
 		v, err = c.sign(q)
 	case ike.VerifyAuth:
 		v, err = c.verify(q)
+	case ike.SignerKinds:
+		list := []wire.V1Auth{}
+		if k := c.own[q.ID]; k != nil {
+			list = append(list, wire.V1Auth(sig.V1Method(k.Public())))
+		}
+		v = list
+	case ike.XAuth:
+		v = h.xauth(q)
 	case ike.EAPRound:
 		v, err = h.eap(q)
 	case ike.StillTrusted:
@@ -104,6 +113,10 @@ func (c *credentials) sign(q ike.SignAuth) (any, error) {
 	key := c.own[q.ID]
 	if key == nil {
 		return nil, errors.New("no private key of " + q.ID.String())
+	}
+	if q.V1 != 0 {
+		data, err := sig.SignV1(key, uint16(q.V1), q.Octets)
+		return &ike.Signature{Data: data}, err
 	}
 	var hashes []sig.Hash
 	if q.Hashes != nil {
@@ -133,12 +146,32 @@ func (c *credentials) sign(q ike.SignAuth) (any, error) {
 
 func (c *credentials) verify(q ike.VerifyAuth) (any, error) {
 	for _, pub := range c.trusted[q.ID] {
-		if _, err := sig.Verify(pub, uint8(q.Method), q.Data, q.Octets, nil); err == nil {
+		var err error
+		if q.V1 != 0 {
+			err = sig.VerifyV1(pub, uint16(q.V1), q.Data, q.Octets)
+		} else {
+			_, err = sig.Verify(pub, uint8(q.Method), q.Data, q.Octets, nil)
+		}
+		if err == nil {
 			c.proved[q.ID]++
 			return &ike.Verdict{Why: make([]string, len(q.Peers)), Subject: q.ID.String()}, nil
 		}
 	}
 	return nil, errors.New("no trusted key of " + q.ID.String() + " made the signature")
+}
+
+// xauth gives the password of a user, or says whether it is right.
+func (h *Host) xauth(q ike.XAuth) *ike.XAuthAnswer {
+	password, known := h.creds.passwords[q.User]
+	if !q.Server {
+		return &ike.XAuthAnswer{Password: suite.Key(password)}
+	}
+	a := &ike.XAuthAnswer{Success: known && string(q.Password) == password, Why: "the password is wrong"}
+	if a.Success {
+		h.creds.users[q.SA]++
+		h.w.tracef("%s: %s has given the password", h.Name, q.User)
+	}
+	return a
 }
 
 func (h *Host) eap(q ike.EAPRound) (any, error) {
@@ -251,7 +284,14 @@ func (h *Host) checkProved(sa ike.SAInfo) {
 	if p == nil || len(p.Remote) == 0 {
 		return
 	}
-	if r := p.Remote[len(p.Remote)-1]; r.Method != ike.AuthPSK && (r.Method != ike.AuthEAP || !sa.Initiator) && h.creds.proved[sa.RemoteID] == 0 {
+	r := p.Remote[len(p.Remote)-1]
+	if r.Method == ike.AuthXAuth {
+		if h.creds.users[sa.Instance] == 0 {
+			h.w.violate("authentication", "%s: %s came up, but nobody has given a password", h.Name, sa.Name)
+		}
+		return
+	}
+	if r.Method != ike.AuthPSK && (r.Method != ike.AuthEAP || !sa.Initiator) && h.creds.proved[sa.RemoteID] == 0 {
 		h.w.violate("authentication", "%s: %s came up, but nobody has proved to be %s", h.Name, sa.Name, sa.RemoteID)
 	}
 }

@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// ScenarioV1 is Scenario for two gateways that speak IKEv1: main mode with
-// shared keys, a network that loses, doubles and reorders, perhaps a NAT, rekeys of
-// phase 2 and a phase 1 anew by either side, deaths. The first alone initiates.
+// ScenarioV1 is Scenario for two gateways that speak IKEv1: main and
+// aggressive mode with shared keys or signatures, XAUTH and Mode Config, a network that loses,
+// doubles and reorders, perhaps a NAT, rekeys of phase 2 and a phase 1 anew by either side,
+// deaths. The first alone initiates.
 func ScenarioV1(seed uint64) string {
-	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x2409))}
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 0x2409)), extra: rand.New(rand.NewPCG(seed, 0x3706))}
 	s.clean = s.odds(4)
 	s.quality()
 	s.machines()
@@ -51,6 +52,46 @@ func (s *scenario) configureV1() {
 			s.add("child %s site net rekey=%s rand=%s", h, s.seconds(12, 60), s.seconds(0, 5))
 		}
 		s.add("psk %s %s.example %s.example a-shared-key", h, h, string("ab"[o]))
+	}
+	s.authenticateV1()
+}
+
+// authenticateV1 chooses how the two prove themselves, if not by the shared key in main mode,
+// and whether the second gives the first an address.
+func (s *scenario) authenticateV1() {
+	how := s.extra.IntN(7)
+	a, b := "", ""
+	switch how {
+	case 1, 2: // signatures
+		a, b = "lauth=pubkey rauth=pubkey", "lauth=pubkey rauth=pubkey"
+	case 3, 4, 5: // a key of the group and a password
+		a, b = "lauth2=xauth eapid=alice", "rauth2=xauth"
+	}
+	if a != "" {
+		s.add("key a a.example ecdsa b")
+		s.add("key b b.example ecdsa a")
+		s.add("password a alice a-password")
+		s.add("password b alice a-password")
+		s.add("conn a site %s", a)
+		s.add("conn b site %s", b)
+	}
+	aggressive := s.extra.IntN(3) == 0
+	pull := []string{"yes", "no"}[s.extra.IntN(2)]
+	for _, h := range []string{"a", "b"} {
+		if aggressive {
+			s.add("engine %s aggressive-psk=yes", h)
+			s.add("conn %s site aggressive=yes", h)
+		}
+		if how > 2 {
+			s.add("conn %s site pull=%s", h, pull)
+		}
+	}
+	if how > 2 && s.extra.IntN(3) > 0 {
+		s.add("pool b pool 10.1.0.0/24")
+		s.add("conn a site vips=0.0.0.0")
+		s.add("conn b site pools=pool")
+		s.add("child a site net local=dynamic remote=10.2.0.0/16")
+		s.add("child b site net local=10.2.0.0/16 remote=dynamic")
 	}
 }
 
