@@ -17,7 +17,7 @@ func benchCommand() *cobra.Command {
 		Short: "Measure the gateway beside others",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(benchIKECommand(), benchTunnelCommand(), benchHostCommand())
+	cmd.AddCommand(benchIKECommand(), benchUsersCommand(), benchTunnelCommand(), benchHostCommand())
 	return cmd
 }
 
@@ -107,5 +107,40 @@ Debian's strongSwan for charon. See docs/bench.md.`,
 	f.BoolVar(&o.List, "list", false, "measure swanctl --list-sas, too, among set-ups and at rest")
 	f.StringVar(&o.ProfileDir, "profile", "", "directory for CPU and heap profiles of the adit responder (see go tool pprof)")
 	f.BoolVar(&o.KeepLog, "log", false, "print the end of the responder's log")
+	return cmd
+}
+
+func benchUsersCommand() *cobra.Command {
+	var o bench.CrowdOptions
+	atOnce := false
+	cmd := &cobra.Command{
+		Use:   "users",
+		Short: "Remote access: thousands of users who come at about the same time",
+		Long: `Let thousands of users come to one gateway, each from an address of its own, with a
+name, a password (EAP-MSCHAPv2) and the wish for an address of the pool, whose leases are
+written to the disk. Clients repeat what is lost as strongSwan's do, and who is sent away
+stays away. It is printed who was left out and why, what a set-up took, CPU time and memory
+a user, and what a packet costs with that many users. Needs root. The gateway is a process
+of its own with its usual settings, in network namespaces that are removed again; the
+clients have the lowest priority on the same cores. See docs/bench.md. The exit code is 1
+if a user was left out.`,
+		Example: "  adit bench users\n  adit bench users --users 10000 --at-once\n  adit bench users --users 1000 --within 10s --packets 0",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Out = cmd.OutOrStdout(); atOnce {
+				o.Within = 0
+			}
+			return bench.Users(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.IntSliceVar(&o.Users, "users", []int{1, 1000, 10_000}, "numbers of users, one measurement each")
+	f.DurationVar(&o.Within, "within", time.Minute, "time in which the most of them come; fewer come at the same rate")
+	f.BoolVar(&atOnce, "at-once", false, "all come at the same instant")
+	f.DurationVar(&o.Wait, "wait", 2*time.Minute, "how long late ones are waited for")
+	f.DurationVar(&o.Settle, "settle", 5*time.Second, "wait before the memory is read")
+	f.DurationVar(&o.Packets, "packets", time.Second, "how long packets are sent for each figure; 0: none")
+	f.StringVar(&o.ProfileDir, "profile", "", "directory for CPU and heap profiles of the gateway (see go tool pprof)")
+	f.BoolVar(&o.KeepLog, "log", false, "print the end of the gateway's log")
 	return cmd
 }

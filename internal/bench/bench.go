@@ -66,7 +66,7 @@ func (o *Options) complete() error {
 		}
 	}
 	for _, a := range o.Auth {
-		if _, ok := suites[a]; !ok {
+		if _, ok := suites[a]; !ok || a == "eap" {
 			return fmt.Errorf("authentication %q: use psk, ecdsa or mlkem", a)
 		}
 	}
@@ -93,6 +93,7 @@ func (o *Options) complete() error {
 var suites = map[string]struct{ ike, esp string }{
 	"psk":   {"aes128gcm16-prfsha256-x25519", "aes128gcm16"},
 	"ecdsa": {"aes128gcm16-prfsha256-ecp256", "aes128gcm16"},
+	"eap":   {"aes128gcm16-prfsha256-x25519", "aes128gcm16"}, // of users alone
 	// Beside charon only where that has RFC 9370 (strongSwan 6.1).
 	"mlkem": {"aes128gcm16-prfsha256-x25519-ke1_mlkem768", "aes128gcm16"},
 }

@@ -47,6 +47,9 @@ type owner struct {
 func newCredentials(auth string, n int) (*credentials, error) {
 	c := &credentials{psk: make([]byte, 32)}
 	rand.Read(c.psk)
+	if auth == "eap" {
+		auth, n = "ecdsa", 0
+	}
 	if auth != "ecdsa" { // psk, and mlkem, which is psk with an additional key exchange
 		return c, nil
 	}
@@ -76,7 +79,7 @@ func newCredentials(auth string, n int) (*credentials, error) {
 	if c.gateway, err = issue(2, gatewayID); err != nil {
 		return nil, err
 	}
-	for i := range n {
+	for i := range n { // none of users with passwords
 		o, err := issue(3+i, initiatorName(i))
 		if err != nil {
 			return nil, err

@@ -97,7 +97,7 @@ func startResponder(l *lab.Lab, o Options, auth, kind string, c *credentials) (r
 	if kind == "charon" {
 		return startCharon(l, conf, c)
 	}
-	return startAdit(l, o, conf, c)
+	return startAdit(l, o, conf, "charon {\n"+generous+"}\n", c)
 }
 
 type charonResponder struct{ peer.Gateway }
@@ -130,16 +130,19 @@ func (a aditResponder) pid() int    { return a.proc.PID() }
 func (a aditResponder) uri() string { return a.socket }
 func (a aditResponder) log() string { return a.proc.Log() }
 
+// responderDir is the directory of an adit responder's files.
+func responderDir(l *lab.Lab) string { return filepath.Join(l.Dir, "adit") }
+
 // startAdit runs the real thing: `adit run` as anybody would start it.
-func startAdit(l *lab.Lab, o Options, conf string, c *credentials) (responder, error) {
-	dir := filepath.Join(l.Dir, "adit")
+func startAdit(l *lab.Lab, o Options, conf, settings string, c *credentials) (responder, error) {
+	dir := responderDir(l)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := c.write(dir); err != nil {
 		return nil, err
 	}
-	files := map[string]string{"swanctl.conf": conf, "strongswan.conf": "charon {\n" + generous + "}\n"}
+	files := map[string]string{"swanctl.conf": conf, "strongswan.conf": settings}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err

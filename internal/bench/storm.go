@@ -36,6 +36,7 @@ type storm struct {
 	in     chan ike.Datagram
 	quit   chan struct{}
 	wg     sync.WaitGroup
+	users  *people // that the initiators are, or nil
 
 	parallel, begun, up int
 	failed              error
@@ -48,10 +49,16 @@ func newStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm,
 	return openStorm(l, auth, c, n, parallel)
 }
 
+// bareStorm is a storm without initiators.
+func bareStorm(c *credentials, r ike.Retransmit) *storm {
+	return &storm{creds: c, in: make(chan ike.Datagram, received), quit: make(chan struct{}),
+		engine: ike.New(ike.Config{KeepAlive: -1, Retransmit: r, HalfOpenTimeout: time.Minute}, ikev2.Version)}
+}
+
 // openStorm is newStorm where the addresses are there already.
 func openStorm(l *lab.Lab, auth string, c *credentials, n, parallel int) (*storm, error) {
-	s := &storm{parallel: parallel, creds: c, socks: map[netip.AddrPort]*net.UDPConn{}, in: make(chan ike.Datagram, received), quit: make(chan struct{})}
-	s.engine = ike.New(ike.Config{KeepAlive: -1, Retransmit: ike.Retransmit{Timeout: 2 * time.Second, Tries: 6}, HalfOpenTimeout: time.Minute}, ikev2.Version)
+	s := bareStorm(c, ike.Retransmit{Timeout: 2 * time.Second, Tries: 6})
+	s.parallel, s.socks = parallel, map[netip.AddrPort]*net.UDPConn{}
 	addrs, err := s.open(l)
 	if err != nil {
 		s.close()
@@ -154,6 +161,9 @@ func (s *storm) open(l *lab.Lab) (addrs []netip.Addr, err error) {
 
 func (s *storm) close() {
 	close(s.quit)
+	if s.users != nil {
+		s.users.close()
+	}
 	for _, c := range s.socks {
 		_ = c.Close()
 	}
@@ -168,30 +178,41 @@ func (s *storm) read(local netip.AddrPort, c *net.UDPConn) {
 		if err != nil {
 			return
 		}
-		b := buf[:n]
-		if local.Port() == 4500 {
-			if n < 4 || [4]byte(b) != [4]byte{} {
-				continue // a keepalive
-			}
-			b = b[4:]
-		}
-		select {
-		case s.in <- ike.Datagram{Local: local, Remote: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), Data: slices.Clone(b)}:
-		case <-s.quit:
+		if !s.received(local, from, buf[:n]) {
 			return
 		}
 	}
 }
 
+// received feeds one datagram, unless it is a keepalive or ESP; false: the storm is over.
+func (s *storm) received(local, from netip.AddrPort, b []byte) bool {
+	if local.Port() == 4500 {
+		if len(b) < 4 || [4]byte(b) != [4]byte{} {
+			return true
+		}
+		b = b[4:]
+	}
+	select {
+	case s.in <- ike.Datagram{Local: local, Remote: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), Data: slices.Clone(b)}:
+		return true
+	case <-s.quit:
+		return false
+	}
+}
+
 func (s *storm) send(d ike.Datagram) {
+	b := d.Data
+	if d.Local.Port() == 4500 && len(b) > 1 {
+		b = append(make([]byte, 4, 4+len(b)), b...)
+	}
+	if s.users != nil {
+		s.users.send(d.Local, d.Remote, b)
+		return
+	}
 	c := s.socks[d.Local]
 	if c == nil {
 		s.fail(fmt.Errorf("nothing is open at %v", d.Local))
 		return
-	}
-	b := d.Data
-	if d.Local.Port() == 4500 && len(b) > 1 {
-		b = append(make([]byte, 4, 4+len(b)), b...)
 	}
 	_, _ = c.WriteToUDPAddrPort(b, d.Remote) // what is lost is repeated
 }
@@ -202,18 +223,40 @@ func (s *storm) fail(err error) {
 	}
 }
 
-// run makes all set-ups, a bounded number at a time.
+// due is how many set-ups are to have begun by now, and when more will be; zero: when
+// one of those has ended.
+func (s *storm) due(now time.Time) (int, time.Time) {
+	if s.users != nil {
+		return s.users.due(now, s.begun)
+	}
+	return min(s.up+s.parallel, len(s.peers)), time.Time{}
+}
+
+// over reports whether every set-up has come to its end.
+func (s *storm) over() bool {
+	ended := s.up
+	if s.users != nil {
+		ended += s.users.left
+	}
+	return ended >= len(s.peers) || s.failed != nil
+}
+
+// run makes all set-ups, a bounded number at a time or each at its time.
 func (s *storm) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for s.up < len(s.peers) && s.failed == nil {
-		for s.begun < len(s.peers) && s.begun-s.up < s.parallel && s.failed == nil {
+	for !s.over() {
+		due, next := s.due(time.Now())
+		for s.begun < due && s.failed == nil {
 			s.begun++
 			s.engine.Do(time.Now(), ike.Initiate{ID: ike.CommandID(s.begun), Peer: s.peers[s.begun-1], Child: "net"})
 			s.drain()
 		}
-		if at := s.engine.NextWake(); !at.IsZero() {
-			timer.Reset(time.Until(at))
+		if at := s.engine.NextWake(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
 		}
 		select {
 		case <-ctx.Done():
@@ -252,6 +295,9 @@ func (s *storm) apply(e ike.Effect) {
 	case ike.Send:
 		s.send(e.Datagram)
 	case ike.InstallChild:
+		if s.users != nil {
+			s.users.install(e)
+		}
 		done(e.Job, nil, nil)
 	case ike.QueryChild:
 		done(e.Job, ike.ChildStats{}, nil)
@@ -260,6 +306,10 @@ func (s *storm) apply(e ike.Effect) {
 	case ike.Ask:
 		v, err := s.answer(e.Question)
 		done(e.Job, v, err)
+	case ike.EndEAP:
+		if s.users != nil {
+			s.users.endEAP(e.Session)
+		}
 	case ike.Emit:
 		s.event(e.Event)
 	}
@@ -274,6 +324,10 @@ func (s *storm) answer(q ike.Question) (any, error) {
 		return s.creds.sign(q)
 	case ike.VerifyAuth:
 		return s.creds.verify(q)
+	case ike.EAPRound:
+		return s.users.round(s, q)
+	case ike.AssumeAddresses:
+		return nil, nil
 	}
 	return nil, fmt.Errorf("nobody answers %T", q)
 }
@@ -281,14 +335,25 @@ func (s *storm) answer(q ike.Question) (any, error) {
 func (s *storm) event(e ike.Event) {
 	switch e := e.(type) {
 	case ike.CommandDone:
+		if s.users != nil {
+			s.users.ended(s, int(e.ID)-1, e.Err)
+			return
+		}
 		if e.Err != nil {
 			s.fail(fmt.Errorf("set-up %d failed: %w", e.ID, e.Err))
 			return
 		}
 		s.up++
 	case ike.IKEDown:
+		if s.users != nil {
+			s.users.down(e.SA.Name, e.Reason)
+			return
+		}
 		s.fail(fmt.Errorf("an IKE SA went down again: %s", e.Reason))
 	case ike.ChildDown:
+		if s.users != nil {
+			return // its IKE SA goes, too, or the Child SA is missed later
+		}
 		s.fail(fmt.Errorf("a Child SA went down again: %s", e.Reason))
 	case ike.Bug:
 		s.fail(fmt.Errorf("bug in the initiator: %s\n%s", e.Value, e.Stack))

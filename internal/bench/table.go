@@ -92,6 +92,16 @@ func printTable(w io.Writer, all []Sample) {
 	}
 }
 
+// printCrowds prints what grows from one number of users to the next.
+func printCrowds(w io.Writer, all []*Crowd) {
+	for i := 1; i < len(all); i++ {
+		a, b := all[i-1], all[i]
+		if n := b.Up - a.Up; n > 0 {
+			fmt.Fprintf(w, "from %d to %d users: %.1f KB a user\n", a.Up, b.Up, float64((b.Resident-b.Base)-(a.Resident-a.Base))/1e3/float64(n))
+		}
+	}
+}
+
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")

@@ -14,6 +14,7 @@ const (
 	takeTimeout     = 5 * time.Second  // of one lease
 	attemptTimeout  = 2 * time.Second  // of one write
 	closeTimeout    = 2 * time.Second  // for what is still to be written
+	syncInterval    = 10 * time.Second // of what nobody waits for
 	retryPause      = 150 * time.Millisecond
 	retryOpen       = time.Second
 	heartbeat       = 5 * time.Second

@@ -14,8 +14,9 @@ import (
 
 // embedded is a JetStream server of this process alone: it listens nowhere.
 type embedded struct {
-	srv    *server.Server
-	unlock func()
+	srv     *server.Server
+	durable *durable
+	unlock  func()
 }
 
 // startEmbedded starts the server on a directory that no other process uses.
@@ -26,7 +27,7 @@ func startEmbedded(dir string) (*embedded, error) {
 	}
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "adit", DontListen: true, NoSigs: true, NoLog: true,
-		JetStream: true, StoreDir: dir, SyncAlways: true, DisableJetStreamBanner: true,
+		JetStream: true, StoreDir: dir, SyncInterval: syncInterval, DisableJetStreamBanner: true,
 		JetStreamMaxMemory: 1 << 20, JetStreamMaxStore: limitStore,
 	})
 	if err != nil {
@@ -39,7 +40,7 @@ func startEmbedded(dir string) (*embedded, error) {
 		unlock()
 		return nil, errors.New("the embedded server did not start in time")
 	}
-	return &embedded{srv, unlock}, nil
+	return &embedded{srv, newDurable(filepath.Join(dir, "jetstream")), unlock}, nil
 }
 
 func (e *embedded) close() {

@@ -271,7 +271,7 @@ func (s *Store) Take(ctx context.Context, r gateway.LeaseRecord) (gateway.LeaseR
 	defer cancel()
 	s.mu.Lock()
 	delete(s.freed, r.Addr)
-	kv, why := s.kv, s.why
+	kv, why, srv := s.kv, s.why, s.srv
 	s.mu.Unlock()
 	if kv == nil {
 		return r, s.unreachable(why)
@@ -286,6 +286,11 @@ func (s *Store) Take(ctx context.Context, r gateway.LeaseRecord) (gateway.LeaseR
 		switch {
 		case err == nil:
 			r.Rev = rev
+			if srv != nil {
+				if err := srv.durable.wait(ctx); err != nil {
+					return r, s.unreachable(err)
+				}
+			}
 			return s.mine(r), nil
 		case conflict(err):
 			return s.standing(ctx, kv, r)

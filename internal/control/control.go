@@ -189,6 +189,11 @@ func (c *controller) stats(ctx context.Context, _ *vici.Request) (*conf.Section,
 	b.Setf("allocs", "%d", mem.Mallocs-mem.Frees)
 	drops := m.Add("drops")
 	drops.Setf("mailbox-full", "%d", s.DatagramsDropped)
+	for _, r := range ike.DropReasons() {
+		if n := s.Engine.Dropped[r]; n > 0 {
+			drops.Setf("ike-"+r.String(), "%d", n)
+		}
+	}
 	if c.opt.Counters != nil {
 		addCounters(drops, c.opt.Counters())
 	}

@@ -194,7 +194,8 @@ func (s *shard) ask(e ike.Ask) {
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Value: s.paths(q)}})
 	case ike.LeaseAddresses:
 		if s.g.leases.waits(q.Lease) {
-			s.start(e.Job, func(finish finisher) bool { return s.lease(e, q, finish) })
+			s.leasing.Add(1)
+			s.startThen(e.Job, s.leased, func(finish finisher) bool { return s.lease(e, q, finish) })
 			return
 		}
 		l, err := s.g.leases.give(context.Background(), q)
@@ -220,6 +221,10 @@ func (s *shard) ask(e ike.Ask) {
 			s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: err}})
 			return
 		}
+		if local(q) {
+			s.compute(e.Job, func() (any, error) { return s.g.conversations.round(context.Background(), v, q) })
+			return
+		}
 		s.outside(e, func(ctx context.Context) (any, error) { return s.g.conversations.round(ctx, v, q) })
 	case ike.AssumeAddresses:
 		s.g.virtual.expect(q.Lease) // now: its end may be the next effect
@@ -233,6 +238,19 @@ func (s *shard) ask(e ike.Ask) {
 	default:
 		s.ready = append(s.ready, outcome{Result: ike.Result{Job: e.Job, Err: fmt.Errorf("nobody answers %T", q)}})
 	}
+}
+
+// local reports whether a round of EAP needs nothing but the processor: of methods that
+// look at a password. Those with certificates may have to fetch something.
+func local(q ike.EAPRound) bool {
+	if !q.Server {
+		return false
+	}
+	switch q.Peer.Remote[q.Round].EAP {
+	case ike.EAPMSCHAPv2, ike.EAPMD5, ike.EAPGTC:
+		return true
+	}
+	return false
 }
 
 // paths finds the local address towards each of the addresses, where there is a way.
@@ -267,7 +285,7 @@ func (s *shard) verify(e ike.Ask, q ike.VerifyAuth) {
 				finish(v, err)
 				return
 			}
-			if !s.g.pool.ask(func(ctx context.Context) {
+			if !s.g.pool.ask(&s.g.pool.outside, func(ctx context.Context) {
 				ctx, stop := context.WithDeadline(ctx, e.Deadline)
 				defer stop()
 				v, err := t.verify(ctx, p)
@@ -283,7 +301,7 @@ func (s *shard) verify(e ike.Ask, q ike.VerifyAuth) {
 // lease has a thread of its own take addresses out of the store. What comes after the
 // question's deadline is given back, as the engine has gone on.
 func (s *shard) lease(e ike.Ask, q ike.LeaseAddresses, finish finisher) bool {
-	begun := s.g.pool.ask(func(ctx context.Context) {
+	begun := s.g.pool.ask(&s.g.pool.leases, func(ctx context.Context) {
 		ctx, stop := context.WithDeadline(ctx, e.Deadline)
 		defer stop()
 		l, err := s.g.leases.keep(ctx, q)
@@ -298,11 +316,17 @@ func (s *shard) lease(e ike.Ask, q ike.LeaseAddresses, finish finisher) bool {
 	return begun
 }
 
+// leased ends the count of a lease that is being written.
+func (s *shard) leased(err error) error {
+	s.leasing.Add(-1)
+	return err
+}
+
 // outside has a thread of its own find an answer that may wait for others, until
 // the question's deadline.
 func (s *shard) outside(e ike.Ask, work func(context.Context) (any, error)) {
 	s.start(e.Job, func(finish finisher) bool {
-		return s.g.pool.ask(func(ctx context.Context) {
+		return s.g.pool.ask(&s.g.pool.outside, func(ctx context.Context) {
 			if !e.Deadline.IsZero() {
 				var stop context.CancelFunc
 				ctx, stop = context.WithDeadline(ctx, e.Deadline)
@@ -317,7 +341,7 @@ func (s *shard) outside(e ike.Ask, work func(context.Context) (any, error)) {
 // kernel may take its time.
 func (s *shard) undoAddresses(lease uint64) {
 	list := s.g.virtual.forget(lease)
-	if (len(list.addrs)+len(list.servers) > 0 || list.told != 0) && !s.g.pool.ask(func(context.Context) { s.g.undo(list) }, func(error) {}) {
+	if (len(list.addrs)+len(list.servers) > 0 || list.told != 0) && !s.g.pool.ask(&s.g.pool.outside, func(context.Context) { s.g.undo(list) }, func(error) {}) {
 		s.g.undo(list)
 	}
 }

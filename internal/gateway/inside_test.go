@@ -32,22 +32,30 @@ func TestPoolIsBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		accepted := 0
-		for range 2 * limitComputes {
+		for range 2 * limitJobs {
 			if p.submit(func() {}, failed) {
 				accepted++
 			}
 		}
-		if accepted != limitComputes || p.waiting() != limitComputes || p.busy.Load() != 1 {
+		if accepted != limitJobs || p.waiting() != limitJobs || p.busy.Load() != 1 {
 			t.Errorf("%d were accepted, %d wait, %d run", accepted, p.waiting(), p.busy.Load())
 		}
 		asked := 0
-		for range 2 * limitAsks {
-			if p.ask(func(ctx context.Context) { <-ctx.Done() }, failed) {
+		for range 2 * limitJobs {
+			if p.ask(&p.outside, func(ctx context.Context) { <-ctx.Done() }, failed) {
 				asked++
 			}
 		}
-		if asked != limitAsks {
-			t.Errorf("%d questions were accepted", asked)
+		if asked != limitAsks+limitJobs || p.outside.n != limitAsks {
+			t.Errorf("%d questions were accepted, %d run", asked, p.outside.n)
+		}
+		wrote := false
+		if !p.ask(&p.leases, func(context.Context) { wrote = true }, failed) {
+			t.Error("a lease was refused for others' questions")
+		}
+		synctest.Wait()
+		if !wrote {
+			t.Error("a lease waits for others' questions")
 		}
 		close(block)
 		synctest.Wait()
@@ -60,6 +68,9 @@ func TestPoolIsBounded(t *testing.T) {
 		stop()
 		p.under.Wait()
 		<-done
+		if p.outside.n+p.leases.n != 0 {
+			t.Error("questions are left over")
+		}
 	})
 }
 

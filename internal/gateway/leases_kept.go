@@ -325,7 +325,7 @@ func (g *Gateway) runLeases(ctx context.Context) {
 // loseAddress ends the tunnel whose address the store says is somebody else's: this
 // gateway was taken for dead, and its client, or another, has the address elsewhere.
 func (g *Gateway) loseAddress(a netip.Addr) {
-	g.pool.ask(func(ctx context.Context) {
+	g.pool.ask(&g.pool.outside, func(ctx context.Context) {
 		list, err := g.SAs(ctx)
 		if err != nil {
 			return

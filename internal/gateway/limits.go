@@ -4,14 +4,16 @@ import "time"
 
 // Bounds of everything that grows with input (design rule R9).
 const (
-	limitFirst           = 512                   // messages that name no IKE SA of ours, waiting; a flood drops the rest
+	limitFirst           = 8192                  // messages that name no IKE SA of ours, waiting; a flood drops the rest
+	limitFirstBytes      = 6 << 20               // of them
 	limitEstablished     = 4096                  // messages of known IKE SAs that wait
 	limitSPIs            = 1 << 16               // SPIs of ours remembered for that, in each of two generations
 	limitCommands        = 1024                  // commands that wait; whoever has more waits with them
 	limitJobs            = 8192                  // jobs outstanding at any time
-	limitComputes        = 1024                  // computations that wait for the pool
-	limitAsks            = 1024                  // questions under way at any time
+	limitAsks            = 1024                  // questions under way at any time; more wait
 	limitRADIUSAsks      = 768                   // of them that wait for a RADIUS server
+	crowdedJobs          = 128                   // computations that wait: until there are fewer, nobody new is let in
+	crowdedLeases        = 512                   // the same of leases that are being written
 	limitAcquires        = 1024                  // acquires that wait
 	limitLog             = 4096                  // events that wait for the log
 	limitSubscribers     = 256                   // readers of events
@@ -19,7 +21,7 @@ const (
 	limitConnections     = 65536                 // connections loaded
 	limitSecrets         = 65536                 // secrets loaded
 	limitPools           = 4096                  // pools loaded
-	limitConversations   = 4096                  // EAP conversations at once
+	limitConversations   = 16384                 // EAP conversations at once
 	limitClaimed         = 128                   // octets of a claimed EAP identity that the log shows
 	limitCerts           = 65536                 // certificates, CRLs and public keys loaded
 	limitKeys            = 4096                  // private keys loaded

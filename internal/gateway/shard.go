@@ -32,8 +32,10 @@ type shard struct {
 
 	dropped, bugs atomic.Uint64
 	outstanding   atomic.Int64
-	ready         []outcome // answers to effects that were carried out at once
-	leaving       bool      // Child SAs left the data plane in this step
+	firstBytes    atomic.Int64 // in the queue first
+	leasing       atomic.Int64 // leases that are being written
+	ready         []outcome    // answers to effects that were carried out at once
+	leaving       bool         // Child SAs left the data plane in this step
 }
 
 // firstShare of the turns serve first messages although others wait: a flood of
@@ -62,19 +64,21 @@ func newShard(g *Gateway) *shard {
 // datagram queues a message. What names no IKE SA of ours waits in a queue of its
 // own, so that a flood of it cannot push out the messages of established peers.
 func (s *shard) datagram(d ike.Datagram) {
-	queue := s.first
+	queue, size := s.first, int64(len(d.Data))
 	if ours, ok := ourSPI(d.Data, true); ok && s.known.has(ours) {
-		queue = s.established
+		queue, size = s.established, 0
 	}
-	if len(queue) == cap(queue) {
+	if len(queue) == cap(queue) || size > 0 && s.firstBytes.Load()+size > limitFirstBytes {
 		s.dropped.Add(1)
 		return
 	}
+	s.firstBytes.Add(size)
 	kept := d
 	kept.Data = append([]byte(nil), d.Data...)
 	select {
 	case queue <- &kept:
 	default:
+		s.firstBytes.Add(-size)
 		s.dropped.Add(1)
 	}
 }
@@ -145,7 +149,7 @@ func (s *shard) run(ctx context.Context) {
 			continue
 		}
 		first := s.first
-		if s.busy() && turn%firstShare != 0 {
+		if s.busy() && turn%firstShare != 0 || s.crowded() {
 			first = nil
 		}
 		select {
@@ -155,6 +159,7 @@ func (s *shard) run(ctx context.Context) {
 		case d := <-s.established:
 			s.step(func(now time.Time) { s.engine.Datagram(now, *d) })
 		case d := <-first:
+			s.firstBytes.Add(-int64(len(d.Data)))
 			s.step(func(now time.Time) { s.engine.Datagram(now, *d) })
 		case c := <-s.commands:
 			s.command(c)
@@ -176,6 +181,15 @@ func (s *shard) run(ctx context.Context) {
 // busy reports whether something other than a first message waits.
 func (s *shard) busy() bool {
 	return len(s.established)+len(s.commands)+len(s.acquires)+len(s.expired.signal) > 0
+}
+
+// crowded reports whether those who were let in keep the gateway so busy that nobody
+// new is to begin: each set-up has half a dozen jobs before it, and what was begun is
+// worth more than what may begin. First messages wait meanwhile, in their queue or with
+// their senders, who repeat them. What ends this are jobs that get done, of which the
+// shard hears.
+func (s *shard) crowded() bool {
+	return s.g.pool.waiting() > crowdedJobs || s.leasing.Load() > crowdedLeases
 }
 
 // wake runs the timers that are due and arms the timer for the next.
