@@ -72,5 +72,8 @@ func explain(ctx context.Context, err error, c *connection) error {
 	case Unreachable:
 		return &Error{k, fmt.Sprintf("%s does not answer (%s): is UDP 500 and 4500 open on the way?", c.hosts[0], r.Detail), err}
 	}
+	if r.Reason == ike.ReasonAddresses && (r.ByPeer || r.Detail == ike.DetailNotGiven) {
+		return &Error{k, fmt.Sprintf("%s knows you and has no address left to give: its operator can make the pool larger, or try again later", c.hosts[0]), err}
+	}
 	return &Error{k, fmt.Sprintf("%s: %s", c.hosts[0], r.Error()), err}
 }

@@ -27,6 +27,7 @@ type clientLab struct {
 	t       *testing.T
 	gateway peer.Gateway
 	bin, ca string
+	ends    eapEnds
 	outside *lab.Capture
 }
 
@@ -45,6 +46,7 @@ func newClientLab(t *testing.T, k kind, middle lab.Middle, ts string) *clientLab
 	p := &path{Lab: l.Lab, t: t, facts: map[string]string{}}
 	e := newEAPEnds(t)
 	l.gateway = p.daemon(lab.Right, k, settings{}, "")
+	l.ends = e
 	p.store(l.gateway, trusted(e.ca).and(owned("gateway", e.gateway)))
 	l.must(l.gateway.Load(fmt.Sprintf(`connections {
 	rw {
