@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// maxTrain is the number of packets that one superpacket is made of at most.
-	maxTrain = 64
+	// maxTrain is the number of packets that one superpacket is made of at most, and
+	// oldTrain what kernels before 6.10 take of UDP.
+	maxTrain, oldTrain = 128, 64
 	// maxTrains is the number of flows joined side by side in one Write.
 	maxTrains = 8
 )
@@ -20,6 +21,7 @@ const (
 type coalescer struct {
 	trains [maxTrains]train // those that may still grow
 	n      int
+	most   int // packets of a train
 }
 
 // train is a run of packets of one flow, in order.
@@ -103,7 +105,7 @@ func (t *train) sameFlow(s *segment) bool {
 func (t *train) fits(s *segment) bool {
 	f, p := t.pkts[0], s.pkt
 	size := len(p) - s.hdr
-	if t.done || t.n == maxTrain || s.hdr != t.hdr || size > t.mss || t.bytes+size > MaxPacket {
+	if t.done || s.hdr != t.hdr || size > t.mss || t.bytes+size > MaxPacket {
 		return false
 	}
 	if s.l4 == ipv4Len {
@@ -196,7 +198,7 @@ func (c *coalescer) coalesce(bufs [][]byte, offset int, tcp, udp bool, emit func
 		}
 		t := c.find(&s)
 		switch {
-		case t != nil && t.fits(&s):
+		case t != nil && t.n < c.most && t.fits(&s):
 			t.append(&s)
 			continue
 		case t != nil:

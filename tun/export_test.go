@@ -35,7 +35,7 @@ func Checksum(b []byte) uint16 { return ^fold(sum(b, 0)) }
 // Joined is what Write would give to the kernel for a batch of packets: each
 // with its virtio header.
 func Joined(packets [][]byte, tcp, udp bool) (super [][]byte) {
-	var c coalescer
+	c := coalescer{most: maxTrain}
 	c.coalesce(packets, 0, tcp, udp, func(t *train) {
 		var h vnetHdr
 		t.superHeader(&h)

@@ -173,6 +173,7 @@ func (t *Linux) open() (err error) {
 	t.rd.poll = [2]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
 	t.wr.emit, t.wr.call = t.writeTrain, writev
 	t.wr.iov = make([]unix.Iovec, 0, maxTrain+1)
+	t.wr.co.most = longestTrain()
 	return nil
 }
 
@@ -220,6 +221,20 @@ func (t *Linux) probe(fd int) error {
 		return fmt.Errorf("tun: set offloads: %w", err)
 	}
 	return nil
+}
+
+// longestTrain is the number of packets in a superpacket of UDP that the kernel takes
+// (its UDP_MAX_SEGMENTS, which nothing but a version tells).
+func longestTrain() int {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) == nil {
+		_, _ = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	}
+	if major > 6 || major == 6 && minor >= 10 {
+		return maxTrain
+	}
+	return oldTrain
 }
 
 // accepted tries the offloads but those in off, each on top of those before it, and

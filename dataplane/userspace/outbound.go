@@ -62,7 +62,7 @@ const (
 	// arenaSize and arenaPackets are what a worker seals and sends at a time: two
 	// superpackets and some, which stay in the processor's second cache.
 	arenaSize    = 288 << 10
-	arenaPackets = 200
+	arenaPackets = 256
 )
 
 func newOutbound(p *Plane, d *device, size, packets int) *outbound {
@@ -453,7 +453,7 @@ func (w *outbound) sealRun(s *sa, from, to int) bool {
 // it lies right behind and may travel with it: all but the last are of one size.
 func (w *outbound) extend(p *esp.Packet, at int, df bool) bool {
 	t := &w.train
-	if t.n > 0 && t.to == at && p.Len <= t.size && t.to-t.from == t.n*t.size && t.n < conn.MaxSegments &&
+	if t.n > 0 && t.to == at && p.Len <= t.size && t.to-t.from == t.n*t.size && t.n < conn.MaxSegments() &&
 		t.to-t.from+p.Len <= conn.MaxTrain {
 		if last := &w.send[len(w.send)-1]; last.TOS == p.TOS && last.DF == df {
 			t.n++

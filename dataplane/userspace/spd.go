@@ -182,6 +182,7 @@ func first(list []*entry, best *entry, f *flow, ifID uint32) *entry {
 type flowCache struct {
 	seed  maphash.Seed
 	slots []cachedFlow
+	last  *cachedFlow // that was asked for last: packets come in runs of one flow
 }
 
 type cachedFlow struct {
@@ -192,13 +193,23 @@ type cachedFlow struct {
 }
 
 func newFlowCache() flowCache {
-	return flowCache{seed: maphash.MakeSeed(), slots: make([]cachedFlow, limitFlows)}
+	c := flowCache{seed: maphash.MakeSeed(), slots: make([]cachedFlow, limitFlows)}
+	c.last = &c.slots[0]
+	return c
+}
+
+func (c *cachedFlow) is(f *flow, ifID uint32, gen uint64) bool {
+	return c.gen == gen && c.entry != nil && c.ifID == ifID && c.flow == *f
 }
 
 func (c *flowCache) find(d *spd, f *flow, ifID uint32) *entry {
-	slot := &c.slots[maphash.Comparable(c.seed, *f)&(limitFlows-1)]
 	gen := d.gen.Load()
-	if slot.gen == gen && slot.entry != nil && slot.ifID == ifID && slot.flow == *f {
+	if c.last.is(f, ifID, gen) {
+		return c.last.entry
+	}
+	slot := &c.slots[maphash.Comparable(c.seed, *f)&(limitFlows-1)]
+	c.last = slot
+	if slot.is(f, ifID, gen) {
 		return slot.entry
 	}
 	e := d.find(f, ifID)

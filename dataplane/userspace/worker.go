@@ -36,6 +36,7 @@ type worker struct {
 	taken [1]tun.Super
 
 	linger      unix.Timespec
+	lingers     int    // since the last sleep
 	dense       int    // sleeps in a row that were short and between many packets
 	packets     uint64 // passed before the last of them
 	epoll, wake int
@@ -58,7 +59,8 @@ type source struct {
 	tun    tun.Polled
 	reader conn.Polled
 	hot    bool
-	misses int // turns in a row that found nothing
+	parked bool // the poller does not watch it; only of hot ones
+	misses int  // turns in a row that found nothing
 }
 
 // How the worker divides its time.
@@ -83,6 +85,9 @@ const (
 	denseSleeps  = 4
 	densePackets = 4
 	lingerTime   = 150 * time.Microsecond
+	// parkAfter is the number of lingers without a sleep after which the hot sources
+	// are taken from the poller.
+	parkAfter = 2
 	// readSlots is the number of datagrams or trains taken of a socket at a time.
 	readSlots = 32
 )
@@ -175,6 +180,9 @@ func (w *worker) run() {
 		case w.dense >= denseSleeps && len(w.hot) > 0 && !lingered:
 			lingered = true // if that brings nothing, sleep
 			w.gathered()
+			if w.lingers++; w.lingers >= parkAfter {
+				w.park()
+			}
 			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&w.linger)), 0, 0)
 			w.look(0)
 		default:
@@ -193,9 +201,10 @@ func (w *worker) run() {
 // densely that it is better to let some gather.
 func (w *worker) sleep() {
 	for _, s := range w.hot {
-		s.hot = false
+		w.cool(s)
 	}
 	w.hot = w.hot[:0]
+	w.lingers = 0
 	w.gathered()
 	start := time.Now()
 	w.asleep.Store(true)
@@ -205,6 +214,29 @@ func (w *worker) sleep() {
 	w.asleep.Store(false)
 	if time.Since(start) >= denseSleep {
 		w.dense = 0
+	}
+}
+
+// park takes the hot sources from the poller, as long as they are looked at without it.
+// Else whoever brings a packet calls the poller for it, nearly 0.1 µs a packet in the
+// thread of the sending host, under locks that this thread wants, too.
+func (w *worker) park() {
+	for _, s := range w.hot {
+		if !s.parked {
+			s.parked = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(s.fd), nil) == nil
+		}
+	}
+}
+
+// cool makes a hot source one that the poller watches. What it has by now is an event.
+func (w *worker) cool(s *source) {
+	s.hot = false
+	if !s.parked {
+		return
+	}
+	s.parked = false
+	if err := w.poll(s.fd); err != nil {
+		w.drop(s, fmt.Errorf("userspace: epoll: %w", err))
 	}
 }
 
@@ -229,7 +261,7 @@ func (w *worker) round() (moved, more bool) {
 		if some {
 			s.misses = 0
 		} else if s.misses++; s.misses >= missLimit {
-			s.hot = false
+			w.cool(s)
 			continue
 		}
 		kept = append(kept, s)
@@ -274,7 +306,7 @@ func (w *worker) turnDevice(s *source) (some, rest bool) {
 func (w *worker) drop(s *source, err error) {
 	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(s.fd), nil)
 	delete(w.sources, s.fd)
-	s.misses = missLimit // out of the hot ones
+	s.misses, s.parked = missLimit, false // out of the hot ones
 	w.p.fail(err)
 }
 

@@ -58,7 +58,7 @@ type Packet struct {
 	// Segment, if not 0 and less than len(Buf), says that Buf is a train: ESP
 	// packets of Segment bytes each, one behind the other, the last one of as many
 	// or fewer. WriteBatch takes trains, Take gives them, ReadBatch does not. A train
-	// to send has at most MaxSegments packets and MaxTrain bytes.
+	// to send has at most MaxSegments() packets and MaxTrain bytes.
 	Segment int
 
 	// Local and Remote are the outer addresses; ports are 0 for raw ESP. IPv4
@@ -183,10 +183,10 @@ const (
 	sendSlots = 64
 	// MaxWorkers bounds Options.Workers.
 	MaxWorkers = 64
-	// MaxSegments and MaxTrain, in bytes, bound one UDP_SEGMENT train (linux
-	// UDP_MAX_SEGMENTS was 64 until 6.10).
-	MaxSegments = 64
-	MaxTrain    = 65507
+	// MaxTrain bounds one UDP_SEGMENT train, in bytes; mostSegments and, before Linux 6.10,
+	// oldSegments the number of its packets (the kernel's UDP_MAX_SEGMENTS).
+	MaxTrain                  = 65507
+	mostSegments, oldSegments = 128, 64
 	// maxNoSegment is the number of destinations remembered as unfit for
 	// UDP_SEGMENT; beyond it the table starts anew.
 	maxNoSegment = 1024

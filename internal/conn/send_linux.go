@@ -4,6 +4,7 @@ package conn
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,21 @@ type sender struct {
 }
 
 const maxIov = 1024
+
+// MaxSegments is the number of packets that a train has at most.
+func MaxSegments() int { return segments }
+
+var segments = func() int {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) == nil {
+		_, _ = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	}
+	if major > 6 || major == 6 && minor >= 10 {
+		return mostSegments
+	}
+	return oldSegments
+}()
 
 // maxTries is how often one message is tried: the first failures may be ICMP
 // errors about earlier datagrams, which the kernel reports just once.
@@ -166,7 +182,7 @@ func (s *sender) add(p *Packet) {
 // addTrain starts a message with the packets of p, or as many messages as they need.
 func (s *sender) addTrain(p *Packet) {
 	n := (len(p.Buf) + p.Segment - 1) / p.Segment
-	if !s.sock.gso || n > MaxSegments || s.conn.noGSO.has(p.Remote, p.Segment) {
+	if !s.sock.gso || n > MaxSegments() || s.conn.noGSO.has(p.Remote, p.Segment) {
 		for at := 0; at < len(p.Buf); at += p.Segment {
 			if s.n == sendSlots || s.iov+2 > maxIov {
 				sock := s.sock
@@ -202,7 +218,7 @@ func (s *sender) extend(p *Packet) bool {
 	}
 	t := &s.train[s.n-1]
 	f := t.first
-	if f.Kind != ESP || t.packets == MaxSegments || t.last != t.size ||
+	if f.Kind != ESP || t.packets == MaxSegments() || t.last != t.size ||
 		len(p.Buf) > t.size || len(p.Buf) == 0 || t.bytes+len(p.Buf) > MaxTrain ||
 		p.TOS != f.TOS || p.Remote != f.Remote || p.Local != f.Local || p.IfIndex != f.IfIndex {
 		return false

@@ -47,7 +47,7 @@ func BenchmarkSockets(b *testing.B) {
 					for i := range batch {
 						copy(whole[i*size:], espPacket(uint32(i), size))
 					}
-					most := min(conn.MaxTrain/size, conn.MaxSegments)
+					most := min(conn.MaxTrain/size, conn.MaxSegments())
 					for n := 0; n < batch; n += most {
 						out = append(out, conn.Packet{Kind: conn.ESP, Encap: encap, DF: true, Local: netip.AddrPortFrom(local, 4500),
 							Remote: netip.AddrPortFrom(remote, 4500), Buf: whole[n*size : min(n+most, batch)*size], Segment: size})

@@ -66,11 +66,17 @@ func delAddress(k addressKey) error {
 // no rule matches until a device is made ours.
 const deviceGroup = 44311
 
-// group puts a TUN device into our group.
+// group puts a TUN device into our group. What is new there loses its queueing
+// discipline: a TUN device queues by itself, and pfifo_fast before it never has
+// anything to hold, but costs every packet of the hosts. Whoever wants another one gives
+// it to the device later, and keeps it.
 func group(link netlink.Link) error {
 	if link.Attrs().Group == deviceGroup {
 		return nil
 	}
+	// Without it all works, too: kernels can lack this one.
+	_ = netlink.QdiscReplace(&netlink.GenericQdisc{QdiscType: "noqueue",
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_ROOT}})
 	return netlink.LinkSetGroup(link, deviceGroup)
 }
 

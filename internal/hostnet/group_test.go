@@ -73,3 +73,20 @@ func TestDeviceOutOfItsGroup(t *testing.T) {
 	l.expect(l.host, udp("10.1.0.5:1000", "10.2.0.5:2000"), "tun")
 	l.fromTunnel(udp("10.2.0.5:9", "10.1.0.5:1"), "host")
 }
+
+// Our device has no queueing discipline, unless somebody gives it one.
+func TestNoQueueBeforeTheDevice(t *testing.T) {
+	l := newLab(t)
+	l.up(hostnet.Options{})
+	l.apply(siteToSite)
+	show := "tc -n " + l.gw.ns + " qdisc show dev adit0"
+	if got := run(t, show); !strings.Contains(got, "noqueue") {
+		t.Errorf("the device has %s", got)
+	}
+	run(t, "tc -n "+l.gw.ns+" qdisc replace dev adit0 root pfifo")
+	l.apply(siteToSite)
+	l.gw.ok(request{Op: "refresh"})
+	if got := run(t, show); !strings.Contains(got, "pfifo") {
+		t.Errorf("the device of somebody who wants a queue has %s", got)
+	}
+}
