@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,14 +54,16 @@ With --socks, --http-proxy or -L it needs no root and changes nothing: the tunne
 inside this process, and programs reach it by proxy or by forwarded ports.
 
 The password is asked for, or read from --password-file or $ADIT_PASSWORD. FILE is a
-swanctl.conf with one connection, as "adit profile --for adit" writes it.
+swanctl.conf with one connection, or the directory of one, as "adit profile --for adit"
+writes it.
 
 Exit codes: 0 ended by Ctrl-C or SIGTERM, 3 the gateway did not accept the user, 4 it
 does not answer, 5 it could not prove that it is the gateway, 1 anything else.`,
 		Example: `  adit connect alice@vpn.example.org --ca company-ca.pem
   adit connect alice@vpn.example.org --socks 127.0.0.1:1080 -L 8080:intranet:80
   adit connect vpn.example.org --pkcs12 alice.p12 --subnet 10.0.0.0/8
-  adit connect work.conf`,
+  adit connect work.conf
+  adit connect alice-adit`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if c.undo {
 				return cobra.NoArgs(cmd, args)
@@ -148,6 +151,8 @@ func (c *connectFlags) connect(ctx context.Context, to string) error {
 func (c *connectFlags) prepare(to string) error {
 	if fi, err := os.Stat(to); err == nil && fi.Mode().IsRegular() {
 		c.Profile = to
+	} else if fi, err := os.Stat(filepath.Join(to, "swanctl.conf")); err == nil && fi.Mode().IsRegular() {
+		c.Profile = filepath.Join(to, "swanctl.conf") // a directory of adit profile
 	} else if i := strings.LastIndexByte(to, '@'); i >= 0 {
 		c.User, c.Gateway = to[:i], to[i+1:]
 	} else {

@@ -74,8 +74,10 @@ func (p *Profile) For(system string) ([]File, error) {
 		return p.android()
 	case "networkmanager":
 		return p.networkManager()
-	case "strongswan", "adit":
-		return p.swanctl()
+	case "strongswan":
+		return p.swanctl(classic(keywords(p.IKE)), classic(keywords(p.ESP)))
+	case "adit":
+		return p.swanctl(keywords(p.IKE), keywords(p.ESP))
 	}
 	return nil, fmt.Errorf("no profiles for %q: use one of %s", system, strings.Join(Systems, ", "))
 }

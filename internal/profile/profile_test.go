@@ -403,6 +403,18 @@ func TestNetworkManager(t *testing.T) {
 				t.Errorf("no %q in\n%s", want, text)
 			}
 		}
+		// What strongSwan's src/charon-nm/nm/nm_service.c reads of [vpn], and the values of method.
+		_, vpn, _ := strings.Cut(text, "\n[vpn]\n")
+		vpn, _, _ = strings.Cut(vpn, "\n[")
+		for line := range strings.Lines(strings.TrimSpace(vpn)) {
+			k, _, _ := strings.Cut(line, "=")
+			if !slices.Contains([]string{"service-type", "address", "server-port", "certificate", "remote-identity", "local-identity", "method", "user", "password-flags", "cert-source", "usercert", "userkey", "virtual", "encap", "ipcomp", "proposal", "ike", "esp", "remote-ts"}, k) {
+				t.Errorf("the plugin knows no %s", k)
+			}
+		}
+		if want := "\nmethod=" + map[string]string{"password": "eap", "certificate": "cert", "eap-tls": "eap-tls"}[v.name] + "\n"; !strings.Contains(text, want) || v.cert && !strings.Contains(text, "\ncert-source=file\n") {
+			t.Errorf("no %q in\n%s", want, text)
+		}
 		for _, f := range files[1:] {
 			if !strings.Contains(text, "/etc/NetworkManager/adit/"+f.Name+"\n") {
 				t.Errorf("%s is not named", f.Name)
@@ -452,6 +464,10 @@ func TestSwanctl(t *testing.T) {
 		}
 		if len(m.Peers) != 1 || len(m.Peers[0].Remote[0].CACerts) != 1 || len(m.Peers[0].VIPs) != 2 || m.Peers[0].Children[0].Remote[0].String() == "" {
 			t.Errorf("%s", files[0].Data)
+		}
+		ss, err := p.For("strongswan")
+		if err != nil || !strings.Contains(string(files[0].Data), "-ke1_mlkem768") || strings.Contains(string(ss[0].Data), "mlkem") || !strings.Contains(string(ss[0].Data), "curve25519") {
+			t.Errorf("for strongSwan: %v\n%s\nfor adit:\n%s", err, ss[0].Data, files[0].Data)
 		}
 		if v.cert && len(m.Keys) != 1 {
 			t.Errorf("%d keys", len(m.Keys))

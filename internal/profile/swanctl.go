@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"slices"
 	"strings"
 
 	"adit/conf"
@@ -14,15 +15,14 @@ func (p *Profile) pemPair() (cert, key []byte, err error) {
 }
 
 // swanctl writes a swanctl.conf with one connection, and the files that go beside it:
-// for strongSwan, `adit run` and `adit connect`. Proposals are left to both ends'
-// defaults if those meet, and are the gateway's otherwise.
-func (p *Profile) swanctl() ([]File, error) {
+// for strongSwan, `adit run` and `adit connect`, with these proposals.
+func (p *Profile) swanctl(ike, esp []string) ([]File, error) {
 	root := conf.New("")
 	c := root.Add("connections").Add(section(p.Name))
 	c.Set("version", "2")
 	c.SetList("remote_addrs", p.Gateway)
 	c.SetList("vips", "0.0.0.0", "::")
-	c.SetList("proposals", keywords(p.IKE)...)
+	c.SetList("proposals", ike...)
 	local, remote := c.Add("local"), c.Add("remote")
 	local.Set("id", p.User)
 	files := []File{{Name: "swanctl.conf", Type: "text/plain; charset=utf-8", Secret: p.Password != ""}}
@@ -53,7 +53,7 @@ func (p *Profile) swanctl() ([]File, error) {
 		}
 	}
 	child.SetList("remote_ts", ts...)
-	child.SetList("esp_proposals", keywords(p.ESP)...)
+	child.SetList("esp_proposals", esp...)
 	if p.Password != "" && !p.withCert() {
 		s := root.Add("secrets").Add("eap-user")
 		s.Set("id", p.User)
@@ -61,6 +61,18 @@ func (p *Profile) swanctl() ([]File, error) {
 	}
 	files[0].Data = []byte(root.Format(nil))
 	return files, nil
+}
+
+// classic are those proposals that strongSwan before 6.0 reads, which knows no
+// additional key exchanges (RFC 9370) and no ML-KEM; all if there is no other.
+func classic(list []string) []string {
+	rest := slices.DeleteFunc(slices.Clone(list), func(k string) bool {
+		return strings.Contains(k, "mlkem") || strings.Contains(k, "-ke1_")
+	})
+	if len(rest) == 0 {
+		return list
+	}
+	return rest
 }
 
 // section is a name as a section's.
