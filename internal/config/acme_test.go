@@ -107,6 +107,19 @@ func TestACMECertificatesAreKnown(t *testing.T) {
 	if err != nil || len(m.Warnings) > 0 || len(m.Certs) != 2 || len(m.Keys) != 1 || !m.Certs[0].Kept || !m.Keys[0].Kept {
 		t.Errorf("with one: %v %v", m.Warnings, err)
 	}
+	if m, err = config.Check(file, d); err != nil || warned(m, "send_cert = always") {
+		t.Errorf("not for clients: %v %v", m.Warnings, err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(strings.NewReplacer("auth = psk", "auth = eap-radius\n eap_id = %any").Replace(string(b))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = config.Check(file, d); err != nil || !warned(m, "set send_cert = always") {
+		t.Errorf("for clients of an authority that systems know: %v %v", m.Warnings, err)
+	}
 	p, err := config.LoadPush(file, d)
 	if err != nil {
 		t.Fatal(err)

@@ -29,6 +29,9 @@ func (l *linter) clients(p *ike.Peer) {
 			continue // told already
 		}
 		at := connPath(p, r.Name, "certs")
+		if p.SendCert == ike.SendIfAsked && !slices.ContainsFunc(l.m.Certs, func(k Cert) bool { return k.Kind == CertX509 && k.Flag == "CA" }) {
+			l.warn(connPath(p, "send_cert"), "clients that believe the system's authorities (Apple's, adit connect) ask for no certificate, and get none: set send_cert = always")
+		}
 		x := c.X509
 		switch {
 		case len(x.DNSNames)+len(x.IPAddresses) == 0:

@@ -2,6 +2,7 @@ package profile
 
 import (
 	"crypto/ecdsa"
+	"errors"
 	"strconv"
 
 	"adit/suite"
@@ -35,7 +36,11 @@ func (p *Profile) apple(mac bool) ([]File, error) {
 		root.add("PayloadCertificateFileName", "ca.cer")
 		root.add("PayloadContent", p.CA.DER())
 		content = append(content, root)
-		settings.add("ServerCertificateIssuerCommonName", p.CA.X509.Subject.CommonName)
+		if p.Issuer != "" {
+			settings.add("ServerCertificateIssuerCommonName", p.Issuer) // makes it ask for the certificate
+		}
+	} else if !p.Unasked {
+		return nil, errors.New("the connection needs send_cert = always: Apple's clients ask for a certificate only by its issuer's name, which an authority that systems know may change")
 	}
 	if p.withCert() {
 		// Apple reads PBES2 from iOS 15 and macOS 12 on, and all read 3DES; the file is

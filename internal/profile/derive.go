@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -43,7 +44,10 @@ func Of(m *config.Model, conn, gateway string) (*Profile, error) {
 	default:
 		return nil, fmt.Errorf("connection %s: neither local.id nor the certificate has a name to connect to: use --gateway", peer.Name)
 	}
-	p.CA = authorityOf(m, own)
+	p.Issuer, p.Unasked = own.X509.Issuer.CommonName, peer.SendCert == ike.SendAlways
+	if p.CA = authorityOf(m, own); p.CA == nil {
+		p.Root = systemRoot(m, own)
+	}
 	p.traffic(m, peer)
 	for _, c := range peer.Children {
 		p.ESP = append(p.ESP, c.Proposals...)
@@ -152,6 +156,33 @@ func authorityOf(m *config.Model, c *pki.Certificate) *pki.Certificate {
 		c = next
 	}
 	return nil
+}
+
+// systemPool are the authorities that this system knows.
+var systemPool = x509.SystemCertPool
+
+// systemRoot is the root above a certificate among those that this system knows, nil if
+// none is.
+func systemRoot(m *config.Model, c *pki.Certificate) *pki.Certificate {
+	roots, err := systemPool()
+	if err != nil {
+		return nil
+	}
+	between := x509.NewCertPool()
+	for _, k := range m.Certs {
+		if x, err := pki.NewCertificate(k.DER); k.Kind == config.CertX509 && err == nil && x.IsCA() {
+			between.AddCert(x.X509)
+		}
+	}
+	chains, err := c.X509.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err != nil {
+		return nil
+	}
+	root, err := pki.NewCertificate(chains[0][len(chains[0])-1].Raw)
+	if err != nil {
+		return nil
+	}
+	return root
 }
 
 // traffic finds what goes through the tunnel, and the domains of its name servers.

@@ -10,6 +10,7 @@
 package profile
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/sha256"
 	"fmt"
@@ -39,6 +40,12 @@ type Profile struct {
 
 	// CA is the authority of the gateway's certificate; nil: one that systems know.
 	CA *pki.Certificate
+	// Root is that one, for clients that do not look into the system; may be nil.
+	Root *pki.Certificate
+	// Issuer is the common name of who issued the gateway's certificate, and Unasked
+	// says that the gateway sends it also to who does not ask for it.
+	Issuer  string
+	Unasked bool
 
 	// Subnets are reached through the tunnel; none: everything is.
 	Subnets []netip.Prefix
@@ -75,9 +82,9 @@ func (p *Profile) For(system string) ([]File, error) {
 	case "networkmanager":
 		return p.networkManager()
 	case "strongswan":
-		return p.swanctl(classic(keywords(p.IKE)), classic(keywords(p.ESP)))
+		return p.swanctl(cmp.Or(p.CA, p.Root), classic(keywords(p.IKE)), classic(keywords(p.ESP)))
 	case "adit":
-		return p.swanctl(keywords(p.IKE), keywords(p.ESP))
+		return p.swanctl(p.CA, keywords(p.IKE), keywords(p.ESP))
 	}
 	return nil, fmt.Errorf("no profiles for %q: use one of %s", system, strings.Join(Systems, ", "))
 }

@@ -15,8 +15,9 @@ func (p *Profile) pemPair() (cert, key []byte, err error) {
 }
 
 // swanctl writes a swanctl.conf with one connection, and the files that go beside it:
-// for strongSwan, `adit run` and `adit connect`, with these proposals.
-func (p *Profile) swanctl(ike, esp []string) ([]File, error) {
+// for strongSwan, `adit run` and `adit connect`, with this
+// authority, if any, and these proposals.
+func (p *Profile) swanctl(ca *pki.Certificate, ike, esp []string) ([]File, error) {
 	root := conf.New("")
 	c := root.Add("connections").Add(section(p.Name))
 	c.Set("version", "2")
@@ -40,9 +41,9 @@ func (p *Profile) swanctl(ike, esp []string) ([]File, error) {
 	}
 	remote.Set("auth", "pubkey")
 	remote.Set("id", p.RemoteID)
-	if p.CA != nil {
+	if ca != nil {
 		remote.SetList("cacerts", "gateway-ca.pem")
-		files = append(files, File{Name: "x509ca/gateway-ca.pem", Type: "application/x-pem-file", Data: p.CA.PEM()})
+		files = append(files, File{Name: "x509ca/gateway-ca.pem", Type: "application/x-pem-file", Data: ca.PEM()})
 	}
 	child := c.Add("children").Add(section(p.Name))
 	ts := []string{"0.0.0.0/0", "::/0"}
