@@ -35,10 +35,12 @@ type inventory struct {
 	conns   map[string]*loaded
 	order   []*loaded
 	secrets []secret
-	static  map[staticKey]*static // trap and shunt policies, guards of start connections
-	byID    map[ipsec.PolicyID]*static
-	nextID  ipsec.PolicyID
-	trapped map[staticKey]bool // children with a trap beyond their start_action: by close_action, dpd_action, Install
+	// passwords are the EAP secrets by an owner of theirs, the first of each; nil: to be made anew.
+	passwords map[string]int
+	static    map[staticKey]*static // trap and shunt policies, guards of start connections
+	byID      map[ipsec.PolicyID]*static
+	nextID    ipsec.PolicyID
+	trapped   map[staticKey]bool // children with a trap beyond their start_action: by close_action, dpd_action, Install
 	// withheld are children whose policy an operator took away (Uninstall).
 	withheld map[staticKey]bool
 	active   map[ipsec.PolicyID]*activePolicy // policies of Child SAs

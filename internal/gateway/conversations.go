@@ -441,9 +441,13 @@ func (v *inventory) password(identity string) (eap.Secret, bool) {
 	id, err := ike.ParseIdentity(identity)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var out eap.Secret
+	if s, ok := v.named(identity); ok {
+		return s.eapSecret(), true
+	}
+	var found *secret
 	best := 0
-	for _, s := range v.secrets {
+	for i := range v.secrets {
+		s := &v.secrets[i]
 		if s.Kind != config.SecretEAP && s.Kind != config.SecretNTLM {
 			continue
 		}
@@ -452,26 +456,18 @@ func (v *inventory) password(identity string) (eap.Secret, bool) {
 			m = 1
 		}
 		for _, o := range s.Owners {
-			if o.String() == identity {
-				m = ike.MatchPerfect
-			} else if err == nil {
+			if err == nil {
 				m = max(m, id.Match(o))
 			}
 		}
-		if m <= best {
-			continue
-		}
-		best = m
-		out.Password.Zero()
-		out.NTHash.Zero()
-		out = eap.Secret{}
-		if s.Kind == config.SecretNTLM {
-			out.NTHash = slices.Clone(s.Key)
-		} else {
-			out.Password = slices.Clone(s.Key)
+		if m > best {
+			best, found = m, s
 		}
 	}
-	return out, best > 0
+	if found == nil {
+		return eap.Secret{}, false
+	}
+	return found.eapSecret(), true
 }
 
 // tlsCertificates are our certificates for an identity with their chains, as TLS

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"adit/eap"
 	"adit/ike"
 	"adit/internal/config"
 	"adit/suite"
@@ -20,6 +21,7 @@ func (g *Gateway) LoadSecret(s config.Secret) error {
 	v := &g.inv
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.passwords = nil
 	for i, old := range v.secrets {
 		switch {
 		case s.ID != "" && old.ID == s.ID:
@@ -72,6 +74,7 @@ func (g *Gateway) ClearSecrets() {
 
 // forgetSecrets zeroes and removes keys; the caller holds mu. Who asked for keys has copies.
 func (v *inventory) forgetSecrets(which func(secret) bool) (n int) {
+	v.passwords = nil
 	v.secrets = slices.DeleteFunc(v.secrets, func(s secret) bool {
 		gone := which(s)
 		if gone {
@@ -90,6 +93,37 @@ func (v *inventory) replaceSecrets(list []config.Secret) {
 	for _, s := range list {
 		v.secrets = append(v.secrets, secret{s, FromFile})
 	}
+}
+
+// named is the first password whose owners name this very identity: of thousands of
+// users each is found at once. The caller holds mu.
+func (v *inventory) named(identity string) (*secret, bool) {
+	if v.passwords == nil {
+		v.passwords = map[string]int{}
+		for i, s := range v.secrets {
+			if s.Kind != config.SecretEAP && s.Kind != config.SecretNTLM {
+				continue
+			}
+			for _, o := range s.Owners {
+				if _, known := v.passwords[o.String()]; !known {
+					v.passwords[o.String()] = i
+				}
+			}
+		}
+	}
+	i, ok := v.passwords[identity]
+	if !ok {
+		return nil, false
+	}
+	return &v.secrets[i], true
+}
+
+// eapSecret is a copy of it.
+func (s *secret) eapSecret() eap.Secret {
+	if s.Kind == config.SecretNTLM {
+		return eap.Secret{NTHash: slices.Clone(s.Key)}
+	}
+	return eap.Secret{Password: slices.Clone(s.Key)}
 }
 
 // keys are the pre-shared keys that fit both identities, best first: those whose
