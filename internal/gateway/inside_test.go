@@ -225,6 +225,42 @@ func TestFloodHasAQueueOfItsOwn(t *testing.T) {
 	}
 }
 
+// First messages wait in bounded memory, however large they are, and what left the queue
+// makes room again.
+func TestFirstMessagesAreBoundedInBytes(t *testing.T) {
+	s := &shard{first: make(chan *ike.Datagram, limitFirst), established: make(chan *ike.Datagram, limitEstablished)}
+	const size = 60_000
+	for range limitFirst {
+		s.datagram(ike.Datagram{Data: make([]byte, size)})
+	}
+	if n := len(s.first); n != limitFirstBytes/size || s.firstBytes.Load() != int64(n*size) || s.dropped.Load() != uint64(limitFirst-n) {
+		t.Errorf("%d wait with %d bytes, %d were dropped", n, s.firstBytes.Load(), s.dropped.Load())
+	}
+}
+
+// While many computations or leases wait, nobody new is let in; afterwards they are.
+func TestCrowded(t *testing.T) {
+	s := &shard{g: &Gateway{pool: newPool(1)}}
+	for range crowdedJobs {
+		s.g.pool.submit(func() {}, func(error) {})
+	}
+	if s.crowded() {
+		t.Error("crowded too early")
+	}
+	s.g.pool.submit(func() {}, func(error) {})
+	if !s.crowded() {
+		t.Error("not crowded by computations")
+	}
+	<-s.g.pool.jobs
+	s.leasing.Store(crowdedLeases + 1)
+	if !s.crowded() {
+		t.Error("not crowded by leases")
+	}
+	if err := s.leased(nil); err != nil || s.crowded() {
+		t.Error("crowded for ever", err)
+	}
+}
+
 // A job that does not end shows as the thread that it holds; the others stay well.
 func TestStuckJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
