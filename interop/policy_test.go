@@ -32,6 +32,34 @@ func TestTrap(t *testing.T) {
 	})
 }
 
+// A client's trap waits at its own address, since it has no other one yet: what the peer gives
+// it is used from the next packet on, and what still comes from the own one does not leave.
+func TestTrapOfClient(t *testing.T) {
+	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
+		p.giveClients()
+		l, _ := p.ends(false)
+		client := site{name: "alice", local: "auth = psk\nid = " + clientID("alice"), remote: "auth = psk\nid = " + rightID,
+			extra: "vips = 0.0.0.0\n", localTS: "dynamic", remoteTS: "10.2.0.0/24", child: "start_action = trap\n"}
+		if err := p.left.Load(l.with("secrets {\nike-1 {\nsecret = \"what all the clients share\"\n}\n}\n", client)); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := p.left.Swanctl("--list-pols", "--trap"); err != nil || !strings.Contains(out, p.L.Wan4.String()+"/32") {
+			t.Errorf("%s %v", out, err)
+		}
+		if err := p.WaitPing(lab.Left, p.R.Host4, p.patience); err != nil {
+			t.Fatal(err)
+		}
+		own, err := p.Ping(lab.Left, p.R.Host4, lab.PingOptions{Count: 3, Source: p.L.Wan4, Timeout: 2 * time.Second})
+		if s := p.sas(p.left); own.Received != 0 || len(s) != 1 || len(s[0].Children) != 1 {
+			t.Errorf("from its own address: %+v %v, SAs %+v", own, err, s)
+		}
+		p.leave(t, "alice")
+		if err := p.WaitPing(lab.Left, p.R.Host4, p.patience); err != nil {
+			t.Errorf("for the second time: %v", err)
+		}
+	})
+}
+
 // The SPD decides in the order of how narrow policies are: some traffic passes in
 // the clear, some nowhere, the rest through the tunnel.
 func TestPassAndDrop(t *testing.T) {

@@ -28,7 +28,7 @@ func (g *Gateway) Install(conn, child string) error {
 	if c.Action == ipsec.Protect && !c.Policies {
 		return errors.New("it has policies = no")
 	}
-	if _, _, err := g.endpoints(p, c); err != nil && !errors.Is(err, errNameUnknown) {
+	if _, _, err := g.endpoints(p, c, true); err != nil && !errors.Is(err, errNameUnknown) {
 		return err
 	}
 	key := staticKey{p.Name, c.Name}

@@ -169,7 +169,7 @@ func (g *Gateway) staticFor(p *ike.Peer, c *ike.Child) *static {
 		s.inDP = pol.Trap
 	}
 	var err error
-	if pol.Local, pol.Remote, err = g.endpoints(p, c); errors.Is(err, errNameUnknown) {
+	if pol.Local, pol.Remote, err = g.endpoints(p, c, pol.Trap); errors.Is(err, errNameUnknown) {
 		return nil // the name worker tells when it cannot find out
 	} else if err != nil {
 		g.bus.publish(ike.Note{SAKey: ike.SAKey{Name: p.Name, Child: c.Name}, Level: 1,
@@ -191,11 +191,12 @@ func (v *inventory) unwithhold(key staticKey) {
 }
 
 // endpoints resolves dynamic selectors from the connection's addresses, as far
-// as those are known before any negotiation.
-func (g *Gateway) endpoints(p *ike.Peer, c *ike.Child) (local, remote []ipsec.Selector, err error) {
+// as those are known before any negotiation. A trap of who asks for an address of the peer's
+// waits at its own address, from which packets come as long as there is no other one.
+func (g *Gateway) endpoints(p *ike.Peer, c *ike.Child, trap bool) (local, remote []ipsec.Selector, err error) {
 	var far, near netip.Addr
 	switch {
-	case len(p.VIPs) > 0 && slices.ContainsFunc(c.Local, ipsec.Selector.IsDynamic):
+	case len(p.VIPs) > 0 && !trap && slices.ContainsFunc(c.Local, ipsec.Selector.IsDynamic):
 		return nil, nil, errors.New("its local addresses are given by the peer")
 	case len(p.Pools) > 0 && slices.ContainsFunc(c.Remote, ipsec.Selector.IsDynamic):
 		return nil, nil, errors.New("its remote addresses come from a pool")
