@@ -553,5 +553,12 @@ func (s *sa) setupTimeout(now time.Time) {
 		s.fail(now, st.refused)
 		return
 	}
-	s.fail(now, &ike.Rejection{Reason: ike.ReasonNoAnswer, Detail: ike.DetailHalfOpen, Difference: "not established in time (half-open)"})
+	r := s.eapAborted(&ike.Rejection{Reason: ike.ReasonNoAnswer})
+	if r.Detail == ike.DetailEAP { // it went without a word when EAP failed
+		r.Reason = ike.ReasonAuthentication
+		s.fail(now, r)
+		return
+	}
+	r.Detail, r.Difference = ike.DetailHalfOpen, "not established in time (half-open)"
+	s.fail(now, r)
 }

@@ -2,6 +2,9 @@ package vendors_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net/netip"
 
 	"adit/eap"
@@ -10,10 +13,11 @@ import (
 	"adit/suite"
 )
 
-// native is how a client of an operating system logs in: EAP-MSCHAPv2 against a server
-// that shows a certificate, and a CFG_REQUEST.
+// native is how a client of an operating system logs in: EAP-MSCHAPv2, or EAP-TLS if it
+// has a card, against a server that shows a certificate, and a CFG_REQUEST.
 type native struct {
 	user, password string
+	card           *tls.Certificate
 	// hello goes along with IKE_SA_INIT: vendor IDs and notifies.
 	hello []wire.Payload
 	// order composes the first IKE_AUTH request as the maker does: all that is not SA,
@@ -30,6 +34,14 @@ type office struct {
 	used  map[netip.Addr]uint64 // by the lease's number
 	wants [][]wire.Attribute    // CFG_REQUESTs
 	moved []ike.UpdateChild
+	cards *cards // that are let in by EAP-TLS
+}
+
+// cards are certificates as both ends of EAP-TLS have them. What adit thinks of a chain is
+// told elsewhere; here the leaf is the one of its owner.
+type cards struct {
+	server tls.Certificate
+	owners map[string][]byte // the leaf by identity
 }
 
 const (
@@ -43,10 +55,14 @@ func (o *office) eapRound(q ike.EAPRound) *ike.EAPAnswer {
 	s := o.talks[q.Session]
 	if s == nil {
 		var err error
-		s, err = eap.NewServer(eap.ServerConfig{Methods: []eap.Type{eap.TypeMSCHAPv2}, AskIdentity: q.Peer.Remote[q.Round].EAPAsk, Identity: q.RemoteID.Data,
+		cfg := eap.ServerConfig{Methods: []eap.Type{eap.TypeMSCHAPv2}, AskIdentity: q.Peer.Remote[q.Round].EAPAsk, Identity: q.RemoteID.Data,
 			Secret: func(id string) (eap.Secret, bool) {
 				return eap.Secret{Password: suite.Key(nativePassword)}, id == nativeUser
-			}})
+			}}
+		if q.Peer.Remote[q.Round].EAP == ike.EAPTLS {
+			cfg.Methods, cfg.TLS = []eap.Type{eap.TypeTLS}, o.cards.serves()
+		}
+		s, err = eap.NewServer(cfg)
 		if err != nil {
 			return &ike.EAPAnswer{Done: true, Why: err.Error()}
 		}
@@ -56,7 +72,7 @@ func (o *office) eapRound(q ike.EAPRound) *ike.EAPAnswer {
 		o.talks[q.Session] = s
 	}
 	step, err := s.Next(q.Message)
-	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done || err != nil, Success: step.Success, MSK: step.MSK, Method: "EAP_MSCHAPV2", Identity: step.Identity}
+	a := &ike.EAPAnswer{Message: step.Out, Done: step.Done || err != nil, Success: step.Success, MSK: step.MSK, Method: map[bool]string{false: "EAP_MSCHAPV2", true: "EAP_TLS"}[q.Peer.Remote[q.Round].EAP == ike.EAPTLS], Identity: step.Identity}
 	switch {
 	case err != nil:
 		a.Why = err.Error()
@@ -64,6 +80,15 @@ func (o *office) eapRound(q ike.EAPRound) *ike.EAPAnswer {
 		a.Why = step.Failing.Error()
 	}
 	return a
+}
+
+func (c *cards) serves() *eap.TLSConfig {
+	return &eap.TLSConfig{Certificates: []tls.Certificate{c.server}, VerifyPeer: func(identity string, chain [][]byte) error {
+		if len(chain) == 0 || !bytes.Equal(chain[0], c.owners[identity]) {
+			return fmt.Errorf("not the certificate of %q", identity)
+		}
+		return nil
+	}}
 }
 
 func (o *office) hangUp(session uint64) {
@@ -109,7 +134,17 @@ func (s *ikeSA) logIn() {
 	n := s.p.native
 	s.at, s.to = netip.AddrPortFrom(s.at.Addr(), 4500), netip.AddrPortFrom(s.to.Addr(), 4500)
 	var err error
-	if s.session, err = eap.NewPeer(eap.PeerConfig{Identity: n.user, Secret: eap.Secret{Password: suite.Key(n.password)}, Methods: []eap.Type{eap.TypeMSCHAPv2}}); err != nil {
+	cfg := eap.PeerConfig{Identity: n.user, Secret: eap.Secret{Password: suite.Key(n.password)}, Methods: []eap.Type{eap.TypeMSCHAPv2}}
+	if n.card != nil {
+		server := s.p.w.cards.server.Certificate[0]
+		cfg.Methods, cfg.TLS = []eap.Type{eap.TypeTLS}, &eap.TLSConfig{Certificates: []tls.Certificate{*n.card}, MaxVersion: tls.VersionTLS12, VerifyPeer: func(_ string, chain [][]byte) error {
+			if !bytes.Equal(chain[0], server) {
+				return errors.New("another server")
+			}
+			return nil
+		}}
+	}
+	if s.session, err = eap.NewPeer(cfg); err != nil {
 		s.p.w.t.Fatal(err)
 	}
 	id := s.p.identity()

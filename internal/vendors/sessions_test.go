@@ -1,6 +1,7 @@
 package vendors_test
 
 import (
+	"crypto/tls"
 	"encoding/hex"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"adit/ike"
 	"adit/ike/wire"
+	"adit/pki/pkitest"
 	"adit/suite"
 )
 
@@ -31,6 +33,12 @@ import (
 // Android: AOSP, VpnIkev2Utils (proposals; addresses and DNS servers of both families; an
 // identifier without @ and colon is an FQDN, IDr what was dialled; MOBIKE is on,
 // INITIAL_CONTACT not). Its first KE is modp4096 (hwdsl2/docker-ipsec-vpn-server issue 472).
+//
+// EAP-TLS with a user's certificate (not Android's own client: AOSP, VpnProfile has IKEv2
+// with name and password, a shared key or RSA). Windows says the name in the certificate
+// as its EAP identity, the userPrincipalName of the subjectAltName (learn.microsoft.com,
+// "EapTlsUserPropertiesV1 Username Element"). Apple's IKEv2 has TLS up to 1.2
+// (developer.apple.com, NEVPNIKEv2TLSVersion); the identity is the profile's AuthName.
 const (
 	windowsIP4Server wire.AttributeType = 23456
 	windowsIP6Server wire.AttributeType = 23457
@@ -265,6 +273,46 @@ func comesBack(t *testing.T, r roamer, unique ike.UniquePolicy) {
 	}
 	if now := p.first().got(wire.InternalIP4Address); !w.carries("10.1.0.5", now.String()) {
 		t.Errorf("what the client has now, %v, does not carry", now)
+	}
+}
+
+// A user's certificate instead of a password, by EAP-TLS 1.2 in fragments; and one that is
+// somebody else's.
+func TestNativeCertificates(t *testing.T) {
+	ca := pkitest.NewCA(t, pkitest.Spec{Name: "Office CA", Key: pkitest.RSA2048})
+	card := func(e *pkitest.Entity) tls.Certificate {
+		return tls.Certificate{Certificate: [][]byte{e.Cert.DER(), ca.Cert.DER()}, PrivateKey: e.Key}
+	}
+	issue := func(name string) tls.Certificate {
+		return card(ca.Issue(pkitest.Spec{Name: name, Emails: []string{name}, Key: pkitest.RSA2048}))
+	}
+	const upn = "alice@corp.example"
+	server, alices, mallorys := issue("adit.example.org"), issue(upn), issue("mallory@corp.example")
+	for _, forged := range []bool{false, true} {
+		natives(t, func(t *testing.T, r roamer) {
+			if r.section == "Android" {
+				return
+			}
+			r.peer.native.user, r.peer.native.card = upn, &alices
+			if forged {
+				r.peer.native.card = &mallorys
+			}
+			w := r.world(t, func(p *ike.Peer) { p.Remote[0].EAP = ike.EAPTLS })
+			w.cards = &cards{server: server, owners: map[string][]byte{upn: alices.Certificate[0]}}
+			w.connect()
+			w.advance(3 * time.Second) // a dozen round trips
+			if !forged {
+				w.served("10.9.0.1")
+				return
+			}
+			w.advance(2 * time.Minute)
+			if len(w.rejections) != 1 || !strings.Contains(w.rejections[0].Difference, "not the certificate of") {
+				t.Errorf("rejections %v", w.rejections)
+			}
+			if st := w.e.Stats(); st.SAs != 0 || len(w.sas)+len(w.used)+len(w.talks) != 0 {
+				t.Errorf("left: %+v, %d addresses, %d conversations", st, len(w.used), len(w.talks))
+			}
+		})
 	}
 }
 
