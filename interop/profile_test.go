@@ -1,9 +1,13 @@
 package interop_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -135,6 +139,7 @@ func profiles(t *testing.T, p *path) {
 		p.comesIn(t, "certificate", f, l.with("secrets {\npkcs12-alice {\nfile = alice.p12\nsecret = \""+phrase+"\"\n}\n}",
 			site{name: "certificate", local: "auth = pubkey\nid = alice@example.org", remote: "auth = pubkey\nid = vpn.example.org", extra: "vips = 0.0.0.0\n", localTS: "dynamic", remoteTS: "10.2.0.0/24"}))
 	}
+	p.downloads(t, gw)
 	p.connects(t, gw, profile("password", "adit"), password)
 	p.connects(t, gw, profile("certificate", "adit"), "")
 }
@@ -277,4 +282,66 @@ func (p *path) connects(t *testing.T, gw *peer.AditGateway, dir, password string
 		t.Errorf("adit connect: %v\n%s", err, c.Log())
 	}
 	p.wait("the end of "+fmt.Sprint(filepath.Base(dir)), p.right, func(s []peer.SA) bool { return len(s) == 0 })
+}
+
+var downloadLink = regexp.MustCompile(`(?m)^https://\S+/d/(\S+)$`)
+
+// downloads gets a profile by its link from the left: it can be looked at, and works
+// once; then the command ends. The link is in no log.
+func (p *path) downloads(t *testing.T, gw *peer.AditGateway) {
+	t.Helper()
+	addr := p.R.Wan4.String()
+	c, err := gw.Background("profile", "alice", "--for", "ios", "--connection", "certificate", "--gateway", addr, "--serve", addr+":8443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var link []string
+	if err := lab.Poll(10*time.Second, func() (bool, error) {
+		link = downloadLink.FindStringSubmatch(c.Log())
+		return link != nil, nil
+	}); err != nil {
+		t.Fatalf("adit profile --serve: %v\n%s", err, c.Log())
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(mustRead(t, filepath.Join(gw.Dir(), "swanctl/x509ca/adit-ca.pem")))
+	h := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: p.fromLeft, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	do := func(method, url string) (status int, body, kind string) {
+		req, err := http.NewRequest(method, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := h.Do(req)
+		if err != nil {
+			return 0, err.Error(), ""
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b), resp.Header.Get("Content-Type")
+	}
+	if raw, err := base64.RawURLEncoding.DecodeString(link[1]); err != nil || len(raw) != 16 {
+		t.Errorf("a token of %d bytes", len(raw))
+	}
+	for range 2 {
+		if status, body, _ := do("GET", link[0]); status != http.StatusOK || !strings.Contains(body, "alice, ios") {
+			t.Errorf("looked at: %d %s", status, body)
+		}
+	}
+	if status, body, _ := do("POST", link[0][:len(link[0])-1]+"x0"); status != http.StatusNotFound {
+		t.Errorf("another link: %d %s", status, body)
+	}
+	if status, body, kind := do("POST", link[0]); status != http.StatusOK || kind != "application/x-apple-aspen-config" || !strings.Contains(body, "<key>PayloadContent</key>") {
+		t.Errorf("downloaded: %d %s %.200s", status, kind, body)
+	}
+	if status, body, _ := do("POST", link[0]); status == http.StatusOK {
+		t.Errorf("downloaded twice: %s", body)
+	}
+	select {
+	case <-c.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("adit profile --serve does not end")
+	}
+	log := strings.Replace(c.Log(), link[0], "", 1)
+	if strings.Contains(log, link[1]) || !strings.Contains(log, `msg="a profile was downloaded" for="alice, ios" from=`+p.L.Wan4.String()) || !strings.Contains(log, "a download was refused: the link is unknown or used") {
+		t.Errorf("the log:\n%s", log)
+	}
 }

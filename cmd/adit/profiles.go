@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -246,29 +247,37 @@ func (f profileFlags) offer(cmd *cobra.Command, m *config.Model, p *profile.Prof
 	}
 }
 
-// tlsCertificate is a loaded certificate for that name with its key, or the gateway's.
+// tlsCertificate is a loaded certificate for that name, or the gateway's, with its key
+// and those between it and its root.
 func tlsCertificate(m *config.Model, host string, p *profile.Profile) (tls.Certificate, error) {
-	var found tls.Certificate
 	for _, k := range m.Certs {
 		c, err := pki.NewCertificate(k.DER)
-		if k.Kind != config.CertX509 || err != nil {
-			continue
-		}
-		if c.IsCA() { // intermediates of the chain
-			found.Certificate = append(found.Certificate, c.DER())
+		if k.Kind != config.CertX509 || err != nil || c.IsCA() || c.X509.VerifyHostname(host) != nil && c.X509.VerifyHostname(p.Gateway) != nil {
 			continue
 		}
 		for _, key := range m.Keys {
-			if c.Matches(key.Signer) && (c.X509.VerifyHostname(host) == nil || c.X509.VerifyHostname(p.Gateway) == nil) && found.PrivateKey == nil {
-				found.PrivateKey = key.Signer
-				found.Certificate = append([][]byte{c.DER()}, found.Certificate...)
+			if c.Matches(key.Signer) {
+				return tls.Certificate{Certificate: append([][]byte{c.DER()}, between(m, c)...), PrivateKey: key.Signer}, nil
 			}
 		}
 	}
-	if found.PrivateKey == nil {
-		return found, fmt.Errorf("no certificate with its key is for %s or %s", host, p.Gateway)
+	return tls.Certificate{}, fmt.Errorf("no certificate with its key is for %s or %s", host, p.Gateway)
+}
+
+// between are the authorities above a certificate, without the root.
+func between(m *config.Model, c *pki.Certificate) (ders [][]byte) {
+	for range 8 {
+		i := slices.IndexFunc(m.Certs, func(k config.Cert) bool {
+			ca, err := pki.NewCertificate(k.DER)
+			return k.Kind == config.CertX509 && err == nil && ca.IsCA() && !ca.SelfIssued() && ca.Subject() == c.Issuer() && c.X509.CheckSignatureFrom(ca.X509) == nil
+		})
+		if i < 0 {
+			break
+		}
+		c, _ = pki.NewCertificate(m.Certs[i].DER)
+		ders = append(ders, c.DER())
 	}
-	return found, nil
+	return ders
 }
 
 // printQR draws a QR code with half blocks, two modules a character, dark on light.

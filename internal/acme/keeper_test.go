@@ -5,12 +5,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
@@ -451,5 +454,58 @@ func httpServer(t *testing.T, h http.Handler) string {
 func TestPrintable(t *testing.T) {
 	if s := printable("a\x1b[2Jb\nc\xff" + strings.Repeat("x", 1000)); strings.ContainsAny(s, "\x1b\n") || !utf8.ValidString(s) || len([]rune(s)) > maxReason+1 {
 		t.Errorf("%q", s)
+	}
+}
+
+// A server whose directory or answers are not what they should be is told, quickly and
+// without harm.
+func TestHostileServer(t *testing.T) {
+	t.Parallel()
+	for name, k := range map[string]struct {
+		dir  string // answer to the directory, in which URL is the server
+		rest func(w http.ResponseWriter, r *http.Request)
+		want string
+	}{
+		"no JSON":       {"<html>", nil, "JSON"},
+		"nothing in it": {"{}", nil, "directory fields are missing"},
+		"endless":       {`{"newNonce":"` + strings.Repeat("x", 3<<20), nil, ""},
+		"not over TLS":  {`{"newNonce":"http://URL/n","newAccount":"http://URL/a","newOrder":"http://URL/o"}`, nil, "is not https"},
+		"redirects to it": {`{"newNonce":"https://URL/n","newAccount":"https://URL/a","newOrder":"https://URL/o"}`, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://"+r.Host+"/x", http.StatusFound)
+		}, "is not https"},
+		"escape sequences": {`{"newNonce":"https://URL/n","newAccount":"https://URL/a","newOrder":"https://URL/o"}`, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Replay-Nonce", "n")
+			if r.Method == http.MethodPost {
+				w.Header().Set("Content-Type", "application/problem+json")
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = io.WriteString(w, `{"type":"urn:ietf:params:acme:error:unauthorized","detail":"\u001b[2Jno\n`+strings.Repeat("!", 5000)+`"}`)
+			}
+		}, "no "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := httptest.NewUnstartedServer(nil)
+			srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/dir" {
+					k.rest(w, r)
+					return
+				}
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, strings.ReplaceAll(k.dir, "URL", r.Host))
+			})
+			srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+			srv.StartTLS()
+			defer srv.Close()
+			dir := t.TempDir()
+			ca := filepath.Join(dir, "ca.pem")
+			if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w := watch(t, filepath.Join(dir, "acme"))
+			s, err := w.Once(t.Context(), config.ACME{Name: "vpn", Domains: []string{domain}, Directory: srv.URL + "/dir", CACert: ca, Challenge: config.ChallengeHTTP, Listen: "127.0.0.1:0", Key: "ecdsa256"}, false)
+			if err == nil || !strings.Contains(s.Error, k.want) || len(s.Error) > 2*maxReason || strings.ContainsAny(s.Error, "\x1b\n") {
+				t.Errorf("%q %v", s.Error, err)
+			}
+		})
 	}
 }

@@ -41,8 +41,11 @@ type calls struct {
 	again atomic.Int64 // nanoseconds
 }
 
-// RoundTrip makes one request.
+// RoundTrip makes one request, over TLS.
 func (t *calls) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" { // RFC 8555 §6.1; a directory or a redirect may say otherwise
+		return nil, fmt.Errorf("%s is not https, which ACME is", r.URL.Redacted())
+	}
 	resp, err := t.RoundTripper.RoundTrip(r)
 	if err != nil {
 		return nil, err

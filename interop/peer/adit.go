@@ -95,6 +95,11 @@ func (g *AditGateway) Command(args ...string) (string, error) {
 	return g.lab.ExecEnv(callTimeout, g.node, g.env, append([]string{g.Binary}, args...)...)
 }
 
+// Background starts what Command runs.
+func (g *AditGateway) Background(args ...string) (*lab.Proc, error) {
+	return g.lab.Start(g.node, g.env, append([]string{g.Binary}, args...)...)
+}
+
 // URI is the address of the gateway's VICI socket.
 func (g *AditGateway) URI() string { return g.uri() }
 
