@@ -29,10 +29,11 @@ import (
 type spring struct {
 	*hole
 	fd      int
-	list    [][]byte // in turns; with a virtio header if train
+	packet  []byte    // with a virtio header if train
+	to      [][4]byte // whom it goes to, in turns
 	train   bool
 	most    int64 // packets on their way
-	each    int64 // packets that one of list stands for
+	each    int64 // packets that it stands for
 	turn    int
 	sent    int64
 	running atomic.Bool
@@ -50,13 +51,16 @@ func (s *spring) Take(t *tun.Super, mem []byte) (bool, error) {
 	if s.sent-s.got.Load()+s.each > s.most {
 		return false, nil
 	}
-	b := mem[:copy(mem, s.list[s.turn%len(s.list)])]
+	b := mem[:copy(mem, s.packet)]
+	to := s.to[s.turn%len(s.to)] // nobody looks at the checksum
 	s.turn++
 	s.sent += s.each
 	if !s.train {
+		*(*[4]byte)(b[16:]) = to
 		*t = tun.Whole(b)
 		return true, nil
 	}
+	*(*[4]byte)(b[10+16:]) = to
 	var err error
 	*t, err = tun.ParseSuper(b)
 	return err == nil, err
@@ -145,9 +149,8 @@ func alone(b testing.TB, opts conn.Options) (c conn.Conn) {
 
 // round makes a plane with so many workers, whose SAs all lead to itself: what a worker
 // takes of its queue it seals, sends through a socket of the kernel to its own port, and opens
-// again. There are as many SAs for each plane, of which a worker has its share.
-func round(b *testing.B, workers int, train, raw, across bool) (springs, *userspace.Plane) {
-	const sas = 4
+// again. Each has its share of the SAs, which are used in turns.
+func round(b *testing.B, workers, sas int, train, raw, across bool) (springs, *userspace.Plane) {
 	c := alone(b, conn.Options{Workers: workers, NoRaw: !raw})
 	var s springs
 	for range workers {
@@ -155,8 +158,9 @@ func round(b *testing.B, workers int, train, raw, across bool) (springs, *usersp
 		must(b, err)
 		b.Cleanup(func() { unix.Close(fd) })
 		q := &spring{hole: newHole(), fd: fd, train: train, most: 256, each: 1}
+		q.packet = udp(hostA4, hostB4, 7, 7, make([]byte, 36))
 		if train {
-			q.each, q.most = 45, 8*45
+			q.packet, q.each, q.most = trainOf(hostB4, 45), 45, 8*45
 		}
 		s.all = append(s.all, q)
 	}
@@ -166,17 +170,13 @@ func round(b *testing.B, workers int, train, raw, across bool) (springs, *usersp
 	must(b, p.Start())
 	b.Cleanup(func() { must(b, p.Close()) })
 	for i := range sas {
-		far := netip.AddrFrom4([4]byte{10, 2, byte(i), 1})
-		selfSA(b, p, c, uint32(i), workers, raw, selectors(netip.PrefixFrom(far, 24)))
+		far := hostOf(uint32(i))
+		selfSA(b, p, c, uint32(i), workers, raw, selectors(netip.PrefixFrom(far, 32)))
 		q := i % workers
 		if across {
 			q = (i + 1) % workers
 		}
-		if train {
-			s.all[q].list = append(s.all[q].list, trainOf(far, 45))
-		} else {
-			s.all[q].list = append(s.all[q].list, udp(hostA4, far, 7, 7, make([]byte, 36)))
-		}
+		s.all[q].to = append(s.all[q].to, far.As4())
 	}
 	return s, p
 }
@@ -210,8 +210,8 @@ func BenchmarkWorkers(b *testing.B) {
 		train, raw, across bool
 	}{{train: true}, {}, {train: true, raw: true}, {raw: true}, {train: true, across: true}, {across: true}} {
 		b.Run(fmt.Sprintf("train=%v/raw=%v/handed=%v", c.train, c.raw, c.across), func(b *testing.B) {
-			one, p1 := round(b, 1, c.train, c.raw, false)
-			two, p2 := round(b, 2, c.train, c.raw, c.across)
+			one, p1 := round(b, 1, 4, c.train, c.raw, false)
+			two, p2 := round(b, 2, 4, c.train, c.raw, c.across)
 			var best [2]float64
 			for b.Loop() {
 				best[0] = max(best[0], one.run(b, 200*time.Millisecond, p1))
@@ -220,6 +220,36 @@ func BenchmarkWorkers(b *testing.B) {
 			b.ReportMetric(best[0]/1000, "1-worker-kpps")
 			b.ReportMetric(best[1]/1000, "2-workers-kpps")
 			b.ReportMetric(best[1]/best[0], "2/1")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkActiveSAs is the same with one worker, where one SA does all, or 8 or 1,000 take
+// turns: single packets of several make no trains.
+func BenchmarkActiveSAs(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("network namespaces need root")
+	}
+	for _, train := range []bool{true, false} {
+		b.Run(fmt.Sprintf("train=%v", train), func(b *testing.B) {
+			numbers := [3]int{1, 8, 1000}
+			var ways [3]springs
+			var planes [3]*userspace.Plane
+			var best [3]float64
+			for i, n := range numbers {
+				ways[i], planes[i] = round(b, 1, n, train, false, false)
+			}
+			for b.Loop() {
+				for i, s := range ways {
+					best[i] = max(best[i], s.run(b, 150*time.Millisecond, planes[i]))
+				}
+			}
+			for i, n := range numbers {
+				b.ReportMetric(best[i]/1000, fmt.Sprint(n, "-kpps"))
+			}
+			b.ReportMetric(best[2]/best[1], "1000/8")
+			b.ReportMetric(best[2]/best[0], "1000/1")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
