@@ -95,6 +95,11 @@ func (c *controller) initiate(ctx context.Context, req *vici.Request) (*conf.Sec
 	}
 	ctx, cancel, ms := timed(ctx, req)
 	defer cancel()
+	if ms < 0 && !slices.ContainsFunc(c.g.Conns(), func(p *ike.Peer) bool {
+		return (conn == "" || p.Name == conn) && (child == "" || p.Child(child) != nil)
+	}) {
+		return reply(fmt.Errorf("%s config '%s' not found", kind, name)), nil
+	}
 	if ms < 0 {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

@@ -271,6 +271,8 @@ func TestTexts(t *testing.T) {
 	s.refused("initiate", "ike = other\n", "IKE_SA config 'other' not found")
 	s.refused("initiate", "child = net\nike = other\n", "CHILD_SA config 'net' not found")
 	s.refused("initiate", "child = net\ntimeout = 50\n", "CHILD_SA 'net' not established after 50ms")
+	s.refused("initiate", "child = none\ntimeout = -1\n", "CHILD_SA config 'none' not found")
+	s.refused("initiate", "child = net\nike = none\ntimeout = -1\n", "CHILD_SA config 'net' not found")
 	s.ok("initiate", "child = net\ntimeout = -1\n") // returns at once
 	s.ok("terminate", "ike = gw\ntimeout = -1\n")
 	s.refused("unload-conn", "", "unload: missing connection name")
