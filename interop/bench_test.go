@@ -68,7 +68,7 @@ func BenchmarkTunnelTCP(b *testing.B) {
 // BenchmarkTunnelRoundTrip measures the average round trip of a ping.
 func BenchmarkTunnelRoundTrip(b *testing.B) {
 	onEveryWay(b, "µs-rtt", func(b *testing.B, l *lab.Lab) float64 {
-		r, err := l.Ping(lab.LeftHost, l.R.Host4, lab.PingOptions{Count: 100, Interval: 5 * time.Millisecond})
+		r, err := l.Ping(lab.LeftHost, l.R.Host4, lab.PingOptions{Count: 100, Interval: 5 * time.Millisecond, Tool: true})
 		if err != nil || r.Received == 0 {
 			b.Fatalf("%+v %v", r, err)
 		}

@@ -6,90 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// PingOptions choose how to ping; the zero value sends one echo request of the
-// usual 56 octets and waits a second.
-type PingOptions struct {
-	Count    int           // requests; 0 means 1
-	Size     int           // octets of data; 0 means 56
-	Interval time.Duration // between requests; 0 means 20 ms
-	Timeout  time.Duration // after the last request; 0 means 1 s
-	DF       bool          // forbid fragmentation
-	Pattern  []byte        // up to 16 octets that fill the data
-	Source   netip.Addr    // source address; zero: the kernel's choice
-}
-
-// PingResult is what ping saw.
-type PingResult struct {
-	Sent, Received, Duplicates, Errors int
-	Avg                                time.Duration // of the round trips
-	Output                             string        // ping's own words
-}
-
-// Lost is the number of requests without an answer.
-func (r PingResult) Lost() int { return r.Sent - r.Received }
-
-var (
-	pingCounts = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received(?:, \+(\d+) duplicates)?(?:, \+(\d+) errors)?`)
-	pingTimes  = regexp.MustCompile(`= [\d.]+/([\d.]+)/`)
-)
-
-// Ping sends echo requests from a node. Lost answers are a result, not an error.
-func (l *Lab) Ping(node string, to netip.Addr, o PingOptions) (PingResult, error) {
-	if o.Count == 0 {
-		o.Count = 1
-	}
-	if o.Size == 0 {
-		o.Size = 56
-	}
-	if o.Interval == 0 {
-		o.Interval = 20 * time.Millisecond
-	}
-	if o.Timeout == 0 {
-		o.Timeout = time.Second
-	}
-	secs := func(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 3, 64) }
-	args := []string{"ping", "-n", "-q", "-c", strconv.Itoa(o.Count), "-s", strconv.Itoa(o.Size),
-		"-i", secs(o.Interval), "-W", secs(o.Timeout)}
-	if o.DF {
-		args = append(args, "-M", "do")
-	}
-	if len(o.Pattern) > 0 {
-		args = append(args, "-p", fmt.Sprintf("%x", o.Pattern))
-	}
-	if o.Source.IsValid() {
-		args = append(args, "-I", o.Source.String())
-	}
-	args = append(args, to.String())
-	limit := time.Duration(o.Count)*(o.Interval+5*time.Millisecond) + o.Timeout + 5*time.Second
-	out, err := l.Exec(limit, node, args...)
-	m := pingCounts.FindStringSubmatch(out)
-	if m == nil {
-		return PingResult{Output: out}, fmt.Errorf("ping %v gave no result: %w", to, errors.Join(err, errors.New(out)))
-	}
-	r := PingResult{Output: out}
-	for i, p := range []*int{&r.Sent, &r.Received, &r.Duplicates, &r.Errors} {
-		*p, _ = strconv.Atoi(m[i+1])
-	}
-	if m := pingTimes.FindStringSubmatch(out); m != nil {
-		ms, _ := strconv.ParseFloat(m[1], 64)
-		r.Avg = time.Duration(ms * float64(time.Millisecond))
-	}
-	return r, nil
-}
-
-// WaitPing pings once again and again until one answer comes.
-func (l *Lab) WaitPing(node string, to netip.Addr, timeout time.Duration) error {
-	return Poll(timeout, func() (bool, error) {
-		r, err := l.Ping(node, to, PingOptions{Timeout: 200 * time.Millisecond})
-		return r.Received > 0, err
-	})
-}
 
 // IperfOptions choose an iperf3 run; the zero value is one TCP stream for a second.
 type IperfOptions struct {
