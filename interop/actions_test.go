@@ -11,6 +11,7 @@ import (
 // What becomes of a child whose peer deletes it, ends the IKE SA or dies without a
 // word: close_action and dpd_action decide, and come to the same.
 func TestActions(t *testing.T) {
+	t.Parallel()
 	for _, action := range []string{"none", "trap", "start"} {
 		t.Run(action, func(t *testing.T) {
 			among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
@@ -83,6 +84,7 @@ func (p *path) after(action, name string, happen func() error, right conn) {
 // Lifetimes by time, bytes and packets: the child is rekeyed, and nothing is lost.
 // The peer's kernel-libipsec counts neither bytes nor packets: there, adit does.
 func TestLifetimes(t *testing.T) {
+	t.Parallel()
 	for name, lines := range map[string]string{
 		"time":    "rekey_time = 2s\nrand_time = 0s\nlife_time = 60s\n",
 		"bytes":   "rekey_bytes = 100000\nrand_bytes = 0\nlife_bytes = 100000000\n",
@@ -133,6 +135,7 @@ func TestLifetimes(t *testing.T) {
 
 // A child stays while it is used, and goes when it was idle for `inactivity`.
 func TestInactivity(t *testing.T) {
+	t.Parallel()
 	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child = "inactivity = 2s\n"

@@ -14,6 +14,7 @@ import (
 // Certificates with an intermediate authority over a path of 576 octets (IPv4) and
 // 1280 (IPv6): IKE_AUTH goes in fragments of its own, never of IP's (RFC 7383).
 func TestFragmentation(t *testing.T) {
+	t.Parallel()
 	for _, v6 := range []bool{false, true} {
 		size, mtu := "576", 576
 		if v6 {
@@ -55,6 +56,7 @@ func TestFragmentation(t *testing.T) {
 // A client asks for a virtual address, of either family, and gets one out of the
 // gateway's pool with its name servers (RFC 7296 §2.19).
 func TestVirtualAddresses(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.localTS, right.remoteTS, right.remote = "dynamic", "dynamic", "%any"
@@ -106,6 +108,7 @@ func TestVirtualAddresses(t *testing.T) {
 // A gateway whose pool is empty has no address to give: the IKE SA comes up, the
 // Child SA does not.
 func TestNoVirtualAddress(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.localTS, right.remoteTS = "dynamic", "dynamic"
@@ -124,6 +127,7 @@ func TestNoVirtualAddress(t *testing.T) {
 
 // Childless set-ups in either role (RFC 6023).
 func TestChildless(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.extra, right.extra = "childless = force\n", "childless = force\n"
@@ -136,6 +140,7 @@ func TestChildless(t *testing.T) {
 // Transport mode behind a NAT (RFC 7296 §2.23.1), with TCP, whose checksums cover
 // addresses that the other side never sees.
 func TestTransportModeThroughNAT(t *testing.T) {
+	t.Parallel()
 	alone(t, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.localTS, left.remoteTS, right.localTS, right.remoteTS, right.remote = "dynamic", "dynamic", "dynamic", "dynamic", "%any"

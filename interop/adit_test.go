@@ -19,6 +19,7 @@ func alone(t *testing.T, s settings, scenario func(t *testing.T, p *path)) {
 
 // encap = no is raw ESP where no NAT is found; the default is ESP in UDP.
 func TestRawESP(t *testing.T) {
+	t.Parallel()
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
 			alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
@@ -51,6 +52,7 @@ func TestRawESP(t *testing.T) {
 
 // Transport mode between the gateways themselves, in UDP (the default) and raw.
 func TestTransportMode(t *testing.T) {
+	t.Parallel()
 	for _, encap := range []string{"auto", "no"} {
 		for _, v6 := range []bool{false, true} {
 			t.Run(map[bool]string{false: "v4", true: "v6"}[v6]+"_encap_"+encap, func(t *testing.T) {
@@ -93,6 +95,7 @@ func (p *path) transport(ends func(v6 bool) (left, right conn), v6 bool, encap s
 // The NAT gives the initiator another port: the responder follows what it can
 // authenticate (RFC 7296 §2.23).
 func TestNATRebinding(t *testing.T) {
+	t.Parallel()
 	for _, ends := range []pair{{adit, adit}, {strongSwan, adit}} {
 		t.Run(ends.String(), func(t *testing.T) {
 			runOne(t, ends, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
@@ -136,6 +139,7 @@ func (p *path) footprint(node string) string {
 
 // SIGTERM sends Deletes, undoes everything on the host and ends soon.
 func TestStopUndoesEverything(t *testing.T) {
+	t.Parallel()
 	alone(t, settings{}, func(t *testing.T, p *path) {
 		if err := p.left.Stop(); err != nil {
 			t.Fatal(err)
@@ -168,6 +172,7 @@ func TestStopUndoesEverything(t *testing.T) {
 // SIGHUP reads the configuration again; neither an error in it nor a change beside
 // them touches tunnels that are up: not a packet is lost.
 func TestSIGHUP(t *testing.T) {
+	t.Parallel()
 	runOne(t, pair{adit, adit}, settings{middle: lab.Bridge, file: true}, func(t *testing.T, p *path) {
 		g := p.left.(*peer.AditGateway)
 		left, right := p.ends(false)
@@ -218,6 +223,7 @@ func TestSIGHUP(t *testing.T) {
 // A second gateway in the namespace, or on the socket, is refused; a socket that a
 // killed one left is replaced.
 func TestSecondInstance(t *testing.T) {
+	t.Parallel()
 	alone(t, settings{}, func(t *testing.T, p *path) {
 		g := p.left.(*peer.AditGateway)
 		for _, uri := range []string{g.URI(), g.URI() + "2"} {

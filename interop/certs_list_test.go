@@ -26,8 +26,6 @@ func TestListings(t *testing.T) {
 	for _, ends := range []pair{{adit, strongSwan}} {
 		t.Run(ends.String(), func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			runOne(t, ends, settings{noAttach: true}, func(t *testing.T, p *path) {
 				l, _ := p.ends(false)
 				text := l.with(top, s)

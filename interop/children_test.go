@@ -14,6 +14,7 @@ import (
 // type and family, one with a fixed reqid. IPComp is not agreed on: the child comes up
 // without it (RFC 7296 §2.22).
 func TestChildrenBySelectors(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		icmp := "icmp/0-8" // echo reply to echo request
@@ -107,6 +108,7 @@ func TestChildrenBySelectors(t *testing.T) {
 // itself and the child follows in an exchange of its own; a gateway that insists refuses
 // a client that brings a child along.
 func TestChildlessSettings(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		l, r := p.ends(false)
 		secret := "secrets {\nike-1 {\nsecret = \"a secret for all of them\"\n}\n}\n"

@@ -47,6 +47,7 @@ func (l *clientLab) listClear() (text string) {
 // attacks that aim at clients. All is undone after an end, and after kill -9 by the next
 // start; until then what the tunnel protected goes nowhere.
 func TestClientOfTheHost(t *testing.T) {
+	t.Parallel()
 	for _, k := range []kind{strongSwan, adit} {
 		t.Run(string(k), func(t *testing.T) {
 			l := newClientLab(t, k, lab.Bridge, "0.0.0.0/0, ::/0")

@@ -220,6 +220,7 @@ func (l *clientLab) fetch(what string, tr *http.Transport, url string) {
 // A user without any privilege fetches a page by SOCKS5, by the HTTP proxy and by a
 // forwarded port, by name and by addresses of both families; behind a NAT with strongSwan.
 func TestClientWithoutRoot(t *testing.T) {
+	t.Parallel()
 	for k, middle := range map[kind]lab.Middle{strongSwan: lab.NAT, adit: lab.Bridge} {
 		t.Run(string(k), func(t *testing.T) {
 			l := newClientLab(t, k, middle, "10.2.0.0/24, fd02::/64")

@@ -167,11 +167,10 @@ var reauthLogins = []login{
 // Each EAP method with a gateway that proves itself by its certificate, wrong
 // secrets, rekeys and reauthentication afterwards.
 func TestEAP(t *testing.T) {
+	t.Parallel()
 	for _, ends := range pairs() {
 		t.Run(ends.String(), func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			runOne(t, ends, settings{middle: lab.Bridge, charon: ttlsInside}, func(t *testing.T, p *path) { p.eap(t, ends) })
 		})
 	}

@@ -15,6 +15,7 @@ const narrow = 1280
 // Certificate chains of 6 kB: through a path that drops long packets and IP fragments,
 // with losses, and with each setting of `fragmentation`.
 func TestFragmentationOfLongChains(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Impaired, charon: "fragment_size = 1280\nretransmit_timeout = 0.4\nretransmit_base = 1.1\nretransmit_tries = 12\n"}, func(t *testing.T, p *path) {
 		p.giveLongChains(t, p.ends)
 		t.Run("narrow", func(t *testing.T) {

@@ -28,6 +28,7 @@ const needNoDaemon = "client_conn_test.go"
 // The tests of strongSwan's own Go client, with those that need a running daemon, and the
 // programs of its manual, pass with adit where they look for charon.
 func TestGovici(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{adit, strongSwan}}, settings{noAttach: true}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		p.load(left, right)

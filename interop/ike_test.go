@@ -16,6 +16,7 @@ import (
 
 // Both ends start at once: what remains is one IKE SA with one child.
 func TestBothStart(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child, right.child = "start_action = start\n", "start_action = start\n"
@@ -60,6 +61,7 @@ func (p *path) attempts() int {
 // A responder with a half-open IKE SA demands cookies (RFC 7296 §2.6), and gets
 // them. The half-open one is a first message of before, with another SPI.
 func TestCookies(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge, charon: "cookie_threshold = 1\ncookie_threshold_ip = 1\n"}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		p.load(left, right)
@@ -113,6 +115,7 @@ func TestCookies(t *testing.T) {
 // Reauthentication makes the new IKE SA before it breaks the old one, whichever
 // side wants it: nothing is lost.
 func TestReauthentication(t *testing.T) {
+	t.Parallel()
 	for _, side := range []string{"left", "right"} {
 		t.Run("by_"+side, func(t *testing.T) {
 			across(t, settings{middle: lab.Bridge, charon: "make_before_break = yes\n"}, func(t *testing.T, p *path) {
@@ -155,6 +158,7 @@ func TestReauthentication(t *testing.T) {
 // A gateway that was killed and begins anew says INITIAL_CONTACT: the other one
 // drops what is left (RFC 7296 §2.4).
 func TestInitialContact(t *testing.T) {
+	t.Parallel()
 	for _, side := range []string{"left", "right"} {
 		t.Run(side+"_killed", func(t *testing.T) {
 			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
@@ -186,6 +190,7 @@ func TestInitialContact(t *testing.T) {
 // What a responder does with a second IKE SA of the same identity: it decides by
 // `unique`, and INITIAL_CONTACT counts where that says so.
 func TestUnique(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		responder, initiator string
 		remain               int // IKE SAs at the responder afterwards
@@ -237,6 +242,7 @@ func TestUnique(t *testing.T) {
 
 // Extended sequence numbers, which strongSwan's kernel-libipsec does not do.
 func TestESN(t *testing.T) {
+	t.Parallel()
 	alone(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.esp, right.esp = "aes256gcm16-esn", "aes256gcm16-esn-noesn"
@@ -258,6 +264,7 @@ func TestESN(t *testing.T) {
 
 // keyingtries: one attempt and no more, or for ever until the peer is there.
 func TestKeyingTries(t *testing.T) {
+	t.Parallel()
 	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		if err := p.right.Stop(); err != nil {
@@ -295,6 +302,7 @@ func TestKeyingTries(t *testing.T) {
 
 // The first of several remote addresses is dead: the next one is tried.
 func TestRemoteAddrs(t *testing.T) {
+	t.Parallel()
 	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.remote = "192.0.2.77, 2001:db8::77, " + left.remote
@@ -309,6 +317,7 @@ func TestRemoteAddrs(t *testing.T) {
 
 // A name is resolved again after each failure: here it first leads nowhere.
 func TestNameResolvedAgain(t *testing.T) {
+	t.Parallel()
 	among(t, led(), settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		// `ip netns exec` shows these files to a process in place of the host's.
 		dir := filepath.Join("/etc/netns", p.NS(lab.Left))
@@ -345,6 +354,7 @@ func TestNameResolvedAgain(t *testing.T) {
 
 // An end that presents another identity than the other one expects is refused.
 func TestWrongIdentity(t *testing.T) {
+	t.Parallel()
 	for _, at := range []string{"left", "right"} {
 		t.Run("expected_"+at, func(t *testing.T) {
 			across(t, settings{}, func(t *testing.T, p *path) {
@@ -376,6 +386,7 @@ func TestWrongIdentity(t *testing.T) {
 // Two connections between the same addresses differ by the peer's identity alone:
 // each with its key and its networks.
 func TestChosenByIdentity(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		other := right

@@ -2,9 +2,11 @@ package interop_test
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,10 @@ import (
 var table interop.Table
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		f.Value.Set(fmt.Sprint(2 * labsAtOnce)) // some wait for a lab
+	}
 	code := m.Run()
 	if err := table.Write("out"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -82,9 +88,11 @@ func labName() string {
 	return fmt.Sprintf("%s%d", cmp.Or(os.Getenv("ADIT_INTEROP_LAB"), "io"), labs.Add(1))
 }
 
-// The lab's sockets and captures are cheap, but daemons take memory and the clock:
-// only so many labs at once.
-var slots = make(chan struct{}, 2)
+// Most labs wait more than they compute: so many are at work at once. Every test is
+// parallel but those that load a tunnel; they have the machine to themselves.
+const labsAtOnce = 3
+
+var slots = make(chan struct{}, labsAtOnce)
 
 // across runs a scenario in parallel for every pair and notes the outcome.
 func across(t *testing.T, s settings, scenario func(t *testing.T, p *path)) {
@@ -105,14 +113,14 @@ func among(t *testing.T, all []pair, s settings, scenario func(t *testing.T, p *
 	for _, ends := range all {
 		t.Run(ends.String(), func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			runOne(t, ends, s, scenario)
 		})
 	}
 }
 
 func runOne(t *testing.T, ends pair, s settings, scenario func(t *testing.T, p *path)) {
+	slots <- struct{}{}
+	defer func() { <-slots }()
 	l := lab.ForTest(t, labName(), lab.Options{Middle: s.middle, OuterMTU: s.mtu, Logf: func(string, ...any) {}})
 	p := &path{Lab: l, t: t, facts: map[string]string{}, patience: 10 * time.Second}
 	begin := time.Now()

@@ -11,6 +11,7 @@ import (
 // A peer that deletes the tunnel again and again gets it back each time, after a
 // longer and longer wait; the operator's `down` ends that.
 func TestKeepUp(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{adit, strongSwan}, {adit, adit}}, settings{middle: lab.Bridge, charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.child = "keep_up = yes\n"

@@ -90,14 +90,13 @@ func loadPairs() []pair {
 // The guard: from the loading of a policy on, no packet of it passes in the clear,
 // whatever happens to the tunnel and the daemon. Packets flow all the while.
 func TestGuard(t *testing.T) {
+	t.Parallel()
 	for _, g := range []struct {
 		action string
 		v6     bool
 	}{{"trap", false}, {"start", false}, {"trap", true}} {
 		t.Run(g.action+map[bool]string{false: "_v4", true: "_v6"}[g.v6], func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			runOne(t, pair{adit, adit}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) { p.guard(g.action, g.v6) })
 		})
 	}

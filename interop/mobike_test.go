@@ -92,6 +92,7 @@ func (d *download) finish() {
 // The address of either end really changes, and the family, while a download and a stream
 // of numbered packets run through the tunnel: it survives with the same SAs.
 func TestMOBIKE(t *testing.T) {
+	t.Parallel()
 	charon := "retransmit_timeout = 1.0\n"
 	across(t, settings{middle: lab.Bridge, charon: charon}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)

@@ -37,6 +37,7 @@ func (p *path) flows(from, to string) {
 // with the IKE SA. strongSwan's kernel-libipsec has no acquire for a processor: it makes
 // them as responder alone.
 func TestPerCPU(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{adit, adit}, {adit, newer}, {newer, adit}}, settings{middle: lab.Bridge, charon: "workers = 2\n"}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.extra, right.extra = "encap = yes\n", "encap = yes\n"

@@ -31,6 +31,7 @@ func ake(fields map[string]string) string {
 // The tunnel with one and with two additional key exchanges, in fragments and whole;
 // IKE SA and Child SA are rekeyed by either end (RFC 9370).
 func TestAdditionalKeyExchanges(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, ike, esp, want, charon string }{
 		{"one", "aes256gcm16-prfsha384-x25519-ke1_mlkem768", "aes256gcm16-x25519-ke1_mlkem768", "ML_KEM_768", ""},
 		{"two", "aes256gcm16-prfsha384-ecp384-ke1_mlkem1024-ke2_mlkem512", "aes256gcm16-ecp384-ke1_mlkem512-ke2_x25519", "ML_KEM_1024 ML_KEM_512", "fragment_size = 600\n"},
@@ -85,6 +86,7 @@ func (p *path) rekeysBoth(g peer.Gateway, want string) {
 
 // A peer that offers ML-KEM first meets one that has none: both go on without.
 func TestPostQuantumPreferred(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{adit, strongSwan}, {newer, adit}}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.ike, right.ike = "default", "default"
@@ -102,6 +104,7 @@ func TestPostQuantumPreferred(t *testing.T) {
 // A PPK goes into the keys (RFC 8784), mandatory, and optional with a responder that
 // has none.
 func TestPPK(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{adit, strongSwan}, {strongSwan, adit}, {newer, adit}, {adit, adit}}, settings{middle: lab.Bridge, strongSwan: "delete_rekeyed_delay = 1\n"}, func(t *testing.T, p *path) {
 		const secret = "ppk-1 {\nid-1 = carol\nsecret = 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n}\n"
 		left, right := p.ends(false)

@@ -75,6 +75,7 @@ var radiusLogins = []login{
 // EAP passed through to FreeRADIUS: methods, the Class as group, fail-over, refusals
 // with their reasons, many at once.
 func TestRADIUS(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: crowd, right: radiusServers}, func(t *testing.T, p *path) {
 		ca := pkitest.NewCA(t, pkitest.Spec{Name: "RADIUS CA", Key: pkitest.RSA2048})
 		aaa := ca.Issue(pkitest.Spec{Name: aaaID, DNS: []string{aaaID}, Key: pkitest.RSA2048, EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})

@@ -13,6 +13,7 @@ import (
 // The client follows the gateway's REDIRECT within an IKE SA (RFC 5685 §5): it sets up the
 // tunnel with the other gateway, here another address of the same one, and deletes the first.
 func TestRedirect(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{strongSwan, adit}, {adit, strongSwan}, {adit, adit}}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		other := netip.MustParseAddr("192.0.2.77")
@@ -61,6 +62,7 @@ func drains(t *testing.T, p *path, g *peer.AditGateway) {
 // authenticated in IKE_AUTH (§6). strongSwan 5.9.8 as client crashes by the latter
 // ("double free detected"), whoever the gateway is.
 func TestRedirectNewClients(t *testing.T) {
+	t.Parallel()
 	const other = "192.0.2.77"
 	for name, c := range map[string]struct {
 		daemon, conn string

@@ -36,6 +36,7 @@ var (
 // the same again when it comes back and when it authenticates anew; when none is left,
 // the next client gets an IKE SA without a child.
 func TestRemoteAccess(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		p.giveClients("alice", "bob", "carol")
 		p.client(t, "alice", 0)

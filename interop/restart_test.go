@@ -14,6 +14,7 @@ import (
 // know, and the tunnel is back, without liveness checks on a timer (RFC 6290): by a full
 // set-up, or by resumption (RFC 5723).
 func TestCrashDetection(t *testing.T) {
+	t.Parallel()
 	for name, option := range map[string]string{"full": "", "resumed": "session_resumption = yes\n"} {
 		t.Run(name, func(t *testing.T) { crash(t, option, name == "resumed") })
 	}

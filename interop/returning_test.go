@@ -15,6 +15,7 @@ import (
 // INITIAL_CONTACT, which is what clients send, and without it by `unique = replace`, while
 // the Delete of the old one is repeated. Leases outlive the gateway's restarts and kill -9.
 func TestReturningClient(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
 		const vip = "10.3.0.7"
 		give := func(unique, ours string) {

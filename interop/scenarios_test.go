@@ -14,6 +14,7 @@ import (
 
 // Every family inside and outside: a pre-shared key, AES-GCM, tunnel mode.
 func TestFamilies(t *testing.T) {
+	t.Parallel()
 	for _, f := range []struct {
 		name         string
 		out6, inner6 bool
@@ -50,6 +51,7 @@ func (p *path) freshCapture() {
 
 // Every family of algorithms that both daemons have, for IKE and ESP.
 func TestAlgorithms(t *testing.T) {
+	t.Parallel()
 	for _, a := range []struct{ ike, esp string }{
 		{"aes128gcm16-prfsha256-ecp256", "aes128gcm16"},
 		{"aes256gcm12-prfsha384-ecp384", "aes256gcm12"},
@@ -85,6 +87,7 @@ func TestAlgorithms(t *testing.T) {
 // Rekeys of either kind by either side, with and without a key exchange of their
 // own, while numbered packets flow: none lost, none doubled.
 func TestRekey(t *testing.T) {
+	t.Parallel()
 	for _, pfs := range []string{"", "-x25519"} {
 		t.Run("esp"+pfs, func(t *testing.T) {
 			across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
@@ -165,6 +168,7 @@ func (p *path) settled() {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, notify string
 		spoil        func(left, right *conn)
@@ -203,6 +207,7 @@ func TestRefusals(t *testing.T) {
 // The responder has less than the initiator asks for: the selectors are narrowed to
 // what both have (RFC 7296 §2.9).
 func TestNarrowing(t *testing.T) {
+	t.Parallel()
 	across(t, settings{}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.remoteTS = "10.2.0.0/16"
@@ -223,6 +228,7 @@ func TestNarrowing(t *testing.T) {
 
 // The initiator guesses a group that the responder does not take (RFC 7296 §1.2).
 func TestInvalidKEPayload(t *testing.T) {
+	t.Parallel()
 	across(t, settings{}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.ike, right.ike = "aes128gcm16-prfsha256-x25519-ecp256", "aes128gcm16-prfsha256-ecp256"
@@ -237,6 +243,7 @@ func TestInvalidKEPayload(t *testing.T) {
 
 // A second child comes by CREATE_CHILD_SA and goes by itself.
 func TestSecondChild(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		two := func(c conn, l6, r6 netip.Prefix) string {
@@ -266,6 +273,7 @@ func TestSecondChild(t *testing.T) {
 
 // The initiator is behind a NAT.
 func TestNAT(t *testing.T) {
+	t.Parallel()
 	for _, v6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
 			across(t, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
@@ -293,6 +301,7 @@ const impatient = "retransmit_timeout = 0.3\nretransmit_base = 1.5\nretransmit_t
 
 // A peer that dies without a word is noticed by DPD (RFC 7296 §2.4), and comes back.
 func TestDeadPeer(t *testing.T) {
+	t.Parallel()
 	across(t, settings{charon: impatient}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		left.extra, right.extra = "dpd_delay = 1s\n", "dpd_delay = 1s\n"
@@ -315,6 +324,7 @@ func TestDeadPeer(t *testing.T) {
 
 // A path that loses, doubles and reorders.
 func TestBadPath(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Impaired, charon: "retransmit_timeout = 0.3\nretransmit_base = 1.2\nretransmit_tries = 10\n"}, func(t *testing.T, p *path) {
 		// Peer quirk (strongSwan 5.9): an IKE rekey that met TEMPORARY_FAILURE is tried
 		// again after up to 15 s.

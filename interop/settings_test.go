@@ -16,6 +16,7 @@ import (
 // announced, SPIs lie in the range. HMAC-SHA-256 cut to 96 bits carries packets between
 // two of ours: the lab's strongSwan has its ESP in user space, which cannot do that.
 func TestSettingsThatAPeerSees(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge, charon: "send_vendor_id = yes\nmultiple_authentication = no\nspi_min = 0xc1000000\nspi_max = 0xc10fffff\n"}, func(t *testing.T, p *path) {
 		left, right := p.ends(false)
 		cut := "yes"
@@ -57,8 +58,6 @@ func TestResolverAndAddressAsConfigured(t *testing.T) {
 	if err := os.WriteFile(file, []byte(own), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	slots <- struct{}{}
-	defer func() { <-slots }()
 	set := "install_virtual_ip_on = lo\nplugins {\nresolve {\nfile = " + file + "\n}\n}\n"
 	runOne(t, pair{adit, strongSwan}, settings{middle: lab.Bridge, charon: set}, func(t *testing.T, p *path) {
 		p.giveClients("alice")

@@ -17,6 +17,7 @@ import (
 // situation: the end's code, the keys and their order, the values, the words of errors,
 // and the order of the events. What differs is in the table of differences.
 func TestSwanctl(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	var mu sync.Mutex
 	said := map[kind][]saying{}

@@ -73,6 +73,7 @@ type scripted struct {
 // families, host to host, ports, a client with virtual addresses and EAP. Rekeys run nothing, a
 // reload does not change who runs at the end, and the instance outlives an IKE rekey.
 func TestUpdown(t *testing.T) {
+	t.Parallel()
 	if _, err := os.Stat(debianUpdown); err != nil {
 		t.Fatal(err)
 	}
@@ -384,6 +385,7 @@ func sameCalls(t *testing.T, name string, charon, ours []invocation) {
 // A slow script holds nothing up; a reauthentication runs the new child's before the old
 // one's; what is up goes down before adit ends.
 func TestUpdownEnds(t *testing.T) {
+	t.Parallel()
 	among(t, []pair{{adit, adit}}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		dirs := map[peer.Gateway]string{p.left: filepath.Join(p.left.Dir(), "calls"), p.right: filepath.Join(p.right.Dir(), "calls")}
 		for g, dir := range dirs {

@@ -11,6 +11,7 @@ import (
 // A user of `adit user` comes in with the password that it printed, until it is
 // another one or the user is deleted; who is deleted loses the tunnel.
 func TestLocalUsers(t *testing.T) {
+	t.Parallel()
 	for _, ends := range pairs() {
 		if ends.responder != adit || ends.initiator == adit {
 			continue // it is about our files, and one client will do

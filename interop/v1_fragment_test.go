@@ -9,6 +9,7 @@ import (
 // Certificate chains of 6 kB in main mode, through a path that drops long packets and IP
 // fragments, with losses, and with each setting of `fragmentation`.
 func TestV1Fragmentation(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Impaired, charon: "fragment_size = 1280\nretransmit_timeout = 0.4\nretransmit_base = 1.1\nretransmit_tries = 12\n"}, func(t *testing.T, p *path) {
 		p.giveLongChains(t, p.v1)
 		p.impair(t, lab.Impairment{Filter: narrowPath})
@@ -47,6 +48,7 @@ func isakmpFragment(b []byte) bool {
 // Aggressive mode in a large group begins with more than a packet holds; with `force` its
 // first message goes in fragments before anybody has announced anything.
 func TestV1FirstMessageInFragments(t *testing.T) {
+	t.Parallel()
 	aggressive := "fragment_size = 576\ni_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"
 	across(t, settings{middle: lab.Bridge, charon: aggressive}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)

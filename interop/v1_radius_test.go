@@ -16,6 +16,7 @@ import (
 // Names and passwords of XAUTH that FreeRADIUS knows: as User-Password and by EAP, with
 // the Class as group; a wrong password and a user of another group are refused.
 func TestV1RADIUS(t *testing.T) {
+	t.Parallel()
 	knob := "i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"
 	among(t, []pair{{strongSwan, adit}, {adit, adit}}, settings{middle: lab.Bridge, charon: knob, right: radiusServers}, func(t *testing.T, p *path) {
 		aaa := radiustest.Start(t, radiustest.Config{Accounting: true, Namespace: p.NS(lab.RightHost), Listen: netip.MustParseAddrPort(radiusServer + ":1812"), Secret: radiusSecret,

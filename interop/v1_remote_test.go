@@ -131,8 +131,6 @@ func TestV1Vpnc(t *testing.T) {
 	if _, err := exec.LookPath("vpnc"); err != nil {
 		t.Fatal("vpnc is not installed (run scripts/setup.sh)")
 	}
-	slots <- struct{}{}
-	defer func() { <-slots }()
 	runOne(t, pair{adit, adit}, settings{middle: lab.NAT, charon: "i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"}, func(t *testing.T, p *path) {
 		if err := p.right.Load(aditV1Gateway(p)); err != nil {
 			t.Fatal(err)
@@ -196,8 +194,6 @@ func TestV1Vpnc(t *testing.T) {
 // ike-scan gets an answer in main mode and none that helps it in aggressive mode.
 func TestV1Scan(t *testing.T) {
 	t.Parallel()
-	slots <- struct{}{}
-	defer func() { <-slots }()
 	runOne(t, pair{adit, adit}, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)
 		right.ike = "aes128-sha1-modp1024"

@@ -34,6 +34,7 @@ func (p *path) alive(what string, cond func(peer.SA, peer.Child) bool) {
 // Main mode with shared keys and quick mode, without and with PFS, then rekeys of
 // phase 2 and a new phase 1 by either side, and an end.
 func TestV1MainModePSK(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)
 		p.load(left, right)
@@ -145,6 +146,7 @@ func TestV1Signatures(t *testing.T) {
 
 // Transport mode between the gateways, in UDP and raw, IPv4 and IPv6.
 func TestV1TransportMode(t *testing.T) {
+	t.Parallel()
 	for _, v6 := range []bool{false, true} {
 		for _, encap := range []string{"yes", "no"} {
 			t.Run(map[bool]string{false: "v4", true: "v6"}[v6]+"_encap_"+encap, func(t *testing.T) {
@@ -156,6 +158,7 @@ func TestV1TransportMode(t *testing.T) {
 
 // The initiator behind a NAT: UDP on port 4500 (RFC 3947).
 func TestV1NAT(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.NAT}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)
 		p.load(left, right)
@@ -170,6 +173,7 @@ func TestV1NAT(t *testing.T) {
 // A peer that was killed is found dead by adit; one that lives answers as often as it is
 // asked, and is not given up.
 func TestV1DeadPeer(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)
 		g, dead := p.left, p.right
@@ -196,6 +200,7 @@ func TestV1DeadPeer(t *testing.T) {
 
 // A gateway that was killed says INITIAL-CONTACT; a wrong key is refused and said.
 func TestV1ContactAndWrongKey(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)
 		left.extra, right.extra = "unique = replace\n", "unique = replace\n"
@@ -231,6 +236,7 @@ func TestV1ContactAndWrongKey(t *testing.T) {
 
 // Several children under one phase 1, with selectors of their own, over IPv6.
 func TestV1SeveralChildren(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		p.v6 = true
 		left, right := p.v1(true)
@@ -262,6 +268,7 @@ func TestV1SeveralChildren(t *testing.T) {
 
 // What the peer refuses is named: proposals of phase 2, selectors, proposals of phase 1.
 func TestV1Refusals(t *testing.T) {
+	t.Parallel()
 	among(t, led(), settings{middle: lab.Bridge}, func(t *testing.T, p *path) {
 		for _, c := range []struct {
 			name, want string
@@ -285,6 +292,7 @@ func TestV1Refusals(t *testing.T) {
 
 // Aggressive mode, with a shared key where strongSwan's switch is set.
 func TestV1Aggressive(t *testing.T) {
+	t.Parallel()
 	across(t, settings{middle: lab.NAT, charon: "i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n"}, func(t *testing.T, p *path) {
 		left, right := p.v1(false)
 		left.extra, right.extra = "aggressive = yes\n", "aggressive = yes\n"

@@ -21,8 +21,6 @@ func TestWorkersUnderLoad(t *testing.T) {
 	}{{pair{adit, adit}, "yes"}, {pair{adit, adit}, "no"}, {pair{adit, strongSwan}, "yes"}} {
 		t.Run(c.ends.String()+"_encap_"+c.encap, func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			runOne(t, c.ends, settings{noAttach: true, charon: "workers = 2\n"}, func(t *testing.T, p *path) { p.workers(c.encap, c.ends.responder == adit) })
 		})
 	}
@@ -53,9 +51,14 @@ func (p *path) workers(encap string, rekey bool) {
 	}
 	p.deepQueues()
 	var flows []*lab.RunningFlow
+	rate, enough := 1000, uint64(1000)
+	if !rekey {
+		// charon's socket holds some 150 packets: on a busy machine it overflows.
+		rate, enough = 250, 400
+	}
 	for i := range fourTunnels {
 		for way, f := range []lab.Flow{{From: lab.LeftHost, To: lab.RightHost, Src: p.L.Host4, Dst: p.R.Host4}, {From: lab.RightHost, To: lab.LeftHost, Src: p.R.Host4, Dst: p.L.Host4}} {
-			f.Port, f.Rate, f.Size = portOf(i)+uint16(way), 1000, 400
+			f.Port, f.Rate, f.Size = portOf(i)+uint16(way), rate, 400
 			r, err := p.StartFlow(f)
 			if err != nil {
 				t.Fatal(err)
@@ -73,8 +76,7 @@ func (p *path) workers(encap string, rekey bool) {
 		}
 		p.onBothWorkers()
 	}
-	enough := func() bool { return flows[0].Received() > 1000 }
-	if err := lab.Poll(p.patience, func() (bool, error) { return enough(), nil }); err != nil {
+	if err := lab.Poll(p.patience, func() (bool, error) { return flows[0].Received() > enough, nil }); err != nil {
 		t.Fatal(err)
 	}
 	for i, f := range flows {
