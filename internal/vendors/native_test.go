@@ -18,6 +18,7 @@ import (
 type native struct {
 	user, password string
 	card           *tls.Certificate
+	silent         bool // it goes without a word when TLS has failed
 	// hello goes along with IKE_SA_INIT: vendor IDs and notifies.
 	hello []wire.Payload
 	// order composes the first IKE_AUTH request as the maker does: all that is not SA,
@@ -175,6 +176,8 @@ func (s *ikeSA) eapStep(idi *wire.ID, list []wire.Payload) {
 	}
 	step, err := s.session.Next(in.Raw)
 	switch {
+	case s.p.native.silent && isAlert(in.Raw):
+		s.gone = true
 	case err != nil || step.Done && !step.Success:
 		s.gone = true
 	case step.Done:
@@ -184,6 +187,15 @@ func (s *ikeSA) eapStep(idi *wire.ID, list []wire.Payload) {
 		s.ask(&exchange{wire.ExchangeIKEAuth, func() []wire.Payload { return []wire.Payload{&wire.EAP{Raw: step.Out}} },
 			func(list []wire.Payload) { s.eapStep(idi, list) }})
 	}
+}
+
+// isAlert reports whether an EAP-TLS packet begins with an alert (RFC 5216 §3.1, RFC 5246 §6.2.1).
+func isAlert(b []byte) bool {
+	at := 6
+	if len(b) > 5 && b[5]&0x80 != 0 { // with the length of the whole
+		at += 4
+	}
+	return len(b) > at && eap.Type(b[4]) == eap.TypeTLS && b[at] == 21
 }
 
 // loggedIn takes the last answer: AUTH by the key that EAP made, CFG_REPLY, the Child SA.
