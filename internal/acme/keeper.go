@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mholt/acmez/v3/acme"
+
 	"adit/conf"
 	"adit/internal/config"
 )
@@ -225,7 +227,11 @@ func (k *Keeper) failed(c config.ACME, st *state, id *Identity, err error, again
 	if id != nil {
 		until = id.Chain[0].X509.NotAfter
 	}
-	st.Next = now.Add(max(backoff(st.Failures, until.Sub(now)), again)).UTC()
+	first := soonWait
+	if errors.As(err, new(acme.Problem)) {
+		first = firstWait
+	}
+	st.Next = now.Add(max(backoff(first, st.Failures, until.Sub(now)), again)).UTC()
 	k.writeState(c.Name, *st)
 	text := "no certificate could be had: "
 	if now.Before(until) {

@@ -342,7 +342,7 @@ func TestTrouble(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), k.want) || s.Serial != w.serials()[0] || s.Error != err.Error() || s.Failed.IsZero() {
 				t.Errorf("%+v %v", s, err)
 			}
-			if wait := time.Until(s.Next); wait < max(k.wait, firstWait*3/4)-time.Minute || wait > mostWait*5/4 {
+			if wait := time.Until(s.Next); wait < max(k.wait, soonWait*3/4)-15*time.Second || wait > mostWait*5/4 {
 				t.Errorf("the next attempt is in %v", wait)
 			}
 			for _, used := range w.serials() { // a changed section uses what there is again
@@ -401,11 +401,11 @@ func TestSchedule(t *testing.T) {
 			t.Fatalf("renewal after %v", at)
 		}
 		for n, most := range map[int]time.Duration{1: 5 * time.Minute, 2: 10 * time.Minute, 3: 20 * time.Minute, 9: 12 * time.Hour, 100: 12 * time.Hour} {
-			if d := backoff(n, 30*24*time.Hour); d < most*3/4 || d > most*5/4 {
+			if d := backoff(firstWait, n, 30*24*time.Hour); d < most*3/4 || d > most*5/4 {
 				t.Fatalf("after %d failures %v", n, d)
 			}
 		}
-		if d := backoff(50, -time.Hour); d > 75*time.Minute {
+		if d := backoff(soonWait, 50, -time.Hour); d > 75*time.Minute {
 			t.Fatalf("without a certificate %v", d)
 		}
 	}

@@ -22,7 +22,8 @@ const (
 	askEvery  = 6 * time.Hour // the authority, when to renew, if it says nothing else (RFC 9773 §4.3.2)
 	askLeast  = time.Minute
 	askMost   = 24 * time.Hour
-	firstWait = 5 * time.Minute // after a failure; Let's Encrypt bears five an hour
+	firstWait = 5 * time.Minute  // after the authority has refused; Let's Encrypt bears five an hour
+	soonWait  = 30 * time.Second // when it was not reached: the network may be just coming up
 	mostWait  = 12 * time.Hour
 	waitLimit = 7 * 24 * time.Hour // what an authority may ask for
 )
@@ -144,11 +145,11 @@ func (k *Keeper) askWhen(ctx context.Context, c config.ACME, st *state, id *Iden
 // backoff is how long to wait after so many failures: twice as long each time, by
 // chance a quarter more or less, and at most a quarter of what the old certificate has
 // left, so that a short trouble does not become a long one.
-func backoff(failures int, left time.Duration) time.Duration {
+func backoff(first time.Duration, failures int, left time.Duration) time.Duration {
 	most := min(mostWait, max(left/4, time.Hour))
 	d := most
-	if n := failures - 1; n < 10 {
-		d = min(firstWait<<n, most)
+	if n := failures - 1; n < 12 {
+		d = min(first<<n, most)
 	}
 	return d*3/4 + part(d/2)
 }
