@@ -153,3 +153,39 @@ func (l *clientLab) silent(when string) {
 		l.t.Errorf("%s: %d packets in the clear outside", when, n)
 	}
 }
+
+// --allow-lan: a machine of the private local network is reached beside a tunnel for
+// everything, without it none is; what is inside stays inside, and nothing else leaves in
+// the clear.
+func TestClientAllowsLocalNetwork(t *testing.T) {
+	l := newClientLab(t, adit, lab.Bridge, "0.0.0.0/0, ::/0")
+	resolver := filepath.Join(l.Dir, "resolv.conf")
+	l.must(os.WriteFile(resolver, []byte(ownResolver), 0o644))
+	before := l.state(resolver)
+	var err error
+	l.outside, err = l.Capture(lab.Left, lab.Wan)
+	l.must(err)
+	for _, allowed := range []bool{false, true} {
+		args := []string{"--resolv-conf", resolver}
+		if allowed {
+			args = append(args, "--allow-lan")
+		}
+		p := l.connect(true, "everything goes through the tunnel", args...)
+		l.must(l.WaitPing(lab.Left, l.R.Host4, 5*time.Second))
+		if got := l.reaches(l.L.Host4); got != allowed {
+			t.Errorf("--allow-lan %v: a machine of the local network is reached: %v", allowed, got)
+		}
+		for _, a := range []netip.Addr{l.R.Wan4, netip.MustParseAddr("203.0.113.9")} {
+			l.reaches(a)
+		}
+		if n := l.clear(); n != 0 {
+			t.Errorf("--allow-lan %v: %d packets in the clear outside:%s", allowed, n, l.listClear())
+		}
+		if err := p.Stop(10 * time.Second); err != nil {
+			t.Errorf("%v\n%s", err, p.Log())
+		}
+	}
+	if now := l.state(resolver); now != before {
+		t.Errorf("there is left:\n%s\nbefore it was\n%s", now, before)
+	}
+}
