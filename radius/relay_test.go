@@ -31,7 +31,9 @@ func conversation(t *testing.T, cfg radius.RelayConfig, first []byte, responses 
 		}
 		return [][]byte{responses[a.n](a)}
 	})
-	cfg.Client = newClient(t, srv.config("aaa"))
+	server := srv.config("aaa")
+	server.Timeout = 5 * time.Second // a repetition would get the next response
+	cfg.Client = newClient(t, server)
 	r := radius.NewRelay(cfg)
 	for eap := first; ; eap = answer {
 		s, err := r.Next(context.Background(), eap)

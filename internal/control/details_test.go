@@ -92,8 +92,8 @@ func quickly(s *side) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	d.Retransmit = ike.Retransmit{Timeout: 20 * time.Millisecond, Base: 1, Tries: 2}
-	d.HalfOpenTimeout = 100 * time.Millisecond
+	d.Retransmit = ike.Retransmit{Timeout: 150 * time.Millisecond, Base: 1, Tries: 2}
+	d.HalfOpenTimeout = 600 * time.Millisecond
 	if err := s.gw.Retune(s.t.Context(), d); err != nil {
 		s.t.Fatal(err)
 	}
@@ -247,7 +247,11 @@ func refusals(t *testing.T, left, right *side, l, r told) {
 	defer cancel()
 	sides, wants := []*side{left, right}, []told{l, r}
 	seen := []witness{left.witness(ctx), right.witness(ctx)}
-	time.Sleep(30 * time.Millisecond) // the clients register
+	for _, s := range sides { // the clients register
+		for !s.srv.Wanted("alert") && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	if err := left.gw.Initiate(ctx, "gw", "net"); err == nil {
 		t.Fatal("it came up")
 	}
