@@ -59,3 +59,25 @@ func TestRFC2409_5_MainMode(t *testing.T) {
 		})
 	}
 }
+
+// TestPhase1AnewAsRekey: the time of a new phase 1 is listed as that of the option it comes from.
+func TestPhase1AnewAsRekey(t *testing.T) {
+	for _, reauth := range []bool{false, true} {
+		p := newPair(t, func(a, b *side) {
+			for _, s := range []*side{a, b} {
+				s.peer.RekeyTime, s.peer.ReauthTime = time.Hour, 0
+				if reauth {
+					s.peer.RekeyTime, s.peer.ReauthTime = 0, time.Hour
+				}
+			}
+		})
+		p.a.initiate("net")
+		p.run(time.Second)
+		p.up()
+		for _, h := range []*host{p.a, p.b} {
+			if sa := h.e.SAs()[0]; sa.RekeyAt.IsZero() != reauth || sa.ReauthAt.IsZero() == reauth {
+				t.Errorf("reauth %v: %s: rekey at %v, reauth at %v", reauth, h.name, sa.RekeyAt, sa.ReauthAt)
+			}
+		}
+	}
+}

@@ -256,6 +256,9 @@ func (s *sa) Info() ike.SAInfo {
 			i.Children = append(i.Children, c.info(s))
 		}
 	}
+	if p := s.peer; p != nil && p.ReauthTime == 0 { // as charon, after the option it comes from
+		i.RekeyAt, i.ReauthAt = i.ReauthAt, i.RekeyAt
+	}
 	i.Tasks, i.TasksQueued, i.TasksPassive = s.tasks()
 	return i
 }
