@@ -147,6 +147,7 @@ func New(o Options) (*Gateway, error) {
 	g.bus.subscribe(g.accounts.event)
 	g.standing.init(g)
 	g.bus.subscribe(g.standing.event)
+	g.bus.subscribe(g.strays)
 	g.logs.init(o.Log)
 	g.bus.subscribe(g.logs.take)
 	g.scripts = g.newScripts()
