@@ -11,27 +11,44 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// deb builds the package of a version and returns its path.
-func deb(t *testing.T, version, compression string) string {
+var debs sync.Map // version → path
+
+// deb is the path of the package of a version, which is built once.
+func deb(t *testing.T, version string) string {
 	t.Helper()
-	dir := shared(t)
+	path, ok := debs.Load(version)
+	if !ok {
+		parent, err := buildDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = buildDeb(t, parent, version)
+		debs.Store(version, path)
+	}
+	return path.(string)
+}
+
+// buildDeb builds it, without compression: that is dpkg-deb's, and takes most of the time.
+func buildDeb(t *testing.T, dir, version string) string {
+	t.Helper()
 	cmd := exec.Command("../scripts/deb.sh", dir)
-	cmd.Env = append(os.Environ(), "DEB_VERSION="+version, "DEB_BINARY="+binary(t), "DEB_COMPRESS="+compression, "SOURCE_DATE_EPOCH=1700000000")
+	cmd.Env = append(os.Environ(), "DEB_VERSION="+version, "DEB_BINARY="+binary(t), "DEB_COMPRESS=none", "SOURCE_DATE_EPOCH=1700000000")
 	return strings.TrimSpace(run(t, cmd))
 }
 
 // The same sources give the same octets, and the contents are as Debian wants them.
 func TestDebContents(t *testing.T) {
-	path := deb(t, "1.2.3", "gzip")
+	path := deb(t, "1.2.3")
 	if name := "adit_1.2.3_" + runtime.GOARCH + ".deb"; filepath.Base(path) != name {
 		t.Errorf("it is called %s, not %s", filepath.Base(path), name)
 	}
-	if a, b := read(t, path), read(t, deb(t, "1.2.3", "gzip")); !bytes.Equal([]byte(a), []byte(b)) {
+	if a, b := read(t, path), read(t, buildDeb(t, t.TempDir(), "1.2.3")); !bytes.Equal([]byte(a), []byte(b)) {
 		t.Error("two builds differ")
 	}
 	line := regexp.MustCompile(`^([-dl])([rwxst-]{9}) root/root +\d+ 2023-11-14 \d\d:\d\d (\./.*)$`)
@@ -222,7 +239,7 @@ func cgroup(t *testing.T) int {
 // an upgrade, stops and goes with the package; errors in the file are told.
 func TestDebUnderSystemd(t *testing.T) {
 	root(t)
-	said, bring := chroot(t, "/", true, nil, "systemd.sh", deb(t, "1.2.3", "none"), deb(t, "1.2.10", "none"))
+	said, bring := chroot(t, "/", true, nil, "systemd.sh", deb(t, "1.2.3"), deb(t, "1.2.10"))
 	out := read(t, filepath.Join(bring, "out"))
 	if !strings.HasSuffix(out, "END 0\n") || strings.Count(out, "ok: ") < 35 {
 		t.Errorf("%s%s%s", said, read(t, filepath.Join(bring, "console")), out)
@@ -231,7 +248,7 @@ func TestDebUnderSystemd(t *testing.T) {
 
 func lifecycle(t *testing.T, lower, owned string) {
 	t.Helper()
-	out, _ := chroot(t, lower, false, []string{"OWNED=" + owned}, "lifecycle.sh", deb(t, "1.2.3", "none"), deb(t, "1.2.10", "none"))
+	out, _ := chroot(t, lower, false, []string{"OWNED=" + owned}, "lifecycle.sh", deb(t, "1.2.3"), deb(t, "1.2.10"))
 	t.Log(out)
 	if n := strings.Count(out, "ok: "); n < 35 {
 		t.Errorf("only %d steps were looked at", n)

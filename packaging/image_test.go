@@ -23,8 +23,21 @@ import (
 	"adit/interop/lab"
 )
 
-// image builds the image and returns the archive's files.
+var anImage struct { // built once
+	files  map[string][]byte
+	octets []byte
+}
+
+// image is the image and its archive's files.
 func image(t *testing.T) (files map[string][]byte, octets []byte) {
+	t.Helper()
+	if anImage.files == nil {
+		anImage.files, anImage.octets = buildImage(t)
+	}
+	return anImage.files, anImage.octets
+}
+
+func buildImage(t *testing.T) (files map[string][]byte, octets []byte) {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.Command("../scripts/image.sh", dir)
@@ -137,7 +150,7 @@ func unpack(t *testing.T, files map[string][]byte, dir string) (config map[strin
 // The archive is whole, says what it is, and is the same each time.
 func TestImageLayout(t *testing.T) {
 	files, octets := image(t)
-	if _, again := image(t); !bytes.Equal(octets, again) {
+	if _, again := buildImage(t); !bytes.Equal(octets, again) {
 		t.Error("two builds differ")
 	}
 	dir := t.TempDir()
