@@ -5,6 +5,7 @@ package sim_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -38,7 +39,9 @@ var bites = map[simbug.Bug]string{
 // of the swarm and the scripts must catch every one, and nothing without.
 func TestSeededBugs(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "sim.test")
-	if out, err := exec.Command("go", "test", "-c", "-tags", "simbug", "-o", program, ".").CombinedOutput(); err != nil {
+	build := exec.Command("go", "test", "-c", "-tags", "simbug", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // of packages that make check has built
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	run := func(b simbug.Bug, seeds int) (string, error) {
