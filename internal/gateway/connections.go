@@ -241,7 +241,10 @@ func (g *Gateway) apply(changes []change, pad []*ike.Peer) error {
 			changed[ch.name()] = ch.new
 		}
 	}
-	if err := g.shard.deliver(ctx, ike.Reload{Peers: pad, Changed: changed}); err != nil {
+	// Whoever was told that a connection is loaded may have the peer begin at once: its
+	// first message must not overtake the command.
+	reload := ike.Reload{Peers: pad, Changed: changed}
+	if err := g.shard.call(ctx, func(*ike.Engine) { g.shard.command(reload) }); err != nil {
 		return err
 	}
 	g.restatic(changes)
