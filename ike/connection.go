@@ -300,7 +300,13 @@ func (c *connection) settleDuplicate(e *Engine, now time.Time, a, b *Env) {
 		c.handovers = append(c.handovers, handover{loser, winner, now.Add(spareGrace + duplicateGrace), now.Add(spareGrace)})
 		return
 	}
-	c.handovers = append(c.handovers, handover{from: loser, to: winner, deadline: now.Add(duplicateGrace)})
+	h := handover{loser, winner, now.Add(duplicateGrace), time.Time{}}
+	if loser.upSince.Add(reauthOverlap).Before(winner.upSince) {
+		// Not both at once: the peer reauthenticates what we initiated. Our answer may not
+		// have made its new Child SAs yet when a deletion arrives.
+		h.deadline, h.after = now.Add(reauthOverlap+duplicateGrace), now.Add(reauthOverlap)
+	}
+	c.handovers = append(c.handovers, h)
 	// What the loser was still to make is made in the winner.
 	for _, x := range c.wants {
 		if x.given == loser {
