@@ -1,4 +1,4 @@
-# make test       everything that must hold before a commit, in about 18 minutes on 2 cores
+# make test       everything that must hold before a commit, in about 15 minutes on 2 cores
 # make test-long  the same with more seeds, and every fuzz target for a while
 # make build      the static binary, in bin/adit
 # make deb        a Debian package, in bin/
