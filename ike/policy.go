@@ -232,6 +232,16 @@ func (v *Env) ActivateChild(id uint32) {
 	}
 }
 
+// Served reports whether another Child SA carries what this one is for.
+func (v *Env) Served(id uint32) bool {
+	g := v.e.policies.byChild[id]
+	if g == nil {
+		return false
+	}
+	l := g.lane(id)
+	return l != nil && l.serves() != 0 && l.serves() != id
+}
+
 // RetireChild tells that the Child SA was replaced and stays only for packets
 // that are on the way: its policies pass to another one.
 func (v *Env) RetireChild(id uint32) {

@@ -262,7 +262,7 @@ func (s *sa) grantAuth(now time.Time, st *authReceived, in *inbound, p *proof, l
 		list = append(list, s.grantMobike(st.first)...)
 		s.respond(now, in, slices.Concat(list, s.lifetimeNotify(p), s.giveTicket(now, st.first, p)))
 		if c != nil {
-			s.activate(c) // not before: the peer would not know the SPI of what overtakes the answer
+			s.activateGranted(now, c) // not before: the peer would not know the SPI of what overtakes the answer
 		}
 		s.up(now, p, st.contact)
 		if c != nil {

@@ -52,6 +52,7 @@ type child struct {
 	requested, born   time.Time
 	rekeyAt, endAt    time.Time
 	inactiveAt        time.Time
+	activateAt        time.Time // when outbound traffic passes to it; zero: not by time
 	// replacement is the Child SA that took over; the policies follow when the
 	// peer's Delete shows that it uses it (RFC 7296 §2.8).
 	replacement *child

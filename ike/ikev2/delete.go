@@ -24,7 +24,7 @@ func (s *sa) deleteChild(now time.Time, c *child, cause ike.Cause, reason string
 		return
 	}
 	c.state, c.cause, c.reason = childDeleting, cause, reason
-	c.rekeyAt, c.endAt, c.inactiveAt = time.Time{}, time.Time{}, time.Time{}
+	c.rekeyAt, c.endAt, c.inactiveAt, c.activateAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	s.enqueueFirst(&deleteChildTask{c: c})
 	s.run(now)
 }
@@ -201,6 +201,22 @@ func (c *child) overtaken() bool {
 
 // activate sends outbound traffic through the Child SA.
 func (s *sa) activate(c *child) {
-	c.activated = true
+	c.activated, c.activateAt = true, time.Time{}
 	s.env.ActivateChild(c.id)
+}
+
+// peerInstalls is how long the initiator of an IKE_AUTH exchange gets to install the Child
+// SA before packets come by it, where another one carries them meanwhile.
+const peerInstalls = 50 * time.Millisecond
+
+// activateGranted sends outbound traffic through the Child SA that an IKE_AUTH response
+// grants. Where another one serves the same (a reauthentication, mostly), that goes on for a
+// moment: what overtakes the response, or comes before the peer has installed what it
+// grants, is lost. If the other one goes first, the policies pass at once.
+func (s *sa) activateGranted(now time.Time, c *child) {
+	if s.env.Served(c.id) {
+		c.activateAt = now.Add(peerInstalls)
+		return
+	}
+	s.activate(c)
 }

@@ -617,6 +617,35 @@ func TestReauthenticationMakesBeforeItBreaks(t *testing.T) {
 	}
 }
 
+// Neither end sends by a Child SA that the other has not installed yet, at any time of a
+// reauthentication (RFC 7296 §2.8.3); and the responder, too, passes on to the new one.
+func TestRFC7296_2_8_3_ReauthenticationLosesNothing(t *testing.T) {
+	for _, unique := range []ike.UniquePolicy{ike.UniqueNo, ike.UniqueNever} {
+		p := mustUp(t, func(a, b *side) { a.peer.Unique, b.peer.Unique = unique, unique })
+		old := p.b.plane.out()
+		p.a.do(ike.Rekey{IKE: "a", Reauth: true})
+		for range 500 {
+			p.run(time.Millisecond)
+			p.flows()
+		}
+		if now := p.b.plane.out(); now == old {
+			t.Errorf("unique %v: after 0.5 s the responder still sends by %v", unique, now)
+		}
+		p.run(3 * time.Second)
+		p.up()
+	}
+}
+
+// out is the outbound SA of a policy, all of which have the same here.
+func (m *model) out() (ref ipsec.SARef) {
+	for _, p := range m.pol {
+		if p.Out != (ipsec.SARef{}) {
+			ref = p.Out
+		}
+	}
+	return ref
+}
+
 func TestBreakBeforeMake(t *testing.T) {
 	p := mustUp(t, func(a, b *side) {
 		a.peer.ReauthTime, a.peer.OverTime = 5*time.Minute, time.Minute

@@ -159,6 +159,11 @@ func (s *sa) wakeChildren(now time.Time) {
 		case due(c.endAt):
 			c.endAt = time.Time{}
 			s.childEnd(now, c)
+		case due(c.activateAt):
+			c.activateAt = time.Time{}
+			if c.state == childInstalled && !c.overtaken() {
+				s.activate(c)
+			}
 		case due(c.rekeyAt):
 			c.rekeyAt = time.Time{}
 			s.RekeyChild(now, c.id)
@@ -255,7 +260,7 @@ func (s *sa) restorePredecessor(now time.Time, c *child) {
 // for packets that are on the way.
 func (s *sa) retire(now time.Time, c *child) {
 	c.state, c.deleted = childRekeyed, true
-	c.rekeyAt, c.inactiveAt = time.Time{}, time.Time{}
+	c.rekeyAt, c.inactiveAt, c.activateAt = time.Time{}, time.Time{}, time.Time{}
 	s.env.RetireChild(c.id)
 	if d := s.config().DeleteRekeyedDelay; d > 0 {
 		c.endAt = now.Add(d)

@@ -247,6 +247,7 @@ func (s *sa) NextWake() time.Time {
 		sooner(c.rekeyAt)
 		sooner(c.endAt)
 		sooner(c.inactiveAt)
+		sooner(c.activateAt)
 	}
 	for _, d := range s.sched.delayed {
 		sooner(d.at)
