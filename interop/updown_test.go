@@ -92,8 +92,12 @@ func TestUpdown(t *testing.T) {
 					k = adit2
 				}
 				seen[name][k] = noted(t, e.first)
-				b, _ := os.ReadFile(e.rules)
-				rules[name][k] = string(b)
+				// The last script may not have come to its end.
+				_ = lab.Poll(5*time.Second, func() (bool, error) {
+					b, err := os.ReadFile(e.rules)
+					rules[name][k] = string(b)
+					return strings.Count(string(b), "tables -I ") == strings.Count(string(b), "tables -D "), err
+				})
 			}
 		})
 	})
