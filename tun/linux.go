@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"adit/internal/kernel"
 )
 
 // DefaultName is the pattern that CreateTUN turns into adit0, adit1, …
@@ -226,12 +228,7 @@ func (t *Linux) probe(fd int) error {
 // longestTrain is the number of packets in a superpacket of UDP that the kernel takes
 // (its UDP_MAX_SEGMENTS, which nothing but a version tells).
 func longestTrain() int {
-	var u unix.Utsname
-	var major, minor int
-	if unix.Uname(&u) == nil {
-		_, _ = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
-	}
-	if major > 6 || major == 6 && minor >= 10 {
+	if kernel.AtLeast(6, 10) {
 		return maxTrain
 	}
 	return oldTrain

@@ -4,7 +4,6 @@ package conn
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -12,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"adit/internal/kernel"
 )
 
 // sender is the scratch space of one WriteBatch: system-level messages for one
@@ -45,12 +46,7 @@ const maxIov = 1024
 func MaxSegments() int { return segments }
 
 var segments = func() int {
-	var u unix.Utsname
-	var major, minor int
-	if unix.Uname(&u) == nil {
-		_, _ = fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
-	}
-	if major > 6 || major == 6 && minor >= 10 {
+	if kernel.AtLeast(6, 10) {
 		return mostSegments
 	}
 	return oldSegments
