@@ -30,6 +30,7 @@ import (
 	"adit/internal/control"
 	"adit/internal/gateway"
 	"adit/internal/hostnet"
+	"adit/internal/kernel"
 	"adit/internal/logging"
 	"adit/ipsec"
 	"adit/pki"
@@ -330,6 +331,7 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener, host *hostnet.Net,
 		for _, w := range host.Diagnose() {
 			g.log.Warn(w)
 		}
+		kernel.ReleaseProgram()
 		g.log.Info("adit is running", "version", Version, "vici", g.daemon.VICISocket)
 		if g.opt.Ready != nil {
 			g.opt.Ready()
@@ -412,9 +414,12 @@ func (g *Gateway) openDevice() (tun.Device, error) {
 	var err error
 	for i := range 16 {
 		var dev *tun.Linux
-		if dev, err = tun.CreateTUN(fmt.Sprintf("adit%d", i), tun.Options{Queues: g.Workers()}); err == nil {
+		if dev, err = tun.CreateTUN(fmt.Sprintf("adit%d", i), tun.Options{Queues: g.Workers(), Ring: !g.daemon.NoRing}); err == nil {
 			if missing := dev.Offload().Missing(); missing != "" {
 				g.log.Info("the kernel's TUN device lacks an offload: packets of that kind pass one by one, more slowly", "device", dev.Name(), "lacks", missing)
+			}
+			if err := dev.RingError(); err != nil {
+				g.log.Info("single packets go by the device's queue, more slowly: the quicker way past it can't be", "device", dev.Name(), "why", err)
 			}
 			return dev, nil
 		}

@@ -31,6 +31,7 @@ type Linux struct {
 	offload Offload
 	opts    Options
 	more    []*Linux // its further queues
+	ringed           // the way past its queue, if there is one
 
 	rdMu   sync.Mutex // held by Read while it is at it
 	rd     reader
@@ -41,20 +42,21 @@ type Linux struct {
 	stats struct {
 		readPackets, readSuper, readMalformed, readTooShort atomic.Uint64
 		writePackets, writeSuper, writeRefused              atomic.Uint64
-		writeApart, readFailed                              atomic.Uint64
+		writeApart, readFailed, readRing                    atomic.Uint64
 	}
 }
 
 var (
 	_ Polled = (*Linux)(nil)
 	_ Queued = (*Linux)(nil)
+	_ Rested = (*Linux)(nil)
 )
 
 // reader is the state of Read.
 type reader struct {
 	mem    []byte // virtio header and superpacket
 	super  Super
-	poll   [2]unix.PollFd
+	poll   [3]unix.PollFd
 	failed int // calls in a row that failed without a reason
 }
 
@@ -105,6 +107,7 @@ func CreateTUN(name string, opts Options) (*Linux, error) {
 		t.Close()
 		return nil, err
 	}
+	t.openRing()
 	return t, nil
 }
 
@@ -172,7 +175,7 @@ func (t *Linux) open() (err error) {
 	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("tun: eventfd: %w", err)
 	}
-	t.rd.poll = [2]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
+	t.rd.poll = [3]unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}, {Fd: -1}}
 	t.wr.emit, t.wr.call = t.writeTrain, writev
 	t.wr.iov = make([]unix.Iovec, 0, maxTrain+1)
 	t.wr.co.most = longestTrain()
@@ -296,23 +299,37 @@ func (t *Linux) FD() int { return t.fd }
 
 // Take implements Polled.
 func (t *Linux) Take(s *Super, mem []byte) (bool, error) {
+	if t.ways != nil {
+		return t.ways.take(s, mem)
+	}
 	for range maxBatch { // as many malformed ones are passed over at a time
-		n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(t.fd), uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)))
-		switch {
-		case e == 0:
-			t.rd.failed = 0
-			if t.takeUp(s, mem[:n]) {
-				return true, nil
-			}
-		case e == unix.EINTR:
-		case e == unix.EAGAIN:
-			t.rd.failed = 0
-			return false, nil
-		default:
-			return false, t.misread(e)
+		n, err := t.takeOne(mem)
+		if n == 0 || err != nil {
+			return false, err
+		}
+		if t.takeUp(s, mem[:n]) {
+			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// takeOne reads from the queue; 0: it is empty, or failed.
+func (t *Linux) takeOne(mem []byte) (int, error) {
+	for {
+		n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(t.fd), uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)))
+		switch e {
+		case 0:
+			t.rd.failed = 0
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			t.rd.failed = 0
+			return 0, nil
+		default:
+			return 0, t.misread(e)
+		}
+	}
 }
 
 // misread tells whether a failure to read is lasting: the device is gone, or fails again
@@ -378,6 +395,7 @@ func (t *Linux) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) 
 			return 0, err
 		case tooShort != nil:
 			return 0, tooShort
+		case !t.Rest():
 		default:
 			if _, err := unix.Poll(r.poll[:], -1); err != nil && err != unix.EINTR {
 				return 0, t.fault(err)
@@ -514,6 +532,7 @@ func (t *Linux) Stats() Stats {
 		WritePackets: s.writePackets.Load(), WriteSuper: s.writeSuper.Load(),
 		WriteRefused: s.writeRefused.Load(),
 		WriteApart:   s.writeApart.Load(), ReadFailed: s.readFailed.Load(),
+		ReadRing: s.readRing.Load(), RingFull: t.full(),
 	}
 }
 
@@ -567,6 +586,7 @@ func (t *Linux) Close() error {
 	if t.wake >= 0 {
 		_, _ = unix.Write(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
+	t.unwatch()
 	t.rdMu.Lock()
 	defer t.rdMu.Unlock()
 	t.wrMu.Lock()
@@ -580,5 +600,6 @@ func (t *Linux) Close() error {
 	if t.wake >= 0 {
 		unix.Close(t.wake)
 	}
+	t.closeRing()
 	return unix.Close(t.fd)
 }

@@ -57,6 +57,7 @@ type source struct {
 	fd     int32
 	dev    *device
 	tun    tun.Polled
+	rested tun.Rested // the device, if it wants to know of sleeps
 	reader conn.Polled
 	hot    bool
 	parked bool // the poller does not watch it; only of hot ones
@@ -214,10 +215,15 @@ func shortSlice() {
 // sleep waits until a source has something, and learns whether packets come so
 // densely that it is better to let some gather.
 func (w *worker) sleep() {
+	kept := w.hot[:0]
 	for _, s := range w.hot {
-		w.cool(s)
+		if !w.cool(s) {
+			kept = append(kept, s)
+		}
 	}
-	w.hot = w.hot[:0]
+	if w.hot = kept; len(kept) > 0 {
+		return
+	}
 	w.lingers = 0
 	w.gathered()
 	start := time.Now()
@@ -242,16 +248,22 @@ func (w *worker) park() {
 	}
 }
 
-// cool makes a hot source one that the poller watches. What it has by now is an event.
-func (w *worker) cool(s *source) {
+// cool makes a hot source one that the poller watches. What it has by now is an event, or
+// keeps it hot: then cool returns false.
+func (w *worker) cool(s *source) bool {
+	if s.rested != nil && !s.rested.Rest() {
+		s.misses = 0
+		return false
+	}
 	s.hot = false
 	if !s.parked {
-		return
+		return true
 	}
 	s.parked = false
 	if err := w.poll(s.fd); err != nil {
 		w.drop(s, fmt.Errorf("userspace: epoll: %w", err))
 	}
+	return true
 }
 
 // gathered counts the packets since the thread slept or lingered last.
@@ -274,8 +286,7 @@ func (w *worker) round() (moved, more bool) {
 		moved, more = moved || some, more || rest
 		if some {
 			s.misses = 0
-		} else if s.misses++; s.misses >= missLimit {
-			w.cool(s)
+		} else if s.misses++; s.misses >= missLimit && w.cool(s) {
 			continue
 		}
 		kept = append(kept, s)
@@ -318,8 +329,10 @@ func (w *worker) turnDevice(s *source) (some, rest bool) {
 
 // drop gives up a source that failed for good.
 func (w *worker) drop(s *source, err error) {
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(s.fd), nil)
-	delete(w.sources, s.fd)
+	for _, fd := range s.fds() {
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
+		delete(w.sources, fd)
+	}
 	s.misses, s.parked = missLimit, false // out of the hot ones
 	w.p.fail(err)
 }
@@ -376,11 +389,25 @@ func (w *worker) changed() {
 	w.add = nil
 	w.mu.Unlock()
 	for _, s := range list {
-		w.sources[s.fd] = s
-		if err := w.poll(s.fd); err != nil {
-			w.drop(s, fmt.Errorf("userspace: epoll: %w", err))
+		s.rested, _ = s.tun.(tun.Rested)
+		for _, fd := range s.fds() {
+			w.sources[fd] = s
+			if err := w.poll(fd); err != nil {
+				w.drop(s, fmt.Errorf("userspace: epoll: %w", err))
+				break
+			}
 		}
 	}
+}
+
+// fds are the descriptors that the source is waited for with.
+func (s *source) fds() []int32 {
+	if s.rested != nil {
+		if fd := s.rested.RestFD(); fd >= 0 {
+			return []int32{s.fd, int32(fd)}
+		}
+	}
+	return []int32{s.fd}
 }
 
 // startDevice begins to read a device. It is called with p.mu held.

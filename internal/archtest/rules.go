@@ -17,7 +17,8 @@ var Imports = map[string][]string{
 	"radius":           nil,
 	"pki":              {"suite/sig"},
 	"pki/pkitest":      {"pki"},
-	"tun":              {"internal/kernel"},
+	"tun":              {"internal/kernel", "tun/ring"},
+	"tun/ring":         nil,
 	"tun/netstack":     {"tun"},
 	"internal/conn":    {"internal/kernel"},
 	"internal/kernel":  nil,
@@ -114,6 +115,7 @@ var Libraries = map[string][]string{
 	"github.com/strongswan/govici":   {"interop", "interop/peer"},
 	"github.com/gopacket/gopacket":   {"interop", "internal/sim"},
 	"gvisor.dev/gvisor":              {"tun/netstack"},
+	"github.com/cilium/ebpf":         {"tun/ring"},
 	"github.com/nats-io":             {"internal/cluster"},
 	"github.com/prometheus":          {"internal/web"},
 	"github.com/mdlayher/netlink":    {"internal/hostnet"}, // the connection type of google/nftables

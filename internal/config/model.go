@@ -193,5 +193,6 @@ type Daemon struct {
 	Logs                                                          []LogTarget      // charon.filelog, .syslog, .journal
 	Health                                                        string           // adit.health: where GET /healthz is answered, empty: nowhere
 	Workers                                                       int              // adit.workers: threads that move packets, 0: as the machine is
+	NoRing                                                        bool             // adit.ring = no
 	Warnings                                                      []Warning
 }

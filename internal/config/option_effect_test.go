@@ -32,7 +32,7 @@ var samples = map[string]map[string]string{
 		"retransmit_base": "2", "retransmit_tries": "7", "retransmit_jitter": "7", "keep_alive": "7s", "half_open_timeout": "7", "cookie_threshold": "7", "cookie_threshold_ip": "7",
 		"block_threshold": "7", "init_limit_half_open": "7", "delete_rekeyed_delay": "7", "retry_initiate_interval": "7s", "make_before_break": "no",
 		"prefer_configured_proposals": "no", "fragment_size": "1400", "fragment_size_v4": "1400", "fragment_size_v6": "1400", "max_packet": "20000", "signature_authentication": "no",
-		"rsa_pss": "yes", "full_transcript_auth": "no", "dns1": "10.0.0.1", "dns2": "10.0.0.1", "nbns1": "10.0.0.1", "nbns2": "10.0.0.1", "health": "127.0.0.1:8080", "workers": "3", "replay_window": "64",
+		"rsa_pss": "yes", "full_transcript_auth": "no", "dns1": "10.0.0.1", "dns2": "10.0.0.1", "nbns1": "10.0.0.1", "nbns2": "10.0.0.1", "health": "127.0.0.1:8080", "workers": "3", "ring": "no", "replay_window": "64",
 		"cisco_flexvpn": "yes", "close_ike_on_child_failure": "yes", "ignore_acquire_ts": "yes", "inactivity_close_ike": "yes", "initiator_only": "yes", "i_dont_care_about_security_and_use_aggressive_mode_psk": "yes",
 		"multiple_authentication": "no", "send_vendor_id": "yes", "keep_alive_dpd_margin": "7s", "ikesa_limit": "7", "spi_min": "0xc0000000", "spi_max": "0xcfffffff", "dos_protection": "no",
 		"install_virtual_ip": "no", "install_virtual_ip_on": "lan", "interfaces_use": "wan, lan", "interfaces_ignore": "lan", "prefer_temporary_addrs": "yes", "compat": "next",

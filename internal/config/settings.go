@@ -136,6 +136,11 @@ var builtOptions = []option[Daemon]{
 	{name: "dns1", note: "DNS server for every peer that gets an address", set: readLater}, {name: "dns2", note: "a second one", set: readLater}, {name: "nbns1", note: "WINS server for every peer that gets an address", set: readLater}, {name: "nbns2", note: "a second one", set: readLater},
 	{name: "health", state: Own, note: "in section `adit`: where `GET /healthz` is answered, `HOST:PORT` or `unix:///PATH` ([running](running.md))", set: into(func(d *Daemon) *string { return &d.Health }, conf.Value.One)},
 	{name: "workers", state: Own, def: "auto", note: "in section `adit`: threads that move packets, 1 to 64; `auto` is half of the processors, 8 at most, and 1 on less than four ([many cores](performance.md#many-cores))", set: into(func(d *Daemon) *int { return &d.Workers }, workersOf)},
+	{name: "ring", state: Own, def: "yes", note: "in section `adit`: single packets that the kernel forwards into a tunnel come by memory that it shares with adit ([single packets](performance.md#single-packets))", set: func(_ *decoder, d *Daemon, v conf.Value) error {
+		yes, err := v.Bool()
+		d.NoRing = !yes
+		return err
+	}},
 	{name: "replay_window", def: "4096", note: "default of all children", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
 }
 
