@@ -28,6 +28,8 @@ type quick interface {
 //   - A packet in the queue whose class is on was there before those of the ring, so
 //     the queue is read until it is empty before the ring's packets that were there by
 //     then are taken.
+//   - After that the ring has its turn at the latest behind turnAfter packets of the queue,
+//     which is never empty while the gateway is slower than who fills it.
 //   - A packet in the queue whose class was switched off comes after those of the ring.
 //     Until the queue is empty again after the class was switched on, there can be some that
 //     were on their way: all before the first that only the queue takes.
@@ -54,6 +56,7 @@ type ways struct {
 	calm   int               // looks at the empty queue since was is more than on
 	mark   uint64            // behind the last packet of those classes
 	head   uint64            // up to where the ring's packets have their turn
+	row    int               // packets of the queue since the ring had one
 	aside  []byte            // a packet of the queue that comes after them
 	held   int               // its length with header; 0: there is none
 }
@@ -65,6 +68,9 @@ const (
 	// calmAfter is how many times the queue has to be empty before nobody in the kernel is
 	// still about to put a packet into the ring whose class was on when it looked.
 	calmAfter = 64
+	// turnAfter is how many packets of the queue the ring waits for at most. One that was on
+	// its way into the queue when its class was switched on is among the first then.
+	turnAfter = 64
 )
 
 // take is Polled's Take.
@@ -92,9 +98,17 @@ func (w *ways) next(mem []byte) (int, error) {
 		return copy(mem, w.aside[:n]), nil
 	}
 	head := w.ring.Head() // before the look at the queue: what is in it now is older
+	if w.row >= turnAfter {
+		w.row, w.early, w.head = 0, 0, head
+		w.look()
+		if n := w.record(mem); n > 0 {
+			return n, nil
+		}
+	}
 	n, err := w.read(mem)
+	w.row++
 	if n == 0 {
-		w.head = head
+		w.row, w.head = 0, head
 		w.settle()
 		return w.record(mem), err
 	}
@@ -126,10 +140,7 @@ func (w *ways) putAside(mem []byte, n int) int {
 // switch.
 func (w *ways) settle() {
 	w.early = 0
-	if w.seen.Load() && w.on != 0 {
-		w.on = 0
-		w.ring.Off()
-	}
+	w.look()
 	w.choose(ring.UDP)
 	w.choose(ring.TCP)
 	if w.was == w.on {
@@ -141,6 +152,14 @@ func (w *ways) settle() {
 	}
 	if w.calm >= calmAfter && !w.ring.Before(w.mark) {
 		w.was, w.calm = w.on, 0
+	}
+}
+
+// look switches off what somebody else wants to see.
+func (w *ways) look() {
+	if w.seen.Load() && w.on != 0 {
+		w.on = 0
+		w.ring.Off()
 	}
 }
 
@@ -174,12 +193,12 @@ func (w *ways) note(b []byte) (c ring.Class, single bool) {
 	return c, true
 }
 
-// fragment tells of a packet of TCP or UDP whether it is one.
+// fragment tells of a packet of TCP or UDP whether it is one, or has IPv4's options.
 func fragment(pkt []byte) bool {
 	if pkt[0]>>4 == 6 {
 		return pkt[6] != protoTCP && pkt[6] != protoUDP
 	}
-	return binary.BigEndian.Uint16(pkt[6:])&0x3fff != 0
+	return binary.BigEndian.Uint16(pkt[6:])&0x3fff != 0 || pkt[0] != 0x45
 }
 
 // rest is called before the reader sleeps; false: there is still something to take.
