@@ -38,3 +38,6 @@ func (t *Linux) OnWrite(f func(vectors [][]byte) unix.Errno) {
 
 // Misread says what becomes of a failed read.
 func (t *Linux) Misread(e unix.Errno) error { return t.misread(e) }
+
+// Seen tells whether somebody wants to see all that leaves by the device.
+func (t *Linux) Seen() bool { return t.seen.Load() }

@@ -1,7 +1,6 @@
 package tun
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -16,8 +15,8 @@ type ringed struct {
 	ways    *ways // nil: there is no such way
 	memory  *ring.Ring
 	ringErr error
-	watch   int // a socket that tells of changes of the interface
-	seen    atomic.Bool
+	lookout *lookout
+	seen    atomic.Bool // somebody wants to see all that leaves by the interface
 	done    chan struct{}
 }
 
@@ -93,51 +92,39 @@ func (t *Linux) RestFD() int {
 	return t.memory.FD()
 }
 
-// watchSeen learns when the interface becomes promiscuous, as tcpdump makes it.
+// watchSeen learns when somebody wants to see all that leaves by the interface.
 func (t *Linux) watchSeen(index int32) (err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
+	if t.lookout, err = newLookout(index); err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.RTNLGRP_LINK - 1)}); err != nil {
-		_ = unix.Close(fd)
-		return err
-	}
-	t.watch, t.done = fd, make(chan struct{})
-	t.look()
-	go t.watching(fd, index)
+	t.seen.Store(t.lookout.look())
+	t.done = make(chan struct{})
+	go t.watching()
 	return nil
 }
 
-// look reads whether the interface is promiscuous.
-func (t *Linux) look() {
-	if ifr, err := t.ioctl(unix.SIOCGIFFLAGS, 0); err == nil {
-		t.seen.Store(ifr.Uint16()&unix.IFF_PROMISC != 0)
-	}
-}
-
-// watching ends when the socket is shut or fails. A message that tells of the interface is
-// only the occasion to look: one may be lost.
-func (t *Linux) watching(fd int, index int32) {
+// watching ends when the device is closed. If the socket fails, nobody can know what is to
+// be seen.
+func (t *Linux) watching() {
 	defer close(t.done)
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
-	b := make([]byte, unix.Getpagesize())
+	poll := []unix.PollFd{{Fd: int32(t.lookout.news), Events: unix.POLLIN}, {Fd: int32(t.wake), Events: unix.POLLIN}}
 	for {
-		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
-			return
-		}
+		_, err := unix.Poll(poll, -1)
 		if t.closed.Load() {
 			return
 		}
-		n, err := unix.Read(fd, b)
-		switch {
-		case err == unix.EINTR, err == unix.ENOBUFS:
-		case err != nil:
-			return
-		case n < unix.SizeofNlMsghdr+unix.SizeofIfInfomsg || int32(binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr+4:])) != index:
-			continue
+		changed := false
+		if err == nil {
+			changed, err = t.lookout.changed()
 		}
-		t.look()
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			t.seen.Store(true)
+			return
+		case changed:
+			t.seen.Store(t.lookout.look())
+		}
 	}
 }
 
@@ -145,7 +132,7 @@ func (t *Linux) watching(fd int, index int32) {
 func (t *Linux) unwatch() {
 	if t.done != nil {
 		<-t.done
-		_ = unix.Close(t.watch)
+		t.lookout.close()
 		t.done = nil
 	}
 }

@@ -12,7 +12,7 @@
 //
 // The checksum of a packet can be the pseudo header's sum only, left to be completed;
 // tun tells by comparing. Packets taken this way are not in the interface's counters, and no
-// capture on the interface sees them: the reader switches off while there is one.
+// capture, qdisc or filter at the interface sees them: the reader switches off while there is one.
 //
 // It knows nothing of TUN devices but an interface's index. Linux 6.6, CAP_BPF and
 // CAP_NET_ADMIN are needed. Start reading at [New], then program.go.
