@@ -185,7 +185,7 @@ func (w *ways) note(b []byte) (c ring.Class, single bool) {
 	if c = ring.ClassOf(pkt); c == 0 {
 		return 0, false
 	}
-	if b[1] != gsoNone || len(pkt) > ring.Largest || fragment(pkt) {
+	if b[1] != gsoNone || len(pkt) > ring.Largest || fragment(pkt) || within(b) {
 		w.single[c] = 0
 		return c, false
 	}
@@ -199,6 +199,18 @@ func fragment(pkt []byte) bool {
 		return pkt[6] != protoTCP && pkt[6] != protoUDP
 	}
 	return binary.BigEndian.Uint16(pkt[6:])&0x3fff != 0 || pkt[0] != 0x45
+}
+
+// within tells of a single packet of TCP or UDP whether the checksum that is to be completed
+// is that of a packet in it.
+func within(b []byte) bool {
+	var h vnetHdr
+	h.parse(b)
+	start := uint16(ipv4Len)
+	if b[vnetHdrLen]>>4 == 6 {
+		start = ipv6Len
+	}
+	return h.flags&vnetNeedsCsum != 0 && h.csumStart != start
 }
 
 // rest is called before the reader sleeps; false: there is still something to take.

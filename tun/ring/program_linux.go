@@ -153,7 +153,7 @@ func (p *program) parse() {
 func (p *program) deliver() {
 	p.add(asm.JLT.Imm(length, ipv4Len, "off"))
 	for i, size := range sizes {
-		larger, there := fmt.Sprintf("larger%d", size), fmt.Sprintf("there%d", size)
+		larger := fmt.Sprintf("larger%d", size)
 		if i == len(sizes)-1 {
 			larger = "off"
 		}
@@ -171,31 +171,77 @@ func (p *program) deliver() {
 			asm.Add.Imm(asm.R3, recordHead),
 			asm.Mov.Reg(asm.R4, length),
 			asm.FnSkbLoadBytes.Call(),
-			asm.JEq.Imm(asm.R0, 0, there),
-			asm.Mov.Reg(asm.R1, record),
-			asm.Mov.Imm(asm.R2, noWakeup),
-			asm.FnRingbufDiscard.Call(),
-			asm.Ja.Label("off"))
-		p.labelled(there, asm.Mov.Imm(asm.R0, 0))
-		p.submit(fmt.Sprintf("quiet%d", size))
+			asm.JEq.Imm(asm.R0, 0, "copied"),
+			asm.Ja.Label("discard"))
 		if i < len(sizes)-1 {
 			p.labelled(larger, asm.Mov.Imm(asm.R0, 0))
 		}
 	}
+	p.labelled("copied", asm.JNE.Imm(class, int32(UDP), "submit"))
+	p.add(asm.LoadMem(asm.R1, ctx, skbProto, asm.Word),
+		asm.JNE.Imm(asm.R1, typeIPv4, "tunnel6"))
+	p.tunnel(ipv4Len, 12, 2)
+	p.labelled("tunnel6", asm.Mov.Imm(asm.R0, 0))
+	p.tunnel(ipv6Len, 8, 8)
+	p.submit()
+	p.labelled("discard", asm.Mov.Reg(asm.R1, record))
+	p.add(asm.Mov.Imm(asm.R2, noWakeup),
+		asm.FnRingbufDiscard.Call())
+}
+
+// tunnel leaves a packet of UDP to the queue that is a tunnel's (VXLAN) and whose checksum to
+// be completed is that of a packet within: only the kernel knows where. It tells which have
+// one at all by leaving their checksum as it is when it is to adjust it to a change.
+// Then it is the packet's own if the field holds the sum of the pseudo header, which is
+// taken as the machine reads it.
+func (p *program) tunnel(transport, addrs int32, words int) {
+	const udpLen, field = 8, 6
+	at := int16(transport + field)
+	p.add(asm.JLT.Imm(length, transport+udpLen, "submit"),
+		asm.Mov.Reg(asm.R1, ctx),
+		asm.Mov.Imm(asm.R2, int32(at)),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.Mov.Imm(asm.R4, 1),
+		asm.Mov.Imm(asm.R5, 2),
+		asm.FnL4CsumReplace.Call(),
+		asm.LoadMem(asm.R2, ctx, skbData, asm.Word),
+		asm.LoadMem(asm.R3, ctx, skbEnd, asm.Word),
+		asm.Mov.Reg(asm.R4, asm.R2),
+		asm.Add.Imm(asm.R4, transport+udpLen),
+		asm.JGT.Reg(asm.R4, asm.R3, "discard"),
+		asm.LoadMem(asm.R1, asm.R2, at, asm.Half),
+		asm.LoadMem(asm.R4, record, recordHead+at, asm.Half),
+		asm.JNE.Reg(asm.R1, asm.R4, "submit"),
+		asm.Mov.Reg(asm.R0, length),
+		asm.Sub.Imm(asm.R0, transport),
+		asm.HostTo(asm.BE, asm.R0, asm.Half),
+		asm.Add.Imm(asm.R0, protoUDP<<8))
+	for i := range words {
+		p.add(asm.LoadMem(asm.R1, record, recordHead+int16(addrs)+int16(4*i), asm.Word),
+			asm.Add.Reg(asm.R0, asm.R1))
+	}
+	for range 3 {
+		p.add(asm.Mov.Reg(asm.R1, asm.R0),
+			asm.RSh.Imm(asm.R1, 16),
+			asm.And.Imm(asm.R0, 0xffff),
+			asm.Add.Reg(asm.R0, asm.R1))
+	}
+	p.add(asm.JEq.Reg(asm.R0, asm.R4, "submit"),
+		asm.Ja.Label("discard"))
 }
 
 // submit gives the record to the reader, and wakes one that sleeps: who finds the mark takes
 // it away. What is before is ordered before that look, as the reader looks for reservations
 // after it has set the mark.
-func (p *program) submit(quiet string) {
+func (p *program) submit() {
+	p.labelled("submit", asm.Mov.Imm(asm.R1, ^asleep))
 	p.word(asm.R3, wordMode)
-	p.add(asm.Mov.Imm(asm.R1, ^asleep),
-		atomically(asm.FetchAnd, asm.R3, asm.R1),
+	p.add(atomically(asm.FetchAnd, asm.R3, asm.R1),
 		asm.And.Imm(asm.R1, asleep),
 		asm.Mov.Imm(asm.R2, noWakeup),
-		asm.JEq.Imm(asm.R1, 0, quiet),
+		asm.JEq.Imm(asm.R1, 0, "quiet"),
 		asm.Mov.Imm(asm.R2, forceWakeup))
-	p.labelled(quiet, asm.Mov.Reg(asm.R1, record))
+	p.labelled("quiet", asm.Mov.Reg(asm.R1, record))
 	p.add(asm.FnRingbufSubmit.Call(),
 		asm.Mov.Imm(asm.R0, drop),
 		asm.Return())
