@@ -16,7 +16,7 @@ import (
 // When it ends, the ring is used again.
 func TestRingSeen(t *testing.T) {
 	withRing(t, func(l *ringLab) {
-		for range 3 {
+		for range 2 {
 			l.warm(ring.UDP)
 			l.warm(ring.TCP)
 			index := l.link("adit0").Attrs().Index

@@ -174,7 +174,7 @@ func TestRingWakes(t *testing.T) {
 }
 
 func wakes(l *ringLab, epoll bool) {
-	packets := int64(20_000)
+	const packets = int64(10_000)
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	l.must(err)
 	defer unix.Close(fd)

@@ -6,7 +6,8 @@
 // What the kernel does with a packet before it leaves by the device (routes, filters, the
 // guard) stays as it is. It is a way for whole packets of TCP and UDP, each a [Class] that
 // the reader switches on and the program off: the program leaves to the device's queue
-// what is too large, a superpacket or a fragment, and all of its class from then on.
+// what is too large, a superpacket, a fragment or a tunnel's packet with a checksum to be
+// completed within, and all of its class from then on.
 // So both ways have an order; tun's reader restores it (tun/ways.go). All else, and what
 // this host sends itself, is left to the queue.
 //
