@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"adit/conf"
 	"adit/dataplane/userspace"
 	"adit/ike"
@@ -58,6 +60,9 @@ type Options struct {
 	NoGuard bool
 	// HealthAddr answers GET /healthz there: a TCP address, or unix:///path; empty: strongswan.conf's adit.health, if any.
 	HealthAddr string
+	// GiveUp takes from the whole process, and what it starts, a capability that nothing but
+	// making the device needs, once it is made: CAP_BPF. Who runs as root with all of them keeps it.
+	GiveUp bool
 	// Ready is called once the gateway serves.
 	Ready func()
 }
@@ -198,6 +203,7 @@ func (g *Gateway) withNetwork(ctx context.Context, ln net.Listener, host *hostne
 		return err
 	}
 	defer dev.Close()
+	g.giveUp()
 	if err := host.SetupDevice(dev.Name(), dev.MTU()); err != nil {
 		return err
 	}
@@ -428,6 +434,19 @@ func (g *Gateway) openDevice() (tun.Device, error) {
 		}
 	}
 	return nil, err
+}
+
+// giveUp is called when the device is made, which is done once: no reload makes another.
+func (g *Gateway) giveUp() {
+	if !g.opt.GiveUp {
+		return
+	}
+	switch given, err := kernel.GiveUp(unix.CAP_BPF); {
+	case err != nil:
+		g.log.Warn("CAP_BPF is not needed any more, but can't be given up: the gateway and its updown scripts keep it", "why", err)
+	case given:
+		g.log.Debug("CAP_BPF was needed for the device, and is given up")
+	}
 }
 
 func openCapture(dir string) (*capture.Dir, error) {

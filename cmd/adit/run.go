@@ -40,7 +40,7 @@ go to systemd (Type=notify).`,
 				return err
 			}
 			defer log.Close()
-			o.Log, o.VICI = slog.New(log), viciURI
+			o.Log, o.VICI, o.GiveUp = slog.New(log), viciURI, true
 			if err := suite.SetAESGCM(aesGCM); err != nil {
 				return err
 			}

@@ -16,5 +16,5 @@
 // capture, qdisc or filter at the interface sees them: the reader switches off while there is one.
 //
 // It knows nothing of TUN devices but an interface's index. Linux 6.6, CAP_BPF and
-// CAP_NET_ADMIN are needed. Start reading at [New], then program.go.
+// CAP_NET_ADMIN are needed by New, and neither afterwards. Start reading at [New], then program.go.
 package ring
