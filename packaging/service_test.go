@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"adit/interop/lab"
 	"adit/interop/peer"
@@ -109,10 +112,10 @@ func start(t *testing.T, cmd *exec.Cmd) (*output, <-chan error) {
 	return out, ended
 }
 
-// The gateway as the unit runs it: another user with three capabilities and no way to
-// more, a read-only file system, the unit's filter of system calls, the control socket
-// passed by descriptor. It carries a tunnel, tells systemd that it lives, and
-// leaves nothing behind.
+// The gateway as the unit runs it: another user with three capabilities, and a fourth until
+// its device is made, and no way to more, a read-only file system, the unit's filter of
+// system calls, the control socket passed by descriptor. It carries a tunnel, whose single
+// packets come by the ring, tells systemd that it lives, and leaves nothing behind.
 func TestService(t *testing.T) {
 	root(t)
 	l := lab.ForTest(t, "pkun", lab.Options{})
@@ -152,7 +155,7 @@ func TestService(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "filter"), filters, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "strongswan.conf"), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "strongswan.conf"), []byte(oneWorker), 0o644); err != nil {
 		t.Fatal(err)
 	}
 
@@ -183,15 +186,18 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 
 	status := read(t, fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 	for _, want := range []string{fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d", serviceUID),
-		"CapEff:\t0000000000003400", "CapBnd:\t0000000000003400", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		"NoNewPrivs:\t1", "Seccomp:\t2"} {
 		if !strings.Contains(status, want+"\n") {
 			t.Errorf("the process is not confined as the unit says: no %q in\n%s", want, status)
 		}
 	}
+	const network, bpf = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE, 1 << unix.CAP_BPF
+	kept := capsAre(network, network|bpf)
+	hasCaps(t, fmt.Sprint(cmd.Process.Pid), kept...)
 	// ExecStartPost, as root: keys and secrets that the gateway's user can't read.
 	file := filepath.Join(dir, "swanctl.conf")
 	script := filepath.Join(dir, "updown") // it may do what the gateway may
-	text := "#!/bin/sh\ncase $PLUTO_VERB in up-*) ip route add 10.99.0.0/16 dev lo && echo $PLUTO_VERB $(id -u) >/run/adit/seen ;; down-*) ip route del 10.99.0.0/16 ;; esac\n"
+	text := "#!/bin/sh\ncase $PLUTO_VERB in up-*) ip route add 10.99.0.0/16 dev lo && grep Cap /proc/self/status >/run/adit/caps && echo $PLUTO_VERB $(id -u) >/run/adit/seen ;; down-*) ip route del 10.99.0.0/16 ;; esac\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -216,6 +222,9 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 	if got := strings.TrimSpace(read(t, seen)); got != fmt.Sprint("up-client ", serviceUID) {
 		t.Errorf("the updown script saw %q", got)
 	}
+	if got := capsOf(read(t, filepath.Join(runDir, "caps"))); !slices.Equal(got, kept) {
+		t.Errorf("the updown script has %v, want %v", got, kept)
+	}
 	if start, again := settings(t, "adit.service", "ExecStartPost")[0], settings(t, "adit.service", "ExecReload")[0]; start != again {
 		t.Errorf("a reload is %s, not %s", again, start)
 	}
@@ -223,6 +232,8 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 	if err := l.WaitPing(lab.LeftHost, l.R.Host4, 5*time.Second); err != nil {
 		t.Errorf("after a reload: %v", err)
 	}
+	singlePackets(t, l, said, true)
+	hasCaps(t, fmt.Sprint(cmd.Process.Pid), kept...) // threads that came since then
 	if strings.Contains(read(t, "adit.service"), "\nWatchdogSec=") {
 		waitNotify(t, notify, "WATCHDOG=1")
 	}
