@@ -90,8 +90,10 @@ func (l *lookout) look() bool {
 		err = l.request(unix.RTM_GETQDISC, unix.NLM_F_DUMP, func(b []byte) {
 			handle, parent := binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:])
 			kind := attribute(b, sizeofTcmsg, unix.TCA_KIND)
-			// The kernel's own qdisc has no handle.
-			seen = seen || l.ours(b) && (parent == rootQdisc && handle != 0 || string(kind) == "clsact\x00")
+			// The kernel's own qdisc has no handle, and noqueue, which hostnet gives our
+			// devices, does nothing.
+			given := parent == rootQdisc && handle != 0 && string(kind) != "noqueue\x00"
+			seen = seen || l.ours(b) && (given || string(kind) == "clsact\x00")
 		})
 	}
 	return seen || err != nil

@@ -81,6 +81,11 @@ func TestSeen(t *testing.T) {
 		clsact.Handle = netlink.MakeHandle(0xffff, 0)
 		on, off = qdiscs(&netlink.GenericQdisc{QdiscAttrs: clsact, QdiscType: "clsact"})
 		list = append(list, looker{"filters", on, off})
+		// What hostnet gives the device is nobody's wish to see anything.
+		if err := netlink.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue"}); err != nil {
+			t.Error(err)
+			return
+		}
 		for _, name := range []string{"adit0", "other"} {
 			if err := netlink.LinkSetName(link, name); err != nil {
 				t.Error(err)
