@@ -55,6 +55,9 @@ func New(index, size int) (r *Ring, err error) {
 	defer func() {
 		if err != nil {
 			r.Close()
+			if errors.Is(err, unix.EPERM) { // the library says what was the reason in older kernels
+				err = fmt.Errorf("it takes CAP_BPF and CAP_NET_ADMIN: %w", unix.EPERM)
+			}
 			r, err = nil, fmt.Errorf("ring: %w", err)
 		}
 	}()
