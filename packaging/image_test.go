@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -167,12 +168,16 @@ func TestImageLayout(t *testing.T) {
 }
 
 // imageArg makes the test's binary what a container runtime is at last: it enters the
-// root file system, keeps CAP_NET_ADMIN alone and becomes the container's program:
-// launch imageArg ROOT PROGRAM ARGUMENT...
+// root file system, keeps some capabilities alone and becomes the container's program:
+// launch imageArg ROOT CAPABILITIES PROGRAM ARGUMENT...
 const imageArg = "exec-in-image"
 
 func inImage(args []string) error {
 	runtime.LockOSThread() // capabilities are the thread's, which becomes the program
+	keep, err := strconv.ParseUint(args[1], 0, 64)
+	if err != nil {
+		return err
+	}
 	if err := unix.Chroot(args[0]); err != nil {
 		return err
 	}
@@ -180,7 +185,7 @@ func inImage(args []string) error {
 		return err
 	}
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		if c == unix.CAP_NET_ADMIN {
+		if keep&(1<<c) != 0 {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
@@ -190,16 +195,19 @@ func inImage(args []string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	return unix.Exec(args[1], args[1:], os.Environ())
+	return unix.Exec(args[2], args[2:], os.Environ())
 }
 
-// The image in namespaces, as `docker run --cap-drop ALL --cap-add NET_ADMIN --device
-// /dev/net/tun --read-only --tmpfs /run` makes them: a tunnel between it and an adit
-// outside carries pings, whoever begins.
-func TestImageRuns(t *testing.T) {
-	root(t)
-	l := lab.ForTest(t, "pkim", lab.Options{})
-	right := plainPeer(t, l)
+// contained is the image in namespaces, as `docker run --cap-drop ALL --cap-add ... --device
+// /dev/net/tun --read-only --tmpfs /run` makes them, once it runs.
+type contained struct {
+	said  *output
+	ended <-chan error
+	pid   string
+}
+
+func runImage(t *testing.T, l *lab.Lab, caps uint64) contained {
+	t.Helper()
 	dir := shared(t)
 	fs, swanctl := filepath.Join(dir, "root"), filepath.Join(dir, "swanctl")
 	for _, d := range []string{fs, swanctl} {
@@ -209,8 +217,10 @@ func TestImageRuns(t *testing.T) {
 	}
 	files, _ := image(t)
 	config := unpack(t, files, fs)["config"].(map[string]any)
-	if err := os.WriteFile(filepath.Join(swanctl, "swanctl.conf"), []byte(conf(l.L, l.R, "left.example", "right.example")), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"swanctl.conf": conf(l.L, l.R, "left.example", "right.example"), "strongswan.conf": oneWorker} {
+		if err := os.WriteFile(filepath.Join(swanctl, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	script := `set -e
 mount --bind "$ROOT" "$ROOT"
@@ -227,32 +237,46 @@ mount --bind /dev/net/tun "$ROOT/dev/net/tun"
 mount --bind "$SWANCTL" "$ROOT/etc/swanctl"
 exec "$@"`
 	argv := []string{"netns", "exec", l.NS(lab.Left), "unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child",
-		"sh", "-c", script, "sh", launcher(t), imageArg, fs}
+		"sh", "-c", script, "sh", launcher(t), imageArg, fs, fmt.Sprint(caps)}
 	for _, key := range []string{"Entrypoint", "Cmd"} {
 		for _, a := range config[key].([]any) {
 			argv = append(argv, a.(string))
 		}
 	}
 	cmd := exec.Command("ip", argv...)
-	cmd.Env = []string{"ROOT=" + fs, "SWANCTL=" + swanctl, "PATH=" + os.Getenv("PATH")}
-	said, ended := start(t, cmd)
-	if err := lab.Poll(10*time.Second, func() (bool, error) { return strings.Contains(said.String(), "adit is running"), nil }); err != nil {
-		t.Fatalf("%v\n%s", err, said)
+	cmd.Env = []string{"ROOT=" + fs, "SWANCTL=" + swanctl, "STRONGSWAN_CONF=/etc/swanctl/strongswan.conf", "PATH=" + os.Getenv("PATH")}
+	c := contained{}
+	c.said, c.ended = start(t, cmd)
+	if err := lab.Poll(10*time.Second, func() (bool, error) { return strings.Contains(c.said.String(), "adit is running"), nil }); err != nil {
+		t.Fatalf("%v\n%s", err, c.said)
 	}
+	c.pid = strings.Fields(read(t, fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", cmd.Process.Pid)))[0]
+	return c
+}
+
+// inside is docker exec.
+func (c contained) inside(t *testing.T, args ...string) string {
+	t.Helper()
+	return command(t, "nsenter", append([]string{"-t", c.pid, "-m", "-n", "-p", "-r", "-w", "/usr/sbin/adit"}, args...)...)
+}
+
+// A tunnel between the image with CAP_NET_ADMIN alone and an adit outside carries pings,
+// whoever begins.
+func TestImageRuns(t *testing.T) {
+	root(t)
+	l := lab.ForTest(t, "pkim", lab.Options{})
+	right := plainPeer(t, l)
+	c := runImage(t, l, 1<<unix.CAP_NET_ADMIN)
+	said, ended, pid := c.said, c.ended, c.pid
+	inside := func(args ...string) string { t.Helper(); return c.inside(t, args...) }
 	if !strings.Contains(said.String(), "CAP_NET_RAW is missing") {
 		t.Errorf("it does not say that raw ESP is impossible:\n%s", said)
 	}
-	pid := strings.Fields(read(t, fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", cmd.Process.Pid)))[0]
 	status := read(t, "/proc/"+pid+"/status")
 	for _, want := range []string{"CapEff:\t0000000000001000", "CapBnd:\t0000000000001000", "NoNewPrivs:\t1"} {
 		if !strings.Contains(status, want+"\n") {
 			t.Errorf("no %q in\n%s", want, status)
 		}
-	}
-	// docker exec.
-	inside := func(args ...string) string {
-		t.Helper()
-		return command(t, "nsenter", append([]string{"-t", pid, "-m", "-n", "-p", "-r", "-w", "/usr/sbin/adit"}, args...)...)
 	}
 	inside("up", "net")
 	if err := l.WaitPing(lab.LeftHost, l.R.Host4, 5*time.Second); err != nil {
@@ -261,6 +285,7 @@ exec "$@"`
 	if out := inside("status"); !strings.Contains(out, "net") {
 		t.Errorf("adit status says:\n%s", out)
 	}
+	singlePackets(t, l, said, false)
 	inside("down", "net")
 	if err := right.Initiate("net"); err != nil {
 		t.Fatalf("%v\n%s", err, said)
@@ -286,4 +311,21 @@ exec "$@"`
 	if strings.Contains(said.String(), "level=ERROR") {
 		t.Errorf("errors were logged:\n%s", said)
 	}
+}
+
+// With CAP_BPF beside CAP_NET_ADMIN single packets come by the ring, and the image's root
+// has it no more once it runs.
+func TestImageWithBPF(t *testing.T) {
+	root(t)
+	l := lab.ForTest(t, "pkib", lab.Options{})
+	plainPeer(t, l)
+	const admin, bpf = 1 << unix.CAP_NET_ADMIN, 1 << unix.CAP_BPF
+	c := runImage(t, l, admin|bpf)
+	hasCaps(t, c.pid, "", "1000", "1000", fmt.Sprintf("%x", admin|bpf), "")
+	c.inside(t, "up", "net")
+	if err := l.WaitPing(lab.LeftHost, l.R.Host4, 5*time.Second); err != nil {
+		t.Fatalf("%v\n%s", err, c.said)
+	}
+	c.inside(t, "reload")
+	singlePackets(t, l, c.said, true)
 }

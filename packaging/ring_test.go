@@ -63,15 +63,21 @@ func sentInto(t *testing.T, l *lab.Lab) uint64 {
 // hasCaps demands the sets of all threads of a process: those of the service once it runs.
 func hasCaps(t *testing.T, pid string, want ...string) {
 	t.Helper()
-	tasks, err := filepath.Glob("/proc/" + pid + "/task/*/status")
-	if err != nil || len(tasks) < 3 {
-		t.Fatalf("the threads of %s: %v, %v", pid, tasks, err)
-	}
-	for _, task := range tasks {
+	for _, task := range tasks(t, pid) {
 		if got := capsOf(read(t, task)); !slices.Equal(got, want) {
-			t.Errorf("a thread has %v, want %v", got, want)
+			t.Errorf("a thread has %q, want %q", got, want)
 		}
 	}
+}
+
+// tasks are the statuses of a process's threads.
+func tasks(t *testing.T, pid string) []string {
+	t.Helper()
+	list, err := filepath.Glob("/proc/" + pid + "/task/*/status")
+	if err != nil || len(list) < 3 {
+		t.Fatalf("the threads of %s: %v, %v", pid, list, err)
+	}
+	return list
 }
 
 // capsOf are the sets in a status of /proc: inheritable, permitted, effective, bounding, ambient.
