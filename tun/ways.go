@@ -239,6 +239,9 @@ func (w *ways) record(mem []byte) int {
 // That of a packet that was damaged on its way can be as well, once in 65,535 times, and
 // be made good by that: as often as a damaged packet's checksum is right anyway.
 func (h *vnetHdr) partial(pkt []byte) {
+	if ring.ClassOf(pkt) == 0 { // no such packet, nor room for its addresses
+		return
+	}
 	addrs, proto, start := pkt[12:20], pkt[9], ipv4Len
 	if pkt[0]>>4 == 6 {
 		addrs, proto, start = pkt[8:40], pkt[6], ipv6Len
