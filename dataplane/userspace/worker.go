@@ -61,6 +61,7 @@ type source struct {
 	reader conn.Polled
 	hot    bool
 	parked bool // the poller does not watch it; only of hot ones
+	gone   bool // it failed for good
 	misses int  // turns in a row that found nothing
 }
 
@@ -222,6 +223,9 @@ func (w *worker) sleep() {
 		}
 	}
 	if w.hot = kept; len(kept) > 0 {
+		// Perhaps a packet that is still on its way into the device, for as long as a
+		// processor of the kernel's stands still: the other sources don't wait for that.
+		w.look(0)
 		return
 	}
 	w.lingers = 0
@@ -242,7 +246,7 @@ func (w *worker) sleep() {
 // thread of the sending host, under locks that this thread wants, too.
 func (w *worker) park() {
 	for _, s := range w.hot {
-		if !s.parked {
+		if !s.parked && !s.gone {
 			s.parked = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(s.fd), nil) == nil
 		}
 	}
@@ -251,7 +255,7 @@ func (w *worker) park() {
 // cool makes a hot source one that the poller watches. What it has by now is an event, or
 // keeps it hot: then cool returns false.
 func (w *worker) cool(s *source) bool {
-	if s.rested != nil && !s.rested.Rest() {
+	if !s.gone && s.rested != nil && !s.rested.Rest() {
 		s.misses = 0
 		return false
 	}
@@ -283,6 +287,10 @@ func (w *worker) round() (moved, more bool) {
 	kept := w.hot[:0]
 	for _, s := range w.hot {
 		some, rest := w.turn(s)
+		if s.gone {
+			moved = moved || some
+			continue
+		}
 		moved, more = moved || some, more || rest
 		if some {
 			s.misses = 0
@@ -333,7 +341,7 @@ func (w *worker) drop(s *source, err error) {
 		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
 		delete(w.sources, fd)
 	}
-	s.misses, s.parked = missLimit, false // out of the hot ones
+	s.gone, s.hot, s.parked = true, false, false // round takes it out of the hot ones
 	w.p.fail(err)
 }
 
@@ -396,6 +404,10 @@ func (w *worker) changed() {
 				w.drop(s, fmt.Errorf("userspace: epoll: %w", err))
 				break
 			}
+		}
+		if s.rested != nil && !s.gone {
+			// It has not been told that anybody sleeps.
+			s.hot, w.hot = true, append(w.hot, s)
 		}
 	}
 }
