@@ -36,9 +36,13 @@ func mappings(smaps, path string) (list []mapping) {
 	var m mapping
 	for line := range strings.Lines(smaps) {
 		switch first, rest, _ := strings.Cut(line, " "); {
-		case first == "Anonymous:":
-			// A page that was written is a copy of its own. Dropped, it would be the file's again.
-			if m.to != 0 && strings.TrimSpace(rest) == "0 kB" {
+		case first == "Anonymous:" || first == "Swap:":
+			// A page that was written is a copy of its own, in memory or swapped out. Dropped,
+			// it would be the file's again.
+			if strings.TrimSpace(rest) != "0 kB" {
+				m = mapping{}
+			}
+			if m.to != 0 && first == "Swap:" { // the later one
 				list = append(list, m)
 			}
 		case strings.HasSuffix(first, ":"):

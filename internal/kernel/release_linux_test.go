@@ -52,15 +52,24 @@ func TestMappings(t *testing.T) {
 	const smaps = `00400000-00600000 r-xp 00000000 08:01 12 /bin/x
 Rss:                 800 kB
 Anonymous:             0 kB
-00600000-00700000 r--p 00000000 08:01 12 /bin/x
+Swap:                  0 kB
+00600000-00640000 r--p 00000000 08:01 12 /bin/x
 Rss:                 800 kB
 Anonymous:             4 kB
+Swap:                  0 kB
+00640000-00700000 r--p 00000000 08:01 12 /bin/x
+Rss:                 800 kB
+Anonymous:             0 kB
+Swap:                  4 kB
 00700000-00800000 rw-p 00000000 08:01 12 /bin/x
 Anonymous:             0 kB
+Swap:                  0 kB
 00800000-00900000 r--p 00000000 08:01 12 /bin/other
 Anonymous:             0 kB
+Swap:                  0 kB
 c000000000-c000400000 rw-p 00000000 00:00 0
 Anonymous:             0 kB
+Swap:                  0 kB
 `
 	if got := mappings(smaps, "/bin/x"); len(got) != 1 || got[0] != (mapping{0x400000, 0x600000}) {
 		t.Errorf("%x: only the first can't be written and was never", got)
