@@ -15,6 +15,7 @@
 // tun tells by comparing. Packets taken this way are not in the interface's counters, and no
 // capture, qdisc or filter at the interface sees them: the reader switches off while there is one.
 //
-// It knows nothing of TUN devices but an interface's index. Linux 6.6, CAP_BPF and
-// CAP_NET_ADMIN are needed by New, and neither afterwards. Start reading at [New], then program.go.
+// It knows nothing of TUN devices but an interface's index. Linux 6.6 on a little-endian machine
+// of 64 bits, CAP_BPF and CAP_NET_ADMIN are needed by New, and neither capability afterwards.
+// Start reading at [New], then program.go.
 package ring

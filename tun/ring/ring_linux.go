@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -48,6 +49,9 @@ type Ring struct {
 // New attaches a ring of a size in bytes, a power of two and at least a page, to the
 // interface of an index. All classes are off. The error says what the kernel lacks.
 func New(index, size int) (r *Ring, err error) {
+	if err := machine(binary.NativeEndian.Uint16([]byte{1, 0}) == 1, bits.UintSize); err != nil {
+		return nil, fmt.Errorf("ring: %w", err)
+	}
 	if size < unix.Getpagesize() || bits.OnesCount(uint(size)) != 1 {
 		return nil, fmt.Errorf("ring: %d bytes: a power of two and at least a page is possible", size)
 	}
@@ -82,6 +86,19 @@ func New(index, size int) (r *Ring, err error) {
 	defer prog.Close() // the link holds it, and it the maps
 	r.attached, err = link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: ebpf.AttachTCXEgress})
 	return r, err
+}
+
+// machine says whether the program is right for a machine: it reads the packets' numbers as
+// a little-endian one, and the reader the kernel's positions as numbers of 64 bits, which
+// begin again at 4 GB where the kernel has 32.
+func machine(littleEndian bool, word int) error {
+	switch {
+	case !littleEndian:
+		return errors.New("this machine is big-endian, and the kernel's part is for little-endian ones")
+	case word != 64:
+		return errors.New("this machine isn't one of 64 bits")
+	}
+	return nil
 }
 
 // refused takes what the verifier says of a program in full.
