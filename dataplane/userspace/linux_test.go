@@ -48,6 +48,12 @@ func conformanceLinux(t *testing.T, workers int) {
 
 // linuxLink is two gateways in namespaces of their own.
 func linuxLink(t *testing.T, workers int) dptest.Link {
+	l, _, _ := linuxLinkOf(t, workers, false)
+	return l
+}
+
+// linuxLinkOf also returns A's device, which may have a ring, and namespace.
+func linuxLinkOf(t *testing.T, workers int, ring bool) (l dptest.Link, dev *tun.Linux, ns string) {
 	n := namespaces.Add(1)
 	a, b := fmt.Sprintf("adp%da%d", n, os.Getpid()), fmt.Sprintf("adp%db%d", n, os.Getpid())
 	for _, ns := range []string{a, b} {
@@ -61,7 +67,10 @@ func linuxLink(t *testing.T, workers int) dptest.Link {
 		ipCommand(t, fmt.Sprintf("-n %s link set out up", ns))
 		ipCommand(t, fmt.Sprintf("-n %s link set lo up", ns))
 	}
-	return dptest.Link{A: linuxEnd(t, a, workers), B: linuxEnd(t, b, workers), Quiet: 100 * time.Millisecond, Workers: uint32(workers)}
+	l = dptest.Link{Quiet: 100 * time.Millisecond, Workers: uint32(workers)}
+	l.A, dev = linuxEnd(t, a, workers, ring)
+	l.B, _ = linuxEnd(t, b, workers, false)
+	return l, dev, a
 }
 
 func ipCommand(t *testing.T, args string) {
@@ -72,13 +81,12 @@ func ipCommand(t *testing.T, args string) {
 }
 
 // linuxEnd makes a gateway in a namespace.
-func linuxEnd(t *testing.T, ns string, workers int) dptest.End {
+func linuxEnd(t *testing.T, ns string, workers int, ring bool) (end dptest.End, dev *tun.Linux) {
 	t.Helper()
-	var dev *tun.Linux
 	var sockets conn.Conn
 	fd := -1
 	inNamespace(t, ns, func() (err error) {
-		if dev, err = tun.CreateTUN("adit0", tun.Options{MTU: 1400, NoCoalesce: true, Queues: workers}); err != nil {
+		if dev, err = tun.CreateTUN("adit0", tun.Options{MTU: 1400, NoCoalesce: true, Queues: workers, Ring: ring}); err != nil {
 			return err
 		}
 		if sockets, err = conn.Listen(conn.Options{Workers: workers}); err != nil {
@@ -110,7 +118,7 @@ func linuxEnd(t *testing.T, ns string, workers int) dptest.End {
 			must(t, unix.Sendto(fd, b, 0, to))
 		}),
 		Receive: func(wait time.Duration) []byte { return receiveLinux(t, fd, wait) },
-	}
+	}, dev
 }
 
 // inNamespace runs f in a thread of its own that is thrown away afterwards.
