@@ -2,10 +2,12 @@ package packaging_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,6 +46,35 @@ func singlePackets(t *testing.T, l *lab.Lab, said *output, ring bool) {
 	}
 	if ring && device > r.Sent/2 || !ring && device < r.Sent {
 		t.Errorf("with the ring %v, %d of %d packets went by the device", ring, device, r.Sent)
+	}
+}
+
+// ringFull holds the gateway for a second while packets come, so that the ring is full, and
+// demands that status tells how many were lost.
+func ringFull(t *testing.T, l *lab.Lab, pid int, uri string) {
+	t.Helper()
+	if !kernel.AtLeast(6, 6) {
+		return
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.StartFlow(lab.Flow{From: lab.LeftHost, To: lab.RightHost, Src: l.L.Host4, Dst: l.R.Host4, Rate: 50_000, Size: 100})
+	if err == nil {
+		time.Sleep(time.Second)
+	}
+	if err := errors.Join(err, syscall.Kill(pid, syscall.SIGCONT)); err != nil {
+		t.Fatal(err)
+	}
+	r := f.Stop()
+	status := inNode(t, l, lab.Left, binary(t), "status", "--vici", uri)
+	var full uint64
+	if _, after, ok := strings.Cut(status, "out-ring-full "); ok {
+		_, _ = fmt.Sscan(after, &full)
+	}
+	// What the gateway had to do at once afterwards, others may have had no room for.
+	if full < 1000 || full > r.Lost() {
+		t.Errorf("%v; status says\n%s", r, status)
 	}
 }
 

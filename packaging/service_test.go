@@ -233,6 +233,7 @@ exec setpriv --reuid $SERVICE_UID --regid $SERVICE_UID --clear-groups --inh-caps
 		t.Errorf("after a reload: %v", err)
 	}
 	singlePackets(t, l, said, true)
+	ringFull(t, l, cmd.Process.Pid, uri)
 	hasCaps(t, fmt.Sprint(cmd.Process.Pid), kept...) // threads that came since then
 	if strings.Contains(read(t, "adit.service"), "\nWatchdogSec=") {
 		waitNotify(t, notify, "WATCHDOG=1")

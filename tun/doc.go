@@ -87,6 +87,14 @@ type Queued interface {
 	Queues() []Polled
 }
 
+// Counted is a Device that counts.
+type Counted interface {
+	Device
+
+	// Stats reads the counters.
+	Stats() Stats
+}
+
 // Limits of the devices in this package.
 const (
 	// TakeSize is the memory in bytes that one Take wants.

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"adit/esp"
+	"adit/tun"
 )
 
 // Reason names why a packet was dropped.
@@ -27,6 +28,7 @@ const (
 	OutSeal                       // could not be sealed for another reason
 	OutSend                       // the socket refused it
 	OutWorker                     // the worker that seals for its SA is too far behind
+	OutRing                       // the device's ring was full (counts modulo 2^32)
 	InShort                       // too short to be ESP
 	InNoSA                        // unknown SPI
 	InReplay                      // replayed or behind the window
@@ -47,7 +49,7 @@ const (
 var reasonNames = [numReasons]string{
 	"out-malformed", "out-extension-headers", "out-no-policy", "out-discard-policy", "out-bypass-policy", "out-no-sa",
 	"out-wait-full", "out-wait-expired", "out-too-big", "out-too-big-silent", "out-not-peer", "out-transport-fragment",
-	"out-sa-expired", "out-seal-failed", "out-send-failed", "out-worker-behind",
+	"out-sa-expired", "out-seal-failed", "out-send-failed", "out-worker-behind", "out-ring-full",
 	"in-too-short", "in-unknown-spi", "in-replayed", "in-auth-failed", "in-malformed", "in-next-header", "in-dummy",
 	"in-ecn", "in-sa-expired", "in-extension-headers", "in-selector-mismatch", "in-device-refused", "batch-panic",
 }
@@ -150,6 +152,11 @@ func (p *Plane) Counters() Counters {
 	p.mu.Lock()
 	s := Counters{SAs: len(p.byRef), Policies: len(p.policies)}
 	counts := p.counts
+	for _, d := range p.devices {
+		if c, ok := d.tun.(tun.Counted); ok {
+			s.drops[OutRing] += c.Stats().RingFull
+		}
+	}
 	p.mu.Unlock()
 	s.Waiting = int(p.waiting.Load())
 	for _, c := range counts {

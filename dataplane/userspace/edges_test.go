@@ -46,6 +46,31 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// counting is a device whose ring was full.
+type counting struct {
+	*hole
+	full uint64
+}
+
+func (c counting) Stats() tun.Stats { return tun.Stats{RingFull: c.full, ReadRing: 9, ReadPackets: 9} }
+
+// TestRingFullIsADrop: what had no room in the rings of devices is counted with the other drops.
+func TestRingFullIsADrop(t *testing.T) {
+	p, err := userspace.New(userspace.Config{Tun: counting{newHole(), 3}, Conn: &sink{}, IKE: func(*conn.Packet) {}})
+	must(t, err)
+	must(t, p.AddDevice(7, counting{newHole(), 4}))
+	must(t, p.AddDevice(8, newHole()))
+	for r, n := range dropsOf(p) {
+		if r != "out-ring-full" || n != 7 {
+			t.Errorf("%d of %s", n, r)
+		}
+	}
+	if c := p.Counters(); c.Drops(userspace.OutRing) != 7 {
+		t.Errorf("drops %v", dropsOf(p))
+	}
+	must(t, p.Close())
+}
+
 // TestDone tells when a device fails, and nothing of it after Close.
 func TestDone(t *testing.T) {
 	l := newLab(t, nil)
