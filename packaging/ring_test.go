@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"adit/internal/kernel"
+	"golang.org/x/sys/unix"
+
 	"adit/interop/lab"
 )
 
@@ -20,6 +22,25 @@ const oneWorker = "adit {\n  workers = 1\n}\n"
 
 // noRing is what the log says where single packets go by the device's queue.
 const noRing = "single packets go by the device's queue"
+
+// TestLackOfBPFIsExplained: what the log says, and why, is on the page where people look.
+func TestLackOfBPFIsExplained(t *testing.T) {
+	root(t)
+	if !kernel.AtLeast(6, 6) {
+		t.Skip("skipped: the kernel has no tcx")
+	}
+	l := lab.ForTest(t, "pkin", lab.Options{})
+	said := runImage(t, l, 1<<unix.CAP_NET_ADMIN).said
+	for line := range strings.Lines(said.String()) {
+		if _, message, _ := strings.Cut(line, " "); strings.Contains(line, noRing) {
+			if !strings.Contains(read(t, "../docs/troubleshooting.md"), message) {
+				t.Errorf("no page has %s", message)
+			}
+			return
+		}
+	}
+	t.Errorf("the log says nothing:\n%s", said)
+}
 
 // singlePackets sends packets from the host at the left to that at the right, and demands
 // that none is lost and most of them come by the ring, of which the device's counter knows
