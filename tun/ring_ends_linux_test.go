@@ -109,6 +109,9 @@ func TestRingLeavesNothing(t *testing.T) {
 			if n%3 != 2 {
 				gone(t, during.programs, during.maps)
 			}
+			if t.Failed() {
+				return
+			}
 			if after := holds(t); after.descriptors != before.descriptors || after.mappings != before.mappings {
 				t.Fatalf("%+v after device %d, %+v before", after, n, before)
 			}
