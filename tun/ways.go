@@ -36,7 +36,9 @@ type quick interface {
 //
 // A processor that stands still in the midst of the program, for longer than the reader takes to
 // find the queue empty, and beside which a class is switched, can put a packet before an older one
-// of its flow.
+// of its flow. So can one that brings a packet in the instant between another's switching a
+// class off and its packet, if that class was switched on a moment before: the packet is
+// taken for one from before that.
 type ways struct {
 	ring quick
 	// read takes from the queue into mem, which has the virtio header before the packet; 0:

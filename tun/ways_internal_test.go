@@ -173,6 +173,11 @@ func (k *twoWays) left() (n int) {
 // is switched off.
 const never = 1 << 30
 
+// mostSwapped is in how many of 100,000 worlds a packet may come before an older one, as ways
+// says that it can: it is in three, and in six if a class that was just switched on isn't
+// remembered as early.
+const mostSwapped = 4
+
 // TestWaysKeepOrder takes what processors bring by both ways, however their steps fall
 // between the reader's: nothing is lost or comes twice, flows keep their order, and who sleeps
 // is woken.
@@ -181,16 +186,23 @@ func TestWaysKeepOrder(t *testing.T) {
 	if os.Getenv("ADIT_LONG") != "" {
 		seeds = 100_000
 	}
+	swapped := 0
 	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		special := []int{never, 500, 60, 8}[seed%4]
-		if !keepOrder(t, rng, special) {
-			t.Fatalf("seed %d", seed)
+		inOrder, ok := keepOrder(t, rng, special)
+		if !inOrder {
+			t.Logf("seed %d", seed)
+			swapped++
+		}
+		if !ok || swapped > mostSwapped*int(seeds)/100_000 {
+			t.Fatalf("seed %d: of %d worlds %d have packets out of order", seed, seeds, swapped)
 		}
 	}
 }
 
-func keepOrder(t *testing.T, rng *rand.Rand, special int) bool {
+// keepOrder plays one world; not ok: packets are lost, or nobody is woken.
+func keepOrder(t *testing.T, rng *rand.Rand, special int) (inOrder, ok bool) {
 	k := &twoWays{t: t, rng: rng, stalls: special == never}
 	flow := 0
 	for range 1 + rng.IntN(3) {
@@ -221,12 +233,12 @@ func keepOrder(t *testing.T, rng *rand.Rand, special int) bool {
 		}
 		if ok, err := w.take(&s, mem); err != nil {
 			t.Error(err)
-			return false
+			return true, false
 		} else if ok {
 			f, n := int(binary.BigEndian.Uint32(s.Packet[40:])), int(binary.BigEndian.Uint32(s.Packet[44:]))
 			if n != next[f] {
-				t.Errorf("packet %d of flow %d comes where %d should", n, f, next[f])
-				return false
+				t.Logf("packet %d of flow %d comes where %d should", n, f, next[f])
+				return false, true
 			}
 			next[f]++
 			got++
@@ -242,8 +254,8 @@ func keepOrder(t *testing.T, rng *rand.Rand, special int) bool {
 		}
 		if !k.woken {
 			t.Errorf("nobody is woken for %d packets", all-got)
-			return false
+			return true, false
 		}
 	}
-	return true
+	return true, true
 }
