@@ -71,6 +71,14 @@ func bytesOf(l *ringLab) (list []sample) {
 				}
 			})
 			single("checksum 0", func(p []byte) { p[start+offset], p[start+offset+1] = 0, 0 })
+			if c == ring.UDP {
+				single("none, where the pseudo header's sum would be ffff", func(p []byte) {
+					p[start+offset], p[start+offset+1] = 0, 0
+					low := map[bool]int{false: 14, true: 22}[v6]
+					p[low], p[low+1] = 0, 0
+					binary.BigEndian.PutUint16(p[low:], tun.Checksum(pseudoHeader(p)))
+				})
+			}
 			single("checksum ffff", func(p []byte) { p[start+offset], p[start+offset+1] = 0xff, 0xff })
 			single("complete, and the pseudo header's by chance", func(p []byte) {
 				twice := partial(p)

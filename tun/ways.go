@@ -257,8 +257,9 @@ func (h *vnetHdr) partial(pkt []byte) {
 	}
 	sum := fold(pseudo(addrs, proto) + uint64(len(pkt)-start))
 	have := binary.BigEndian.Uint16(pkt[start+offset:])
-	// Zero has two forms, of which address translation can bring the other.
-	if have == sum || have == 0 && sum == 0xffff {
+	// Zero has two forms, of which address translation can bring the other. In UDP that is
+	// a packet without checksum: the program leaves to the queue what is meant otherwise.
+	if have == sum || have == 0 && sum == 0xffff && proto == protoTCP {
 		h.flags, h.csumStart, h.csumOffset = vnetNeedsCsum, uint16(start), uint16(offset)
 	}
 }
