@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"adit/tun"
@@ -24,7 +25,7 @@ func TestRingSeen(t *testing.T) {
 			l.must(err)
 			l.must(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: tunHtons(unix.ETH_P_ALL), Ifindex: index}))
 			l.must(unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC}))
-			time.Sleep(100 * time.Millisecond) // nobody says when the reader knows
+			seenBy(t, l.dev, true, "a capture")
 			buf := make([]byte, 2000)
 			for n := range 600 { // more than switch the ring on
 				p := l.packet(false, []ring.Class{ring.UDP, ring.TCP}[n%2], 300, nil)
@@ -43,21 +44,21 @@ func TestRingSeen(t *testing.T) {
 				}
 			}
 			unix.Close(fd)
-			time.Sleep(100 * time.Millisecond)
+			seenBy(t, l.dev, false, "no capture")
 		}
 		// What an operator sets by hand counts as well.
 		link := l.link("adit0")
 		l.warm(ring.UDP)
-		l.must(promiscuous(link, true))
-		time.Sleep(100 * time.Millisecond)
+		l.must(netlink.SetPromiscOn(link))
+		seenBy(t, l.dev, true, "an operator")
 		l.empty()
 		p := l.packet(false, ring.UDP, 300, nil)
 		l.put(p)
 		if l.expect("promiscuous", forwarded(p)) {
 			t.Error("the ring is used by a promiscuous device")
 		}
-		l.must(promiscuous(link, false))
-		time.Sleep(100 * time.Millisecond)
+		l.must(netlink.SetPromiscOff(link))
+		seenBy(t, l.dev, false, "no operator")
 		l.empty()
 		l.warm(ring.UDP)
 	})

@@ -391,10 +391,3 @@ func onCPU(n int) {
 }
 
 func tunHtons(n uint16) uint16 { return binary.NativeEndian.Uint16([]byte{byte(n >> 8), byte(n)}) }
-
-func promiscuous(link netlink.Link, on bool) error {
-	if on {
-		return netlink.SetPromiscOn(link)
-	}
-	return netlink.SetPromiscOff(link)
-}
