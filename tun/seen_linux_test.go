@@ -60,7 +60,7 @@ func TestSeen(t *testing.T) {
 			return netlink.QdiscAttrs{LinkIndex: index, Parent: parent, Handle: netlink.MakeHandle(1, 0)}
 		}
 		qdiscs := func(q netlink.Qdisc) (on, off func() error) {
-			return func() error { return netlink.QdiscAdd(q) }, func() error { return netlink.QdiscDel(q) }
+			return func() error { return netlink.QdiscReplace(q) }, func() error { return netlink.QdiscDel(q) }
 		}
 		capture := -1
 		type looker struct {
