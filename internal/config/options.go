@@ -102,6 +102,7 @@ func scriptOf(v conf.Value) (string, error) {
 }
 
 func boolOf(v conf.Value) (bool, error)              { return v.Bool() }
+func notOf(v conf.Value) (bool, error)               { yes, err := v.Bool(); return !yes, err }
 func durationOf(v conf.Value) (time.Duration, error) { return v.Duration() }
 
 // workersOf reads the number of threads that move packets; 0 is `auto`.

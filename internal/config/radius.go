@@ -73,11 +73,7 @@ var radiusOptions = []option[RADIUSServer]{
 // accountingOptions are those of plugins.eap-radius that hold for all servers.
 var accountingOptions = []option[Accounting]{
 	{name: "accounting", def: "no", note: "sends Start, Stop and interim updates (RFC 2866) for clients: who came by EAP or XAUTH, or has a virtual address; Accounting-On and -Off for the gateway", set: into(func(a *Accounting) *bool { return &a.On }, boolOf)},
-	{name: "accounting_close_on_timeout", def: "yes", note: "closes a client’s IKE SA if nobody answers an interim update, as strongSwan does ([RADIUS is down](eap.md#when-radius-is-down))", set: func(_ *decoder, a *Accounting, v conf.Value) error {
-		yes, err := v.Bool()
-		a.KeepOnTimeout = !yes
-		return err
-	}},
+	{name: "accounting_close_on_timeout", def: "yes", note: "closes a client’s IKE SA if nobody answers an interim update, as strongSwan does ([RADIUS is down](eap.md#when-radius-is-down))", set: into(func(a *Accounting) *bool { return &a.KeepOnTimeout }, notOf)},
 	{name: "accounting_interval", def: "0s", note: "of interim updates, where the server sends no Acct-Interim-Interval; 0: none", set: into(func(a *Accounting) *time.Duration { return &a.Interval }, durationOf)},
 	{name: "accounting_requires_vip", def: "no", note: "no accounting for clients without a virtual address", set: into(func(a *Accounting) *bool { return &a.NeedsVIP }, boolOf)},
 	{name: "accounting_send_class", def: "no", note: "repeats the Class of the Access-Accept", set: into(func(a *Accounting) *bool { return &a.SendClass }, boolOf)},
@@ -97,11 +93,7 @@ var accountingOptions = []option[Accounting]{
 		}
 		return suite.Key(text), err
 	})},
-	{name: "dae.event_timestamp", state: Own, def: "yes", note: "`no` takes requests without Event-Timestamp, too, which whoever saw one can repeat later", set: func(_ *decoder, a *Accounting, v conf.Value) error {
-		yes, err := v.Bool()
-		a.DAEAnyTime = !yes
-		return err
-	}},
+	{name: "dae.event_timestamp", state: Own, def: "yes", note: "`no` takes requests without Event-Timestamp, too, which whoever saw one can repeat later", set: into(func(a *Accounting) *bool { return &a.DAEAnyTime }, notOf)},
 }
 
 // RADIUSPool is the pool of the addresses that a RADIUS server gives its users, unless

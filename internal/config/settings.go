@@ -57,16 +57,8 @@ var builtOptions = []option[Daemon]{
 		return max(t, 1), err // 0 is at once; for the engine it is the default
 	})},
 	{name: "retry_initiate_interval", note: "wait before an initiation that failed is tried again; default: from 1s to 60s, growing", set: into(func(d *Daemon) *time.Duration { return &d.RetryInitiate }, durationOf)},
-	{name: "make_before_break", def: "yes", note: "order of reauthentication", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.BreakBeforeMake = !yes
-		return err
-	}},
-	{name: "prefer_configured_proposals", def: "yes", note: "own order decides", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.PreferPeer = !yes
-		return err
-	}},
+	{name: "make_before_break", def: "yes", note: "order of reauthentication", set: into(func(d *Daemon) *bool { return &d.BreakBeforeMake }, notOf)},
+	{name: "prefer_configured_proposals", def: "yes", note: "own order decides", set: into(func(d *Daemon) *bool { return &d.PreferPeer }, notOf)},
 	{name: "fragment_size", def: "1280", note: "largest IP packet of IKE messages in fragments (RFC 7383), at least 576", set: into(func(d *Daemon) *int { return &d.FragmentSize }, fragmentOf)},
 	{name: "max_packet", def: "10000", note: "largest message that is put together from fragments", set: into(func(d *Daemon) *int { return &d.MaxPacket }, func(v conf.Value) (int, error) {
 		n, err := v.Uint(65535)
@@ -75,16 +67,8 @@ var builtOptions = []option[Daemon]{
 		}
 		return int(n), err
 	})},
-	{name: "signature_authentication", def: "yes", note: "RFC 7427", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoSignatureAuth = !yes
-		return err
-	}},
-	{name: "full_transcript_auth", state: Own, def: "yes", note: "AUTH covers both messages of IKE_SA_INIT if both ends can ([downgrades](post-quantum.md#downgrades))", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoFullTranscript = !yes
-		return err
-	}},
+	{name: "signature_authentication", def: "yes", note: "RFC 7427", set: into(func(d *Daemon) *bool { return &d.NoSignatureAuth }, notOf)},
+	{name: "full_transcript_auth", state: Own, def: "yes", note: "AUTH covers both messages of IKE_SA_INIT if both ends can ([downgrades](post-quantum.md#downgrades))", set: into(func(d *Daemon) *bool { return &d.NoFullTranscript }, notOf)},
 	{name: "rsa_pss", def: "no", note: "RSA-PSS signatures before PKCS#1 v1.5", set: into(func(d *Daemon) *bool { return &d.RSAPSS }, boolOf)},
 	{name: "cisco_flexvpn", def: "no", note: "sends Cisco FlexVPN’s vendor ID", set: habit(func(h *ike.Habits) *bool { return &h.FlexVPN }, true)},
 	{name: "close_ike_on_child_failure", def: "no", note: "closes an IKE SA whose first Child SA failed", set: habit(func(h *ike.Habits) *bool { return &h.CloseOnChildFailure }, true)},
@@ -114,18 +98,10 @@ var builtOptions = []option[Daemon]{
 	{name: "ikesa_limit", def: "0", note: "refuses first messages of others while there are so many IKE SAs; 0: a limit of adit’s own", set: into(func(d *Daemon) *int { return &d.Habits.MaxSAs }, intOf)},
 	{name: "spi_min", note: "least SPI of inbound Child SAs; default: 256", set: into(func(d *Daemon) *ipsec.SPI { return &d.Habits.SPIMin }, spiOf)},
 	{name: "spi_max", note: "greatest SPI of inbound Child SAs, at least 65535 more than `spi_min`; default: all", set: into(func(d *Daemon) *ipsec.SPI { return &d.Habits.SPIMax }, spiOf)},
-	{name: "dos_protection", def: "yes", note: "`no` is 0 for `cookie_threshold`, `cookie_threshold_ip` and `block_threshold`", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.unprotected = !yes
-		return err
-	}},
+	{name: "dos_protection", def: "yes", note: "`no` is 0 for `cookie_threshold`, `cookie_threshold_ip` and `block_threshold`", set: into(func(d *Daemon) *bool { return &d.unprotected }, notOf)},
 	{name: "fragment_size_v4", note: "`fragment_size` for IPv4", set: into(func(d *Daemon) *int { return &d.FragmentSize4 }, fragmentOf)},
 	{name: "fragment_size_v6", note: "`fragment_size` for IPv6", set: into(func(d *Daemon) *int { return &d.FragmentSize6 }, fragmentOf)},
-	{name: "install_virtual_ip", def: "yes", note: "puts the addresses that peers give us on an interface", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoVirtualIPs = !yes
-		return err
-	}},
+	{name: "install_virtual_ip", def: "yes", note: "puts the addresses that peers give us on an interface", set: into(func(d *Daemon) *bool { return &d.NoVirtualIPs }, notOf)},
 	{name: "install_virtual_ip_on", note: "the interface for these; default: adit’s own", set: into(func(d *Daemon) *string { return &d.VirtualIPDevice }, interfaceOf)},
 	{name: "interfaces_use", note: "interfaces by whose addresses IKE is spoken, and no others", set: into(func(d *Daemon) *[]string { return &d.InterfacesUse }, interfacesOf)},
 	{name: "interfaces_ignore", note: "interfaces by whose addresses it is not; says nothing beside `interfaces_use`", set: into(func(d *Daemon) *[]string { return &d.InterfacesIgnore }, interfacesOf)},
@@ -136,11 +112,7 @@ var builtOptions = []option[Daemon]{
 	{name: "dns1", note: "DNS server for every peer that gets an address", set: readLater}, {name: "dns2", note: "a second one", set: readLater}, {name: "nbns1", note: "WINS server for every peer that gets an address", set: readLater}, {name: "nbns2", note: "a second one", set: readLater},
 	{name: "health", state: Own, note: "in section `adit`: where `GET /healthz` is answered, `HOST:PORT` or `unix:///PATH` ([running](running.md))", set: into(func(d *Daemon) *string { return &d.Health }, conf.Value.One)},
 	{name: "workers", state: Own, def: "auto", note: "in section `adit`: threads that move packets, 1 to 64; `auto` is half of the processors, 8 at most, and 1 on less than four ([many cores](performance.md#many-cores))", set: into(func(d *Daemon) *int { return &d.Workers }, workersOf)},
-	{name: "ring", state: Own, def: "yes", note: "in section `adit`: single packets that the kernel forwards into a tunnel come by memory that it shares with adit ([single packets](performance.md#single-packets))", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoRing = !yes
-		return err
-	}},
+	{name: "ring", state: Own, def: "yes", note: "in section `adit`: single packets that the kernel forwards into a tunnel come by memory that it shares with adit ([single packets](performance.md#single-packets))", set: into(func(d *Daemon) *bool { return &d.NoRing }, notOf)},
 	{name: "replay_window", def: "4096", note: "default of all children", set: into(func(d *Daemon) *uint32 { return &d.ReplayWindow }, uint32Of)},
 }
 
@@ -177,27 +149,11 @@ var builtPlugins = []option[Daemon]{
 	}},
 	{name: "resolve.resolvconf.iface", state: Accepted, note: "says something only with `resolvconf.path`"},
 	{name: "resolve.resolvconf.path", state: Idle, note: "adit does not run resolvconf: it writes `resolve.file`"},
-	{name: "revocation.enable_crl", def: "yes", note: "CRLs are looked at", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoCRL = !yes
-		return err
-	}},
-	{name: "revocation.enable_ocsp", def: "yes", note: "OCSP responders are asked", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoOCSP = !yes
-		return err
-	}},
+	{name: "revocation.enable_crl", def: "yes", note: "CRLs are looked at", set: into(func(d *Daemon) *bool { return &d.NoCRL }, notOf)},
+	{name: "revocation.enable_ocsp", def: "yes", note: "OCSP responders are asked", set: into(func(d *Daemon) *bool { return &d.NoOCSP }, notOf)},
 	{name: "revocation.timeout", def: "10s", note: "of one fetch", set: into(func(d *Daemon) *time.Duration { return &d.FetchTimeout }, durationOf)},
-	{name: "socket-default.use_ipv4", def: "yes", note: "IKE and ESP over IPv4", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoIPv4 = !yes
-		return err
-	}},
-	{name: "socket-default.use_ipv6", def: "yes", note: "IKE and ESP over IPv6", set: func(_ *decoder, d *Daemon, v conf.Value) error {
-		yes, err := v.Bool()
-		d.NoIPv6 = !yes
-		return err
-	}},
+	{name: "socket-default.use_ipv4", def: "yes", note: "IKE and ESP over IPv4", set: into(func(d *Daemon) *bool { return &d.NoIPv4 }, notOf)},
+	{name: "socket-default.use_ipv6", def: "yes", note: "IKE and ESP over IPv6", set: into(func(d *Daemon) *bool { return &d.NoIPv6 }, notOf)},
 	{name: "updown.dns_handler", def: "no", state: Idle, off: []string{"no"}, note: "scripts are not told name servers; see `resolve.file`"},
 }
 
