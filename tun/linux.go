@@ -299,11 +299,8 @@ func (t *Linux) FD() int { return t.fd }
 
 // Take implements Polled.
 func (t *Linux) Take(s *Super, mem []byte) (bool, error) {
-	if t.ways != nil {
-		return t.ways.take(s, mem)
-	}
 	for range maxBatch { // as many malformed ones are passed over at a time
-		n, err := t.takeOne(mem)
+		n, err := t.next(mem)
 		if n == 0 || err != nil {
 			return false, err
 		}
@@ -312,6 +309,14 @@ func (t *Linux) Take(s *Super, mem []byte) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// next takes what comes next by the queue, or past it; 0: there is nothing now.
+func (t *Linux) next(mem []byte) (int, error) {
+	if t.ways != nil {
+		return t.ways.next(mem)
+	}
+	return t.takeOne(mem)
 }
 
 // takeOne reads from the queue; 0: it is empty, or failed.

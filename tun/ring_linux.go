@@ -54,7 +54,7 @@ func (t *Linux) makeRing() error {
 		return err
 	}
 	t.rd.poll[2] = unix.PollFd{Fd: int32(t.memory.FD()), Events: unix.POLLIN}
-	t.ways = &ways{ring: counted{t.memory, t}, read: t.takeOne, up: t.takeUp, seen: &t.seen, after: switchAfter}
+	t.ways = &ways{ring: counted{t.memory, t}, read: t.takeOne, seen: &t.seen, after: switchAfter}
 	return nil
 }
 

@@ -44,8 +44,6 @@ type ways struct {
 	// read takes from the queue into mem, which has the virtio header before the packet; 0:
 	// it is empty, or failed.
 	read func(mem []byte) (int, error)
-	// up makes a Super of what was taken; false: it is malformed.
-	up func(s *Super, b []byte) bool
 	// seen tells that a capture or the like looks at the device, which sees the queue alone.
 	seen *atomic.Bool
 
@@ -74,20 +72,6 @@ const (
 	// its way into the queue when its class was switched on is among the first then.
 	turnAfter = 64
 )
-
-// take is Polled's Take.
-func (w *ways) take(s *Super, mem []byte) (bool, error) {
-	for range maxBatch { // as many malformed ones are passed over at a time
-		n, err := w.next(mem)
-		if n == 0 || err != nil {
-			return false, err
-		}
-		if w.up(s, mem[:n]) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
 
 // next takes a packet with its header; 0: there is none now.
 func (w *ways) next(mem []byte) (int, error) {

@@ -222,20 +222,19 @@ func keepOrder(t *testing.T, rng *rand.Rand, special int) (inOrder, ok bool) {
 	}
 	all := k.left()
 	var seen atomic.Bool
-	w := &ways{ring: k, read: k.read, up: func(s *Super, b []byte) bool { *s = Whole(b[vnetHdrLen:]); return true },
+	w := &ways{ring: k, read: k.read,
 		seen: &seen, after: 1 + rng.IntN(6)}
 	next := map[int]int{}
 	mem := make([]byte, TakeSize)
-	var s Super
 	for got := 0; got < all; {
 		if !k.stalls && rng.IntN(200) == 0 {
 			seen.Store(!seen.Load())
 		}
-		if ok, err := w.take(&s, mem); err != nil {
+		if taken, err := w.next(mem); err != nil {
 			t.Error(err)
 			return true, false
-		} else if ok {
-			f, n := int(binary.BigEndian.Uint32(s.Packet[40:])), int(binary.BigEndian.Uint32(s.Packet[44:]))
+		} else if taken > 0 {
+			f, n := int(binary.BigEndian.Uint32(mem[vnetHdrLen+40:])), int(binary.BigEndian.Uint32(mem[vnetHdrLen+44:]))
 			if n != next[f] {
 				t.Logf("packet %d of flow %d comes where %d should", n, f, next[f])
 				return false, true

@@ -17,5 +17,5 @@
 //
 // It knows nothing of TUN devices but an interface's index. Linux 6.6 on a little-endian machine
 // of 64 bits, CAP_BPF and CAP_NET_ADMIN are needed by New, and neither capability afterwards.
-// Start reading at [New], then program.go.
+// Start reading at [New], then program_linux.go.
 package ring
