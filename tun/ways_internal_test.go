@@ -18,6 +18,8 @@ type twoWays struct {
 	cpus []*processor
 	// stalls: processors stand still for a while, in the midst of the program, too.
 	stalls bool
+	// pace bounds the steps between two looks, but for every burst-th time.
+	pace, burst int
 
 	queue  [][]byte
 	on     ring.Class
@@ -63,8 +65,8 @@ func (s sent) packet() []byte {
 
 // some runs a few steps of some processors.
 func (k *twoWays) some() {
-	steps := k.rng.IntN(6)
-	if k.rng.IntN(8) == 0 {
+	steps := k.rng.IntN(k.pace)
+	if k.rng.IntN(k.burst) == 0 {
 		steps = k.rng.IntN(40)
 	}
 	for range steps {
@@ -190,7 +192,7 @@ func TestWaysKeepOrder(t *testing.T) {
 	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		special := []int{never, 500, 60, 8}[seed%4]
-		inOrder, ok := keepOrder(t, rng, special)
+		inOrder, ok := keepOrder(t, &twoWays{t: t, rng: rng, stalls: special == never, pace: 6, burst: 8}, special)
 		if !inOrder {
 			t.Logf("seed %d", seed)
 			swapped++
@@ -201,9 +203,28 @@ func TestWaysKeepOrder(t *testing.T) {
 	}
 }
 
+// TestWaysKeepOrderAtLeisure has kernels that the reader keeps up with, which finds the queue
+// empty: only then is a class switched on, and the ring used.
+func TestWaysKeepOrderAtLeisure(t *testing.T) {
+	const seeds = 1500
+	byRing := 0
+	for seed := range uint64(seeds) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		special := []int{never, 500, 60}[seed%3]
+		k := &twoWays{t: t, rng: rng, stalls: special == never, pace: 2 + rng.IntN(5), burst: 40}
+		if inOrder, ok := keepOrder(t, k, special); !inOrder || !ok {
+			t.Fatalf("seed %d", seed)
+		}
+		byRing += k.at
+	}
+	if byRing < 10*seeds {
+		t.Errorf("%d packets came by the ring in %d worlds: too few to show anything", byRing, seeds)
+	}
+}
+
 // keepOrder plays one world; not ok: packets are lost, or nobody is woken.
-func keepOrder(t *testing.T, rng *rand.Rand, special int) (inOrder, ok bool) {
-	k := &twoWays{t: t, rng: rng, stalls: special == never}
+func keepOrder(t *testing.T, k *twoWays, special int) (inOrder, ok bool) {
+	rng := k.rng
 	flow := 0
 	for range 1 + rng.IntN(3) {
 		p := &processor{}

@@ -15,7 +15,7 @@ func TestWaysTurn(t *testing.T) {
 	for _, early := range []ring.Class{0, ring.UDP} {
 		bulk := sent{flow: 1, class: ring.TCP, special: true}
 		call := sent{flow: 2, class: ring.UDP}
-		k := &twoWays{t: t, rng: rand.New(rand.NewPCG(1, 1)), cpus: []*processor{{}}, on: ring.UDP}
+		k := &twoWays{t: t, rng: rand.New(rand.NewPCG(1, 1)), pace: 6, burst: 8, cpus: []*processor{{}}, on: ring.UDP}
 		var seen atomic.Bool
 		w := &ways{ring: k, seen: &seen, after: 4, on: ring.UDP, was: ring.UDP, early: early,
 			read: func(mem []byte) (int, error) { return copy(mem, bulk.packet()), nil }}
